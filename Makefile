@@ -1,0 +1,53 @@
+# make demo and make test set up all that they need; make help lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# one torch thread for each of the test processes
+TEST_ENV := OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types pytest bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## the environment in .venv, exact versions from requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lemlight needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV); } || \
+	  { echo "python3 cannot make a virtual environment: apt-get install python3-venv, then again"; exit 1; }
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED) ## train LEM on synthetic mammograms and show what came out (no GPU, no download; minutes)
+	$(BIN)/python -m lemlight.train recipe=demo
+
+test: lint types pytest ## every check: lint, types, tests
+
+pytest: $(INSTALLED) ## the tests alone
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet
+
+lint: $(INSTALLED) ## style and format, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## strict types of src
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## the speed ratios of the README, measured side by side
+	$(BIN)/python -m tests.bench
+
+lock: ## requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --universal \
+	  --python-version 3.11 --quiet --output-file requirements.lock
+
+clean: ## the environment and everything that a run left here
+	rm -rf $(VENV) data outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,73 @@
+"""The whole configuration of each command."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lemlight.config.base import Count, Section, Share
+from lemlight.config.data import AugmentationConfig, DatasetConfig
+from lemlight.config.model import BackboneConfig, LossConfig, PoolingConfig
+from lemlight.config.training import (
+    CallbacksConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainerConfig,
+)
+
+Workers = Annotated[int, Field(ge=0)]
+
+
+class Command(Section):
+    """What every command has."""
+
+    batch_size: Count
+    workers: Workers
+    prepare_workers: Count | None
+    store: str
+    bootstrap: Annotated[int, Field(ge=100)]
+    examples: Workers
+    output: str
+
+
+class TrainConfig(Command):
+    """python -m lemlight.train."""
+
+    backbone: BackboneConfig
+    pooling: PoolingConfig
+    dataset: DatasetConfig
+    loss: LossConfig
+    augmentation: AugmentationConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threshold: Share
+    label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
+    resume: str | None
+
+    @model_validator(mode="after")
+    def _warm_up_fits(self) -> "TrainConfig":
+        if self.scheduler.warmup_epochs >= self.trainer.max_epochs > 1:
+            raise ValueError(
+                f"scheduler.warmup_epochs={self.scheduler.warmup_epochs} must stay below "
+                f"trainer.max_epochs={self.trainer.max_epochs}"
+            )
+        return self
+
+    @property
+    def run_name(self) -> str:
+        """A name for dashboards: pooling, backbone and seed."""
+        return f"{self.pooling.name}-{self.backbone.name}-seed{self.seed}"
+
+
+class EvaluateConfig(Command):
+    """python -m lemlight.evaluate."""
+
+    checkpoint: str
+    dataset: DatasetConfig | None = None
+    split: Literal["train", "val", "test", "all"]
+    threshold: Share | None
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]

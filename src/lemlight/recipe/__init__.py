@@ -1,0 +1,1 @@
+"""From a checked configuration to objects and files: the steps that the commands share."""

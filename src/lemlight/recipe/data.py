@@ -1,0 +1,45 @@
+"""From a data set's configuration to prepared images that are dealt to splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lemlight.config.commands import Command
+from lemlight.config.data import DatasetConfig
+from lemlight.data.leaks import LeakReport, leak_report
+from lemlight.data.prepared import PrepareSettings, prepare
+from lemlight.data.sources import build_table
+from lemlight.data.splits import split_table
+from lemlight.data.store import PreparedStore
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The image table of those images that the store holds, the store, and who stands on both sides."""
+
+    table: pd.DataFrame
+    store: PreparedStore
+    leaks: LeakReport
+
+
+def prepare_data(
+    dataset: DatasetConfig, settings: PrepareSettings, command: Command, split: bool = True
+) -> PreparedData:
+    """Find the images, deal them to splits, print the leak report, and prepare what the store lacks.
+
+    Args:
+        dataset: the data set.
+        settings: the geometry of the prepared images.
+        command: where the store is, and how many processes prepare.
+        split: False leaves every image in one split, "test".
+
+    Raises:
+        LemlightError: files, labels or splits that cannot be used, all of them at once.
+    """
+    table = build_table(dataset.name, Path(dataset.root), **dataset.source_options())
+    table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="test")
+    store = prepare(table, settings, Path(command.store), command.prepare_workers or _cores())
+    table = table[table["image_id"].isin(set(store.image_ids))].reset_index(drop=True)
+    leaks = leak_report(table)
+    return PreparedData(table, store, leaks)

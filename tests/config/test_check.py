@@ -1,0 +1,111 @@
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+from lemlight.config.check import check
+from lemlight.config.commands import EvaluateConfig, TrainConfig
+from lemlight.config.conf_dir import conf_dir
+from lemlight.errors import LemlightError
+
+SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig}
+
+
+def checked(*overrides, command="train"):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose(command, [*overrides, "output=run"])
+    return check(config, SCHEMAS[command])
+
+
+def test_the_defaults_are_right():
+    config = checked()
+    assert config.pooling.name == "lem"
+    assert config.dataset.name == "phantom"
+    assert config.dataset.source_options() == {"patients": 120, "seed": 0, "difficulty": 0.5, "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("batch_size=0", ["batch_size=0", "set batch_size="]),
+        ("batch_size=many", ["batch_size=many", "integer"]),
+        ("batch_size=true", ["batch_size=True", "integer"]),
+        ("seed=-1", ["seed=-1"]),
+        ("bootstrap=.nan", ["bootstrap"]),
+        ("optimizer.lr_head=.inf", ["optimizer.lr_head"]),
+        ("optimizer.lr_head=0", ["optimizer.lr_head=0"]),
+        ("callbacks.lambda_ramp.start_at=0.8", ["before it starts", "callbacks.lambda_ramp.end_at"]),
+        ("callbacks.checkpoint.monitor=val/auc", ["callbacks.checkpoint.monitor=val/auc", "val/auroc"]),
+        ("callbacks.checkpoint.mode=min", ["callbacks.checkpoint", "mode=max"]),
+        ("trainer.devices=x", ["trainer.devices=x", "integer or 'auto'"]),
+        ("trainer.limit_train_batches=0", ["trainer.limit_train_batches=0"]),
+        ("backbone.output_stride=8", ["backbone.output_stride=8", "16 or 32"]),
+        ("backbone.weights=file", ["backbone", "weights_file"]),
+        ("backbone.weights=imagenet", ["backbone", "bundled"]),
+        ("dataset.split.test_share=0.9", ["dataset.split", "nothing is left to train on"]),
+        ("dataset.split.fold=5", ["dataset.split", "below folds=5"]),
+        ("dataset.prepare.height=8", ["dataset.prepare.height=8"]),
+        ("scheduler.warmup_epochs=99", ["scheduler.warmup_epochs=99"]),
+        ("label_names=[benign]", ["label_names"]),
+        ("pooling.name=mean", ["pooling.name", "choose with pooling="]),
+    ],
+)
+def test_an_impossible_value_is_refused_by_its_key_and_remedy(override, named):
+    with pytest.raises(LemlightError) as caught:
+        checked(override)
+    for part in named:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("pooling", ["rgp", "ggp"])
+@pytest.mark.parametrize("k", ["0", "-0.1", "1.01"])
+def test_k_lies_in_its_interval(pooling, k):
+    with pytest.raises(LemlightError, match=r"pooling\.k="):
+        checked(f"pooling={pooling}", f"pooling.k={k}")
+    assert checked(f"pooling={pooling}", "pooling.k=1.0").pooling.k == 1.0
+
+
+def test_all_mistakes_come_at_once():
+    with pytest.raises(LemlightError) as caught:
+        checked("batch_size=0", "pooling=rgp", "pooling.k=2", "trainer.max_epochs=0", "+typo=1")
+    assert [key in str(caught.value) for key in ("batch_size", "pooling.k", "trainer.max_epochs", "typo")] == [True] * 4
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one():
+    with pytest.raises(LemlightError, match=r"optimizer\.lr_heads: there is no such key .did you mean lr_head"):
+        checked("+optimizer.lr_heads=1")
+
+
+def test_a_key_of_another_pooling_is_refused():
+    with pytest.raises(LemlightError, match=r"pooling\.k"):
+        checked("+pooling.k=0.5")
+
+
+def test_a_value_that_the_user_must_give_is_asked_for():
+    with pytest.raises(LemlightError, match=r"dataset\.root: a value is needed; give dataset\.root="):
+        checked("dataset=cbis")
+    with pytest.raises(LemlightError, match=r"checkpoint: a value is needed"):
+        checked(command="evaluate")
+
+
+def test_a_missing_key_is_named():
+    config = OmegaConf.create({"checkpoint": "best.ckpt"})
+    with pytest.raises(LemlightError, match=r"batch_size: the key is missing"):
+        check(config, EvaluateConfig)
+
+
+def test_a_target_in_a_config_is_an_unknown_key_and_is_never_called():
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("train", ["output=run"])
+    with open_dict(config):
+        config.optimizer._target_ = "os.system"
+    with pytest.raises(LemlightError, match=r"optimizer\._target_: there is no such key"):
+        check(config, TrainConfig)
+
+
+def test_the_paper_recipe_holds_the_published_settings():
+    config = checked("recipe=paper", "backbone=resnet18")
+    assert (config.batch_size, config.trainer.max_epochs, config.threshold) == (32, 400, 0.5)
+    assert (config.optimizer.lr_backbone, config.optimizer.lr_head) == (2e-5, 1e-4)
+    assert (config.scheduler.every_epochs, config.scheduler.factor) == (8, 0.98)
+    assert (config.dataset.prepare.height, config.dataset.prepare.width) == (800, 800)
+    assert config.augmentation.degrees == 30
