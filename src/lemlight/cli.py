@@ -23,7 +23,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on to us instead of printing its own form of them
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(task)()
-    except (LemlightError, HydraException, OmegaConfBaseException) as error:
+    except (LemlightError, HydraException, OmegaConfBaseException, OSError) as error:
         if traceback_wanted:
             raise
         print(f"lemlight: {explain(error)}", file=sys.stderr)
@@ -35,6 +35,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
 
 def explain(error: BaseException) -> str:
     """The message of an error, with Hydra's advice on unknown keys replaced by the nearest key that exists."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     text = str(error).partition("Config search path:")[0].strip()
     unknown = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text

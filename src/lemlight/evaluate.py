@@ -1,5 +1,6 @@
 """python -m lemlight.evaluate: the figures of any checkpoint on any data set."""
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
@@ -13,7 +14,7 @@ def task(cfg: DictConfig) -> float | None:
     config = check(cfg, EvaluateConfig)
     from lemlight.recipe.evaluate import evaluate  # heavy: only once the config is known to be right
 
-    value: float | None = evaluate(config)["auroc"]["value"]
+    value: float | None = evaluate(config, HydraConfig.get().overrides.task)["auroc"]["value"]
     return value
 
 

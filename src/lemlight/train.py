@@ -1,5 +1,7 @@
 """python -m lemlight.train: prepare what is missing, fit, test the best checkpoint, write the report."""
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
@@ -13,7 +15,9 @@ def task(cfg: DictConfig) -> float | None:
     config = check(cfg, TrainConfig)
     from lemlight.recipe.train import train  # heavy: only once the config is known to be right
 
-    value: float | None = train(config)["auroc"]["value"]
+    hydra = HydraConfig.get()
+    summary = train(config, hydra.overrides.task, several_jobs=hydra.mode == RunMode.MULTIRUN)
+    value: float | None = summary["auroc"]["value"]
     return value
 
 

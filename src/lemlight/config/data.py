@@ -71,6 +71,7 @@ class CbisDataset(Dataset):
 
     name: Literal["cbis"]
     patient_disjoint: bool
+    allow_missing: bool
 
 
 DatasetConfig = Annotated[FolderDataset | PhantomDataset | CbisDataset, Field(discriminator="name")]

@@ -1,5 +1,6 @@
 """From a data set's configuration to prepared images that are dealt to splits."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pandas as pd
 from lemlight.config.commands import Command
 from lemlight.config.data import DatasetConfig
 from lemlight.data.leaks import LeakReport, leak_report
-from lemlight.data.prepared import PrepareSettings, prepare
+from lemlight.data.module import drop_left_out
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
 from lemlight.data.sources import build_table
 from lemlight.data.splits import split_table
-from lemlight.data.store import PreparedStore
+from lemlight.data.store import LEFT_OUT, PreparedStore
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ def prepare_data(
     """
     table = build_table(dataset.name, Path(dataset.root), **dataset.source_options())
     table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="test")
-    store = prepare(table, settings, Path(command.store), command.prepare_workers or _cores())
-    table = table[table["image_id"].isin(set(store.image_ids))].reset_index(drop=True)
-    leaks = leak_report(table)
+    store = prepare(table, settings, Path(command.store), command.prepare_workers or len(os.sched_getaffinity(0)))
+    if len(store.left_out):
+        print(
+            f"{len(store.left_out)} of {len(table)} images are left out, each with its reason: {store.folder / LEFT_OUT}"
+        )
+    table = drop_left_out(table, store)
+    leaks = leak_report(table, dataset.split.scheme if split else "")
+    print(leaks.text())
     return PreparedData(table, store, leaks)

@@ -1,0 +1,175 @@
+"""The way between an original mammogram and its prepared image: flip, crop, scale, pad; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lemlight.errors import LemlightError
+
+
+@dataclass(frozen=True)
+class BreastGeometry:
+    """How one original (H, W) became its prepared image: flipped left-right, cropped to `box`, scaled, zero-padded.
+
+    `box` is (y0, x0, y1, x1) px of the flipped original, half open. `scale` is (sy, sx) in prepared px per original px;
+    it is snapped to whole prepared px, so that points and pixels agree. The padding is at the right and the bottom.
+    Points are (x, y) px with pixel centres at integers. Raises LemlightError where the numbers contradict each other.
+    """
+
+    original_shape: tuple[int, int]
+    flipped: bool
+    box: tuple[int, int, int, int]
+    scale: tuple[float, float]
+    prepared_shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        y0, x0, y1, x1 = self.box
+        height, width = self.original_shape
+        if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+            raise LemlightError(f"The box {self.box} is not inside an image of {height} x {width} px; prepare again.")
+        rows, columns = max(1, round((y1 - y0) * self.scale[0])), max(1, round((x1 - x0) * self.scale[1]))
+        if rows > self.prepared_shape[0] or columns > self.prepared_shape[1]:
+            raise LemlightError(
+                f"The box {self.box} at the scale {self.scale} makes {rows} x {columns} px, which exceeds the "
+                f"prepared image of {self.prepared_shape[0]} x {self.prepared_shape[1]} px; prepare again."
+            )
+        object.__setattr__(self, "scale", (rows / (y1 - y0), columns / (x1 - x0)))
+
+    @classmethod
+    def fit(
+        cls,
+        original_shape: tuple[int, int],
+        flipped: bool,
+        box: tuple[int, int, int, int],
+        prepared_shape: tuple[int, int],
+    ) -> BreastGeometry:
+        """The geometry that scales `box` as large as fits into `prepared_shape` (H, W), keeping its aspect."""
+        y0, x0, y1, x1 = box
+        scale = min(prepared_shape[0] / max(1, y1 - y0), prepared_shape[1] / max(1, x1 - x0))
+        return cls(original_shape, flipped, box, (scale, scale), prepared_shape)
+
+    @property
+    def resized_shape(self) -> tuple[int, int]:
+        """The (H, W) px that the crop fills in the prepared image; the rest is padding."""
+        y0, x0, y1, x1 = self.box
+        return round((y1 - y0) * self.scale[0]), round((x1 - x0) * self.scale[1])
+
+    def image_to_prepared(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """Flip, crop, scale and pad an original (H, W) to float32 `prepared_shape`."""
+        return self._padded(_resize(self._crop(array).astype(np.float32), self.resized_shape))
+
+    def mask_to_prepared(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Flip, crop, scale and pad a lesion mask (H, W) to uint8 {0, 1} `prepared_shape`.
+
+        A prepared px is lesion where the lesion covers at least half of it; a lesion (connected covered px) too small
+        for that keeps the px that it covers most, so that none vanishes.
+        """
+        return self._padded(_resize_mask(self._crop(mask) != 0, self.resized_shape)).astype(np.uint8)
+
+    def map_to_original(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """Bring a map of `prepared_shape` back to float32 (H, W) of the original; 0 outside the crop."""
+        return self._uncropped(_resize(self._unpadded(array).astype(np.float32), self._box_shape))
+
+    def mask_to_original(self, mask: NDArray[Any]) -> NDArray[np.bool_]:
+        """Bring a mask of `prepared_shape` back to bool (H, W) of the original; False outside the crop."""
+        return self._uncropped(_resize_mask(self._unpadded(mask) != 0, self._box_shape)) > 0
+
+    def points_to_prepared(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Move points (K, 2) from px of the original to px of the prepared image."""
+        points = np.array(xy, dtype=np.float64).reshape(-1, 2)
+        if self.flipped:
+            points[:, 0] = self.original_shape[1] - 1 - points[:, 0]
+        return (points - self._corner + 0.5) * self._scale_xy - 0.5
+
+    def points_to_original(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Move points (K, 2) from px of the prepared image to px of the original."""
+        points = (np.array(xy, dtype=np.float64).reshape(-1, 2) + 0.5) / self._scale_xy - 0.5 + self._corner
+        if self.flipped:
+            points[:, 0] = self.original_shape[1] - 1 - points[:, 0]
+        return points
+
+    def to_dict(self) -> dict[str, Any]:
+        """The geometry as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BreastGeometry:
+        """The geometry that `to_dict` wrote; raises LemlightError where it is damaged."""
+        try:
+            height, width = (int(v) for v in values["original_shape"])
+            y0, x0, y1, x1 = (int(v) for v in values["box"])
+            sy, sx = (float(v) for v in values["scale"])
+            rows, columns = (int(v) for v in values["prepared_shape"])
+            flipped = bool(values["flipped"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise LemlightError(f"A stored geometry is damaged ({error!r}); prepare the images again.") from error
+        return cls((height, width), flipped, (y0, x0, y1, x1), (sy, sx), (rows, columns))
+
+    @property
+    def _corner(self) -> NDArray[np.float64]:
+        return np.array([self.box[1], self.box[0]], dtype=np.float64)
+
+    @property
+    def _scale_xy(self) -> NDArray[np.float64]:
+        return np.array(self.scale[::-1], dtype=np.float64)
+
+    @property
+    def _box_shape(self) -> tuple[int, int]:
+        return self.box[2] - self.box[0], self.box[3] - self.box[1]
+
+    def _crop(self, array: NDArray[Any]) -> NDArray[Any]:
+        _check_shape(array, self.original_shape, "original")
+        y0, x0, y1, x1 = self.box
+        width = self.original_shape[1]
+        # the box is mirrored rather than the image: only the crop is then turned
+        return array[y0:y1, width - x1 : width - x0][:, ::-1] if self.flipped else array[y0:y1, x0:x1]
+
+    def _uncropped(self, crop: NDArray[Any]) -> NDArray[np.float32]:
+        y0, x0, y1, x1 = self.box
+        original = np.zeros(self.original_shape, dtype=np.float32)
+        original[y0:y1, x0:x1] = crop
+        return np.ascontiguousarray(original[:, ::-1]) if self.flipped else original
+
+    def _padded(self, resized: NDArray[Any]) -> NDArray[np.float32]:
+        prepared = np.zeros(self.prepared_shape, dtype=np.float32)
+        prepared[: resized.shape[0], : resized.shape[1]] = resized
+        return prepared
+
+    def _unpadded(self, array: NDArray[Any]) -> NDArray[Any]:
+        _check_shape(array, self.prepared_shape, "prepared")
+        rows, columns = self.resized_shape
+        return array[:rows, :columns]
+
+
+def _check_shape(array: NDArray[Any], shape: tuple[int, int], what: str) -> None:
+    if array.shape != tuple(shape):
+        raise LemlightError(
+            f"An array of shape {array.shape} does not belong to this image: its {what} shape is {tuple(shape)}."
+        )
+
+
+def _resize(array: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    shrinks = shape[0] < array.shape[0] or shape[1] < array.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(array), shape[::-1], interpolation=method), dtype=np.float32)
+
+
+def _resize_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Half coverage, and never nothing of a connected part (8 neighbours)."""
+    if shape[0] >= mask.shape[0] and shape[1] >= mask.shape[1]:
+        enlarged = cv2.resize(
+            np.ascontiguousarray(mask, dtype=np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT
+        )
+        return np.asarray(enlarged, dtype=np.uint8) > 0
+    coverage = _resize(mask.astype(np.float32), shape)
+    count, labels = cv2.connectedComponents((coverage > 0).astype(np.uint8), connectivity=8)
+    highest = np.zeros(count, dtype=np.float32)
+    np.maximum.at(highest, labels.ravel(), coverage.ravel())
+    # 1e-5: the sums of INTER_AREA are float32
+    return np.asarray((labels > 0) & (coverage >= np.minimum(0.5, highest[labels]) - 1e-5), dtype=np.bool_)

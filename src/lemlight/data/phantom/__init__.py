@@ -1,0 +1,1 @@
+"""Synthetic mammograms: the embedded data set, so that everything runs without a download."""

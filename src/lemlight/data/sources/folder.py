@@ -1,0 +1,124 @@
+"""A folder of images and a CSV that names them: the way in for a hospital's own data, and for the phantom.
+
+Layout: `root/images.csv` with the columns path (below root), label (1 malignant, 0 benign), patient, and, where known,
+split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (several joined with `|`) and image_id (default:
+the path without its suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark.
+"""
+
+import csv as csv_module
+import io
+import os
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from lemlight.data.table import bullet_error, check_table, first_ten, table_problems
+from lemlight.errors import LemlightError
+
+NEEDED = ("path", "label", "patient")
+OPTIONAL = ("split", "laterality", "view", "mask", "image_id")
+SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
+
+
+def folder_table(root: Path, csv: str = "images.csv") -> pd.DataFrame:
+    """Read `root/csv` as an image table; LemlightError lists everything wrong with it, by line."""
+    root = Path(os.path.abspath(root))
+    file = _find_csv(root, csv)
+    rows = _read_rows(file)
+    missing = [name for name in NEEDED if name not in rows.columns]
+    if missing:
+        raise LemlightError(
+            f"{file} has no column {', '.join(missing)}: it has {', '.join(rows.columns) or 'none'}; "
+            f"needed are {', '.join(NEEDED)}, optional are {', '.join(OPTIONAL)}"
+        )
+    rows = rows.reindex(columns=[*NEEDED, *OPTIONAL], fill_value="")
+    table = _to_table(rows, root)
+    problems = [*table_problems(table, row="line"), *_path_problems(table, root)]
+    if problems:
+        raise bullet_error(f"{file} cannot be used", problems)
+    return check_table(table, str(file))
+
+
+def _find_csv(root: Path, csv: str) -> Path:
+    if not root.is_dir():
+        raise LemlightError(f"there is no folder {root}: set dataset.root to the folder that holds {csv}")
+    if not any(root.iterdir()):
+        raise LemlightError(f"the folder {root} is empty: put {csv} and the images there, or set dataset.root")
+    if not (root / csv).is_file():
+        others = first_ten(sorted(path.name for path in root.glob("*.csv"))) or "no CSV file"
+        raise LemlightError(f"there is no {csv} in {root}, but {others}: set dataset.csv to the file's name")
+    return root / csv
+
+
+def _read_rows(file: Path) -> pd.DataFrame:
+    """Read the cells as stripped text; the index is the line number in the file."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LemlightError(
+            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as CSV UTF-8"
+        ) from error
+    header = text.split("\n", 1)[0]
+    reader = csv_module.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv_module.Error as error:
+        raise LemlightError(
+            f"{file}, line {reader.line_num}: this is no CSV ({error}); check its quotation marks"
+        ) from error
+    lines = [(number, row) for number, row in lines if any(row)]
+    names = [name.lower() for name in lines[0][1]] if lines else []
+    while names and not names[-1]:  # spreadsheets leave empty columns behind
+        names.pop()
+    problems = [f"the column {name} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    ragged = [number for number, row in lines[1:] if len(row) < len(names) or any(row[len(names) :])]
+    if ragged:
+        problems.append(f"not {len(names)} cells in line {first_ten(ragged)}")
+    if problems:
+        raise bullet_error(f"{file} cannot be read", problems)
+    body = lines[1:]
+    return pd.DataFrame([row[: len(names)] for _, row in body], columns=names, index=[n for n, _ in body], dtype=str)
+
+
+def _below(root: Path, path: str) -> str:
+    """Resolve a path of the CSV lexically, so that links inside root may point anywhere; backslashes are slashes."""
+    return os.path.normpath(root / path.replace("\\", "/")) if path else ""
+
+
+def _to_table(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
+    default_id = rows["path"].map(
+        lambda path: str(PurePosixPath(path.replace("\\", "/")).with_suffix("")) if path else ""
+    )
+    masks = [tuple(_below(root, part.strip()) for part in cell.split("|") if part.strip()) for cell in rows["mask"]]
+    return pd.DataFrame(
+        {
+            "image_id": rows["image_id"].where(rows["image_id"] != "", default_id),
+            "path": rows["path"].map(lambda path: _below(root, path)),
+            "label": rows["label"],
+            "patient_id": rows["patient"],
+            "split": rows["split"].str.lower(),
+            "laterality": rows["laterality"].map(lambda side: SIDES.get(side.lower(), side)),
+            "view": rows["view"].str.upper(),
+            "mask_paths": pd.Series(masks, index=rows.index, dtype=object),
+        }
+    )
+
+
+def _path_problems(table: pd.DataFrame, root: Path) -> list[str]:
+    """List paths outside root, listed twice, or of files that are not there."""
+    paths = table["path"]
+    named = [(line, path) for line, path in paths.items() if path]
+    named += [(line, path) for line, masks in table["mask_paths"].items() for path in masks]
+    outside = [f"line {line} ({path})" for line, path in named if not Path(path).is_relative_to(root)]
+    inside = [path for _, path in named if Path(path).is_relative_to(root)]
+    absent = [str(Path(path).relative_to(root)) for path in dict.fromkeys(inside) if not os.path.isfile(path)]
+    twice = paths[(paths != "") & paths.duplicated(keep=False)]
+    problems = []
+    if outside:
+        problems.append(f"paths outside {root}: {first_ten(outside)}; move the files below it or set dataset.root")
+    if absent:
+        problems.append(f"{len(absent)} of {len(set(inside))} files are missing below {root}: {first_ten(absent)}")
+    if len(twice):
+        lines = [f"line {line} ({Path(path).name})" for line, path in twice.items()]
+        problems.append(f"the same image is listed more than once: {first_ten(lines)}")
+    return problems

@@ -1,0 +1,45 @@
+"""Files that are there completely or not at all."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lemlight.errors import LemlightError
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder to write to; it takes the name `path` only if the block succeeds.
+
+    The folder is made if it is missing.
+
+    Raises:
+        LemlightError: the file cannot be written (no permission, a full disk, a file in the folder's place).
+    """
+    aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        raise LemlightError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # what hid the folder has been said already
+            aside.unlink(missing_ok=True)
+
+
+def write_yaml(values: Mapping[str, Any], path: Path) -> None:
+    """Write plain values as YAML."""
+    with written_aside(path) as aside:
+        OmegaConf.save(OmegaConf.create(dict(values)), aside)
+
+
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Write plain values as JSON."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,129 @@
+"""What a tested network leaves in the run folder: figures, predictions, pictures, the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+
+from lemlight.config.commands import Command
+from lemlight.metrics.summary import summarize, write_metrics, write_predictions
+from lemlight.models.lem import local_extrema
+from lemlight.recipe.data import PreparedData
+from lemlight.recipe.model import versions
+from lemlight.reporting.console import metrics_text
+from lemlight.reporting.figures import (
+    SheetItem,
+    choose_examples,
+    image_sheet,
+    reliability_figure,
+    roc_figure,
+    training_curves,
+)
+from lemlight.reporting.page import write_run_page
+from lemlight.training.module import MammogramModule
+from lemlight.training.predictions import predict, score_maps
+from lemlight.training.privacy import public_config
+from lemlight.training.results_log import log_results
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command at the point where the network is to be tested.
+
+    `settings` is the whole configuration as plain values, `overrides` what the command line changed.
+    """
+
+    command: str
+    folder: Path
+    config: Command
+    settings: Mapping[str, Any]
+    overrides: Sequence[str]
+    trainer: Trainer
+    module: MammogramModule
+    prepared: PreparedData
+
+
+def write_results(run: Run, batches: DataLoader[Any], threshold: float) -> dict[str, Any]:
+    """Predict every image of `batches`, write and print what came out, and return what metrics.json holds.
+
+    An image is called malignant above the probability `threshold`. With several processes the first one writes.
+    """
+    scores = predict(run.trainer, run.module, batches).set_index("index")
+    predictions = run.prepared.table.loc[scores.index].join(scores)
+    summary = summarize(predictions, threshold=threshold, resamples=run.config.bootstrap)
+    if not run.trainer.is_global_zero:
+        return summary
+    write_metrics(summary, run.folder / "metrics.json")
+    write_predictions(predictions, run.folder / "predictions.csv")
+    figures = _figures(run, predictions, summary, threshold)
+    page = _page(run, summary, figures)
+    log_results(run.trainer.loggers, summary, figures)
+    print(f"\n{metrics_text(summary)}\n")
+    print(f"figures and report: {page}")
+    print(f"pictures:           {run.folder / 'figures'}")
+    print(f"all of this run:    {run.folder}")
+    return summary
+
+
+def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any], threshold: float) -> dict[str, Path]:
+    folder = run.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    figures: dict[str, Path] = {}
+    if run.config.examples:
+        chosen = choose_examples(predictions, run.config.examples, seed=0, threshold=threshold)
+        items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
+        figures["sheet"] = image_sheet(items, folder / "sheet.png")
+    figures["roc"] = roc_figure(predictions, summary, folder / "roc.png")
+    figures["reliability"] = reliability_figure(summary, folder / "reliability.png")
+    log = run.folder / "logs" / "metrics.csv"
+    if log.is_file():
+        figures["curves"] = training_curves(pd.read_csv(log), folder / "curves.png")
+    return figures
+
+
+def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
+    store = run.prepared.store
+    items = []
+    for image_id, row in rows.iterrows():
+        place = store.index_of(str(image_id))
+        image = store.image(place).astype(np.float32) / np.float32(65535)
+        score_map = score_maps(run.module, torch.from_numpy(image)[None, None])
+        extrema = local_extrema(score_map)
+        mask = store.mask(place)
+        items.append(
+            SheetItem(
+                image=image,
+                score_map=score_map[0].numpy(),
+                maxima=extrema.maxima[0].numpy(),
+                minima=extrema.minima[0].numpy(),
+                mask=None if mask is None else mask > 0,
+                label=int(row["label"]),
+                probability=float(row["probability"]),
+            )
+        )
+    return items
+
+
+def _page(run: Run, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
+    return write_run_page(
+        run.folder,
+        title=f"lemlight {run.command}",
+        summary=summary,
+        figures=figures,
+        config=public_config(run.settings),
+        leak_text=run.prepared.leaks.text(names=False),
+        versions=versions(),
+        command=" ".join([f"python -m lemlight.{run.command}", *_public(run.overrides)]),
+    )
+
+
+def _public(overrides: Sequence[str]) -> list[str]:
+    """The overrides of the command line, with dots in place of every path: the page may be sent to others."""
+    pairs = [override.partition("=") for override in overrides]
+    return [f"{key}={value if public_config({key.split('.')[-1]: value}) else '...'}" for key, _, value in pairs]

@@ -1,0 +1,96 @@
+"""The training recipe: data, model, fit, test of the best checkpoint, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+
+from lemlight.config.commands import TrainConfig
+from lemlight.config.data import StandardAugmentation
+from lemlight.data.augment import AugmentSettings
+from lemlight.data.module import MammogramData
+from lemlight.data.preparation import PrepareSettings
+from lemlight.files import write_json, write_yaml
+from lemlight.recipe.data import PreparedData, prepare_data
+from lemlight.recipe.machine import check_machine
+from lemlight.recipe.model import build_classifier, build_module, ramps
+from lemlight.recipe.results import Run, write_results
+from lemlight.training.callbacks import build_callbacks
+from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.training.fitting import fit
+from lemlight.training.loggers import build_loggers, finish_loggers
+from lemlight.training.monitor import check_monitor
+from lemlight.training.trainer import build_trainer
+
+
+def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool = False) -> dict[str, Any]:
+    """Train, test the best checkpoint, write the run folder, and return what metrics.json holds.
+
+    Args:
+        config: the checked configuration.
+        overrides: of the command line, for the report.
+        several_jobs: True in a job of a Hydra multirun.
+
+    Raises:
+        LemlightError: anything that the user can mend, found as early as it can be.
+    """
+    check_machine(config, several_jobs)
+    folder = Path(config.output)
+    write_yaml(config.model_dump(), folder / "config.yaml")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    classifier = build_classifier(config)  # before the images: missing weights are found in seconds
+    settings = PrepareSettings(**config.dataset.prepare.model_dump())
+    prepared = prepare_data(config.dataset, settings, config)
+    write_json(prepared.leaks.to_dict(), folder / "leaks.json")
+    labels = {split: rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
+    _check_monitors(config, labels.get("val", []))
+    module = build_module(config, classifier, config.dataset.prepare.model_dump(), labels["train"])
+    data = _batches(config, prepared)
+    loggers = _loggers(config, folder)
+    failed = True
+    try:
+        trainer = _trainer(config, folder, loggers)
+        fit(trainer, module, data, Path(config.resume) if config.resume else None)
+        load_weights(classifier, load_checkpoint(folder / "checkpoints" / "best.ckpt"))
+        run = Run("train", folder, config, config.model_dump(), overrides, trainer, module, prepared)
+        summary = write_results(run, data.test_dataloader(), config.threshold)
+        failed = False
+    finally:
+        finish_loggers(loggers, failed)
+    return summary
+
+
+def _check_monitors(config: TrainConfig, val_labels: Sequence[int]) -> None:
+    check_monitor(config.callbacks.checkpoint.monitor, val_labels)
+    if config.callbacks.early_stopping is not None:
+        check_monitor(config.callbacks.early_stopping.monitor, val_labels, "callbacks.early_stopping")
+
+
+def _batches(config: TrainConfig, prepared: PreparedData) -> MammogramData:
+    chosen = config.augmentation
+    augment = (
+        AugmentSettings(**chosen.model_dump(exclude={"name"})) if isinstance(chosen, StandardAugmentation) else None
+    )
+    return MammogramData(prepared.table, prepared.store, config.batch_size, config.workers, augment, config.seed)
+
+
+def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
+    wandb = config.logger.wandb.model_dump() if config.logger.wandb else None
+    if wandb is not None:
+        wandb["name"] = wandb["name"] or config.run_name
+    return build_loggers(folder, tensorboard=config.logger.tensorboard, wandb=wandb, config=config.model_dump())
+
+
+def _trainer(config: TrainConfig, folder: Path, loggers: Sequence[Logger]) -> pl.Trainer:
+    chosen = config.callbacks.model_dump()
+    callbacks = build_callbacks(
+        folder,
+        seed=config.seed,
+        checkpoint=chosen["checkpoint"],
+        ramp=chosen["lambda_ramp"] if ramps(config) else None,
+        early_stopping=chosen["early_stopping"],
+        progress_bar=chosen["progress_bar"],
+    )
+    return build_trainer(folder, callbacks=callbacks, loggers=loggers, **config.trainer.model_dump())

@@ -1,0 +1,1 @@
+"""What a run shows: figures, the table on the terminal, the page."""

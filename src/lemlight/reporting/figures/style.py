@@ -1,0 +1,44 @@
+"""What all figures share: colours for the colour-blind, sizes, and saving."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lemlight.files import written_aside
+
+# Okabe and Ito 2008: told apart with every common colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#707070",
+)
+SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of width x height inches that belongs to no global state."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes) -> None:
+    """Take away the frame that says nothing and put a light grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write into axes without data why they are empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, backgroundcolor="white")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG, completely or not at all, and return its path."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png")
+    return path

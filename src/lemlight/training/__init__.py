@@ -1,0 +1,1 @@
+"""Lightning around the plain networks: the module, its optimizer and schedules, the lambda ramp, loggers, resuming."""

@@ -1,0 +1,117 @@
+"""What a checkpoint of lemlight holds, and reading one that may come from a stranger."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lemlight.errors import LemlightError
+from lemlight.training.card import CARD_FIELDS, CARD_KEY, FORMAT
+
+PREFIX = "classifier."
+COMPILED = "_orig_mod."
+SHOWN = 5  # keys listed of each kind of difference
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read; `config` and `preprocessing` are plain data that nothing has acted upon."""
+
+    path: Path
+    config: dict[str, Any]
+    label_names: list[str]
+    preprocessing: dict[str, Any]
+    versions: dict[str, str]
+    state_dict: dict[str, Tensor]
+    epoch: int
+    step: int
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU without running any code that it may carry.
+
+    Raises LemlightError for a file that is missing, truncated, no checkpoint, of a newer format, without lemlight's
+    card, or that holds anything but tensors and plain values.
+    """
+    content = _read(path)
+    if not isinstance(content, dict) or not isinstance(content.get(CARD_KEY), dict):
+        raise LemlightError(f"{path} is not a checkpoint of lemlight (no card): give one that lemlight.train wrote")
+    card = content[CARD_KEY]
+    if not isinstance(card.get("format"), int):
+        raise LemlightError(f"{path} is a damaged checkpoint: its card has no format number")
+    if card["format"] > FORMAT:
+        raise LemlightError(
+            f"{path} has checkpoint format {card['format']}, this lemlight reads up to {FORMAT}: upgrade lemlight"
+        )
+    wrong = [name for name, kind in CARD_FIELDS.items() if not isinstance(card.get(name), kind)]
+    weights = content.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        wrong.append("state_dict")
+    wrong += [name for name in ("epoch", "global_step") if not isinstance(content.get(name), int)]
+    if wrong or not isinstance(weights, dict):
+        raise LemlightError(f"{path} is a damaged checkpoint: {', '.join(wrong)} missing or of a wrong type")
+    named = {str(key).replace(COMPILED, ""): value for key, value in weights.items()}
+    return Checkpoint(
+        path=path,
+        **{name: card[name] for name in CARD_FIELDS},
+        state_dict={key.removeprefix(PREFIX): value for key, value in named.items() if key.startswith(PREFIX)},
+        epoch=content["epoch"],
+        step=content["global_step"],
+    )
+
+
+def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights of `checkpoint` into `classifier`, all of them or none.
+
+    Raises LemlightError naming keys and shapes that differ when it is the checkpoint of another architecture.
+    """
+    own = {key.replace(COMPILED, ""): (key, value) for key, value in classifier.state_dict().items()}
+    given = checkpoint.state_dict
+    shapes = [
+        f"{key} is {tuple(given[key].shape)} in the file and {tuple(value.shape)} here"
+        for key, (_, value) in own.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    differences = [
+        _listed("missing in the file", [key for key in own if key not in given]),
+        _listed("unknown here", [key for key in given if key not in own]),
+        _listed("other shapes", shapes),
+    ]
+    if any(differences):
+        raise LemlightError(
+            f"{checkpoint.path} holds the weights of another network: {'; '.join(filter(None, differences))}. "
+            "Use the backbone and the pooling that it was trained with"
+        )
+    classifier.load_state_dict({key: given[plain] for plain, (key, _) in own.items()}, strict=True)
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise LemlightError(f"there is no checkpoint at {path}: give the path of a .ckpt file")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"PK\x03\x04":  # torch.save writes a zip file; older forms are bare pickles, not even looked into
+        raise LemlightError(f"{path} is not a checkpoint: give a .ckpt file that lemlight.train wrote")
+    if not zipfile.is_zipfile(path):
+        raise LemlightError(f"{path} is truncated (its end is missing): copy it again or use another checkpoint")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise LemlightError(
+            f"{path} is refused: it holds objects other than tensors and plain values, which could run code on this "
+            "machine; use a checkpoint that lemlight.train wrote"
+        ) from error
+    except Exception as error:  # a damaged or hostile file can make the reader fail in any way
+        raise LemlightError(f"{path} cannot be read as a checkpoint, it seems damaged: copy it again") from error

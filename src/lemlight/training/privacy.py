@@ -1,0 +1,41 @@
+"""What of a configuration may leave the machine."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+PATH_KEYS = {"root", "csv", "path", "file", "folder", "dir", "store", "output", "resume", "checkpoint", "input"}
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy `config` without anything that names a file or folder: such keys, and absolute paths under any key.
+
+    A key names one if one of its words (split at underscores) does: root, weights_file, output_dir. A section such as
+    callbacks.checkpoint stays: only its own entries are looked at.
+    """
+    return {
+        str(key): _public(value)
+        for key, value in config.items()
+        if isinstance(value, Mapping) or not (_names_a_path(str(key)) or _is_a_path(value))
+    }
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return public_config(value)
+    if isinstance(value, list | tuple):
+        return [_public(member) for member in value if not _is_a_path(member)]
+    return value
+
+
+def _names_a_path(key: str) -> bool:
+    return any(
+        word in PATH_KEYS or word.removesuffix("s") in PATH_KEYS for word in re.split(r"[^a-z0-9]+", key.lower())
+    )
+
+
+def _is_a_path(value: Any) -> bool:
+    text = str(value)
+    absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return absolute or text.startswith("~") or "://" in text or isinstance(value, PurePosixPath | PureWindowsPath)

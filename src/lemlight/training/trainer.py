@@ -1,0 +1,67 @@
+"""The Trainer with the settings that everything here relies on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
+
+from lemlight.training.checkpoint_io import AtomicCheckpointIO
+from lemlight.training.quiet import quiet
+
+
+def build_trainer(
+    folder: Path,
+    *,
+    accelerator: str,
+    devices: int | str,
+    strategy: str,
+    precision: str,
+    max_epochs: int,
+    accumulate: int,
+    gradient_clip: float | None,
+    deterministic: bool,
+    limit_train_batches: int | float,
+    limit_val_batches: int | float,
+    limit_test_batches: int | float,
+    overfit_batches: int,
+    detect_anomaly: bool,
+    num_nodes: int,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+) -> Trainer:
+    """Build the Trainer of one run in `folder`; `gradient_clip` is the largest norm, limits are batches or shares.
+
+    The data's own samplers shard by process, gradients stay available outside fit (maps need them), checkpoints are
+    written whole or not at all.
+    """
+    quiet()
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        num_nodes=num_nodes,
+        precision=precision,  # type: ignore[arg-type]  # Lightning's long list of literals
+        max_epochs=max_epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=gradient_clip,
+        deterministic=deterministic,
+        limit_train_batches=limit_train_batches,
+        limit_val_batches=limit_val_batches,
+        limit_test_batches=limit_test_batches,
+        limit_predict_batches=limit_test_batches,
+        overfit_batches=overfit_batches,
+        detect_anomaly=detect_anomaly,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=folder,
+        plugins=[AtomicCheckpointIO()],
+    )

@@ -1,0 +1,230 @@
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import distributed, multiprocessing
+
+from lemlight.data.augment import AugmentSettings
+from lemlight.data.module import MammogramData, drop_left_out
+from lemlight.data.sampler import TrainSampler
+from lemlight.data.table import check_table
+from lemlight.errors import LemlightError
+
+AUGMENT = AugmentSettings(rotate=1, noise=1)
+SHAPE = (37, 23)
+
+
+class ArrayStore:
+    """A prepared store in memory: every third image has no mask."""
+
+    def __init__(self, image_ids):
+        self.image_ids = list(image_ids)
+        random = np.random.default_rng(0)
+        self.images = random.integers(1, 65536, (len(self.image_ids), *SHAPE)).astype(np.uint16)
+        self.images[:, :, 15:] = 0
+        self.masks = random.integers(0, 2, self.images.shape).astype(np.uint8)
+
+    def index_of(self, image_id):
+        return self.image_ids.index(image_id)
+
+    def image(self, i):
+        return self.images[i].copy()
+
+    def mask(self, i):
+        return None if i % 3 == 0 else self.masks[i].copy()
+
+
+def table_of(images, train=None):
+    train = images - 4 if train is None else train
+    splits = ["train"] * train + ["val", "test"] * ((images - train) // 2)
+    ids = [f"i{n}" for n in range(images)]
+    rows = {"image_id": ids, "path": [f"/x/{i}" for i in ids], "label": [n % 2 for n in range(images)]}
+    table = pd.DataFrame(rows).assign(patient_id=ids, split=splits, laterality="", view="")
+    return check_table(table.assign(mask_paths=pd.Series([()] * images, dtype=object)))
+
+
+@pytest.fixture
+def table():
+    return table_of(15)
+
+
+@pytest.fixture
+def store(table):
+    return ArrayStore(table["image_id"][::-1])
+
+
+def epochs(data, count=2):
+    loader = data.train_dataloader()
+    for epoch in range(count):
+        loader.sampler.set_epoch(epoch)
+        yield [batch for batch in loader]
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batch_has_the_promised_shapes_types_and_contents(table, store):
+    batch = next(iter(MammogramData(table, store, batch_size=4).train_dataloader()))
+    kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
+    assert kinds == {
+        "image": ((4, 1, *SHAPE), torch.float32),
+        "mask": ((4, 1, *SHAPE), torch.uint8),
+        "label": ((4,), torch.float32),
+        "has_mask": ((4,), torch.bool),
+        "index": ((4,), torch.int64),
+    }
+    for n, row in enumerate(batch["index"].tolist()):
+        place = store.index_of(table.loc[row, "image_id"])
+        np.testing.assert_allclose(batch["image"][n, 0], store.images[place] / 65535, rtol=1e-6)
+        assert batch["label"][n] == table.loc[row, "label"]
+        assert bool(batch["has_mask"][n]) == (place % 3 != 0)
+        expected = store.masks[place] if place % 3 else np.zeros(SHAPE)
+        np.testing.assert_array_equal(batch["mask"][n, 0], expected)
+
+
+def test_every_uint16_lands_in_the_unit_interval(table, store):
+    store.images[:] = 65535
+    assert next(iter(MammogramData(table, store, 4).val_dataloader()))["image"].unique().tolist() == [1.0]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(table, store):
+    expected = list(epochs(MammogramData(table, store, 4, workers=0, augment=AUGMENT)))
+    for workers in (1, 2):
+        found = list(epochs(MammogramData(table, store, 4, workers=workers, augment=AUGMENT)))
+        for one, other in zip(expected, found, strict=True):
+            assert_same(one, other)
+
+
+def by_row(batches):
+    return {row: batch["image"][n] for batch in batches for n, row in enumerate(batch["index"].tolist())}
+
+
+def test_epochs_and_seeds_differ_and_repeat(table, store):
+    first, second = epochs(MammogramData(table, store, 4, augment=AUGMENT))
+    again, _ = epochs(MammogramData(table, store, 4, augment=AUGMENT))
+    (other_seed,) = epochs(MammogramData(table, store, 4, augment=AUGMENT, seed=1), 1)
+    assert_same(first, again)
+    for other in (second, other_seed):
+        pairs = [(by_row(first)[row], image) for row, image in by_row(other).items()]
+        assert len(pairs) == 11
+        assert not any(torch.equal(one, two) for one, two in pairs)
+
+
+def test_val_and_test_keep_their_order_and_are_not_augmented(table, store):
+    data = MammogramData(table, store, 4, augment=AUGMENT)
+    for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        (batch,) = list(loader)
+        assert batch["index"].tolist() == table.index[table["split"] == split].tolist()
+        row = int(batch["index"][0])
+        expected = store.images[store.index_of(table.loc[row, "image_id"])] / 65535
+        np.testing.assert_allclose(batch["image"][0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1] * 3)],
+)
+def test_only_a_last_batch_of_one_is_dropped_in_training(images, batch_size, sizes):
+    table = table_of(images + 10, images)
+    data = MammogramData(table, ArrayStore(table["image_id"]), batch_size)
+    assert [len(batch["label"]) for batch in data.train_dataloader()] == sizes
+    assert sum(len(batch["label"]) for batch in data.val_dataloader()) == 5
+
+
+def test_loaders_leave_the_global_generator_alone(table, store):
+    data = MammogramData(table, store, 4, augment=AUGMENT)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_data_set_survives_pickling_as_a_spawned_worker_needs_it(table, store):
+    dataset = MammogramData(table, store, 4).dataset("train", AUGMENT)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert_same([dataset.__getitems__([(0, 5), (2, 6)])], [copy.__getitems__([(0, 5), (2, 6)])])
+    assert torch.equal(dataset[(2, 6)]["image"], copy.__getitems__([(0, 5), (2, 6)])["image"][1])
+    assert torch.equal(dataset[2]["image"], MammogramData(table, store, 4).dataset("train")[(2, 6)]["image"])
+
+
+def test_workers_start_as_asked_and_stay(table, store):
+    loader = MammogramData(table, store, 4, workers=2, start_method="spawn").train_dataloader()
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
+    assert loader.persistent_workers
+    assert MammogramData(table, store, 4, start_method="spawn").train_dataloader().multiprocessing_context is None
+
+
+def test_images_left_out_are_dropped_and_rows_numbered_anew(table, store):
+    store.image_ids = [image_id for image_id in store.image_ids if image_id not in ("i1", "i12")]
+    with pytest.raises(LemlightError, match="2 images are not in the prepared store: i1, i12"):
+        MammogramData(table, store, 4)
+    kept = drop_left_out(table, store)
+    assert kept["image_id"].tolist() == [f"i{n}" for n in range(15) if n not in (1, 12)]
+    assert kept.index.tolist() == list(range(13))
+    assert next(iter(MammogramData(kept, store, 4).test_dataloader()))["index"].tolist() == [12]
+    store.image_ids = []
+    with pytest.raises(LemlightError, match="none of the 15 images"):
+        drop_left_out(table, store)
+
+
+def test_an_empty_split_is_one_clear_error(table, store):
+    data = MammogramData(table.assign(split="train"), store, 4)
+    with pytest.raises(LemlightError, match="the val split holds no image"):
+        data.val_dataloader()
+
+
+class Recorder(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = {}
+
+    def training_step(self, batch, _):
+        self.seen.setdefault(self.current_epoch, []).extend(batch["index"].tolist())
+        return (self.weight * batch["image"].mean()).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_lightning_sets_the_epoch_of_the_sampler(table, store, tmp_path):
+    model = Recorder()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, use_distributed_sampler=False, **options
+    )
+    data = MammogramData(table, store, 4, seed=3)
+    trainer.fit(model, train_dataloaders=data.train_dataloader())
+    for epoch in range(2):
+        sampler = TrainSampler(11, 3)
+        sampler.set_epoch(epoch)
+        assert model.seen[epoch] == [index for index, _ in sampler]
+
+
+def read_as_rank(rank, folder, table, store):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    data = MammogramData(table, store, 4, augment=AUGMENT)
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader()}
+    rows = {name: [row for batch in loader for row in batch["index"].tolist()] for name, loader in loaders.items()}
+    (folder / f"{rank}.json").write_text(json.dumps(rows))
+    distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_images(tmp_path):
+    table = table_of(18, 12)
+    store = ArrayStore(table["image_id"])
+    multiprocessing.start_processes(read_as_rank, (tmp_path, table, store), nprocs=2, start_method="fork")
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert not set(first["train"]) & set(second["train"])
+    assert sorted(first["train"] + second["train"]) == list(range(12))
+    assert first["val"] + second["val"] == [12, 16, 14, 12]

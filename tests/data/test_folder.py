@@ -1,0 +1,146 @@
+import pytest
+
+from lemlight.data.sources import build_table
+from lemlight.data.sources.folder import folder_table
+from lemlight.errors import LemlightError
+
+
+def write(root, text, files=("a.dcm", "b.png"), encoding="utf-8"):
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / "images.csv").write_bytes(text.encode(encoding))
+    return root
+
+
+def problems(root, **options):
+    with pytest.raises(LemlightError) as error:
+        folder_table(root, **options)
+    return str(error.value)
+
+
+def test_needed_columns_alone_suffice(tmp_path):
+    table = folder_table(write(tmp_path, "path,label,patient\na.dcm,0,007\nb.png,1,NA\n"))
+    assert table["image_id"].tolist() == ["a", "b"]
+    assert table["path"].tolist() == [str(tmp_path / "a.dcm"), str(tmp_path / "b.png")]
+    assert table["label"].tolist() == [0, 1]
+    assert table["patient_id"].tolist() == ["007", "NA"]
+    assert table[["split", "laterality", "view"]].eq("").all(axis=None)
+    assert table["mask_paths"].tolist() == [(), ()]
+
+
+def test_every_column_is_read_and_normalised(tmp_path):
+    text = (
+        "Patient , LABEL,path,view,laterality,split,mask,image_id,remark\n"
+        ' 1 ,1, sub/a.dcm ,cc,Left,Train,m1.png| sub/m2.png,first,"two\nlines"\n'
+        "2,0,sub\\b.dcm,mlo,r,TEST,,,\n"
+    )
+    table = folder_table(write(tmp_path, text, ["sub/a.dcm", "sub/b.dcm", "m1.png", "sub/m2.png"]))
+    assert table["image_id"].tolist() == ["first", "sub/b"]
+    assert table["patient_id"].tolist() == ["1", "2"]
+    assert table["view"].tolist() == ["CC", "MLO"]
+    assert table["laterality"].tolist() == ["L", "R"]
+    assert table["split"].tolist() == ["train", "test"]
+    assert table["mask_paths"].tolist() == [(str(tmp_path / "m1.png"), str(tmp_path / "sub/m2.png")), ()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_spreadsheet_dialects(tmp_path, encoding, separator, newline):
+    lines = ["path,label,patient,,", "a.dcm,0,Müller,,", ",,,,", "b.png,1,2,,"]
+    text = newline.join(lines).replace(",", separator)
+    table = folder_table(write(tmp_path, text, encoding=encoding))
+    assert table["patient_id"].tolist() == ["Müller", "2"]
+
+
+def test_links_below_root_may_point_outside(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.dcm").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere")
+    table = folder_table(write(tmp_path / "root", "path,label,patient\nimages/a.dcm,0,1\n", []))
+    assert table.loc[0, "path"] == str(tmp_path / "root" / "images" / "a.dcm")
+
+
+def test_a_relative_root_gives_absolute_paths(tmp_path, monkeypatch):
+    write(tmp_path / "data", "path,label,patient\na.dcm,0,1\n")
+    monkeypatch.chdir(tmp_path)
+    for root in ("data", "data/../data"):
+        assert folder_table(root).loc[0, "path"] == str(tmp_path / "data" / "a.dcm")
+
+
+def test_a_missing_an_empty_and_a_folder_without_its_csv(tmp_path):
+    assert "there is no folder" in problems(tmp_path / "absent")
+    assert "is empty" in problems(tmp_path)
+    write(tmp_path, "path,label,patient\n")
+    message = problems(tmp_path, csv="cases.csv")
+    assert "no cases.csv" in message
+    assert "images.csv: set dataset.csv" in message
+
+
+def test_no_label_column_says_what_is_there_and_what_is_needed(tmp_path):
+    message = problems(write(tmp_path, "path,diagnosis,patient\na.dcm,0,1\n"))
+    assert "no column label: it has path, diagnosis, patient; needed are path, label, patient" in message
+
+
+def test_an_empty_csv_and_a_csv_without_rows(tmp_path):
+    assert "no column path, label, patient: it has none" in problems(write(tmp_path, ""))
+    assert "it has no rows" in problems(write(tmp_path, "path,label,patient\n"))
+
+
+def test_all_problems_at_once_by_line(tmp_path):
+    text = (
+        "path,label,patient,split,mask\n"
+        "a.dcm,2,1,train,\n"
+        "b.png,malignant,1,training,../m.png\n"
+        "\n"
+        "a.dcm,,,,\n"
+        "../secret.dcm,0,3,,\n"
+        "gone.dcm,1,3,,gone.png\n"
+        ",1,4,,\n"
+    )
+    message = problems(write(tmp_path / "root", text))
+    for part in (
+        "neither 0 (benign) nor 1 (malignant): line 2 ('2'), line 3 ('malignant'), line 5 ('')",
+        "patient_id is empty: line 5 ('')",
+        "split is not train, val, test or empty: line 3 ('training')",
+        f"line 6 ({tmp_path / 'secret.dcm'}), line 3 ({tmp_path / 'm.png'})",
+        "2 of 4 files are missing",
+        "gone.dcm, gone.png",
+        "the same image is listed more than once: line 2 (a.dcm), line 5 (a.dcm)",
+        "image_id is not unique: line 2 ('a'), line 5 ('a')",
+        "path is not absolute: line 8 ('')",
+    ):
+        assert part in message
+
+
+def test_missing_files_are_counted_and_ten_named(tmp_path):
+    rows = "".join(f"{i:02}.dcm,{i % 2},{i}\n" for i in range(25))
+    message = problems(write(tmp_path, "path,label,patient\n" + rows, ["00.dcm"]))
+    assert "24 of 25 files are missing" in message
+    assert "01.dcm, 02.dcm" in message
+    assert "10.dcm and 14 more" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("path,label,patient\na.dcm,0,Müller\n".encode("latin-1"), "is not UTF-8 text"),
+        ("path,label,patient\na.dcm,0,1\n".encode("utf-16"), "is not UTF-8 text"),
+        (b'path,label,patient\n"a.dcm,0,1\n', "is no CSV"),
+        (b"path,label,patient,label\na.dcm,0,1,1\n", "the column label stands there twice"),
+        (b"path,label,patient\na.dcm,0\nb.png,1,2,3\n", "not 3 cells in line 2, 3"),
+    ],
+)
+def test_a_csv_that_cannot_be_read(tmp_path, content, part):
+    write(tmp_path, "")
+    (tmp_path / "images.csv").write_bytes(content)
+    assert part in problems(tmp_path)
+
+
+def test_build_table_finds_the_source_by_name(tmp_path):
+    write(tmp_path, "path,label,patient\na.dcm,0,1\n")
+    assert len(build_table("folder", tmp_path, csv="images.csv")) == 1
+    with pytest.raises(LemlightError, match="no data set 'ddsm': choose cbis, folder, phantom"):
+        build_table("ddsm", tmp_path)

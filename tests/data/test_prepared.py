@@ -1,0 +1,243 @@
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lemlight.data import arrays, preparation
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.store import PreparedStore
+from lemlight.errors import LemlightError
+
+SETTINGS = PrepareSettings(height=64, width=48)
+
+
+def draw(number, height=200, width=160):
+    """A half ellipse of texture against the left border, as 16 bits."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:height, :width]
+    breast = ((y - height / 2) / (0.4 * height)) ** 2 + (x / (0.7 * width)) ** 2 < 1
+    texture = cv2.GaussianBlur(rng.random((height, width)), (0, 0), 3)
+    return np.where(breast, 20000 + 60000 * (texture - 0.3), 0).clip(0, 65535).astype(np.uint16)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Six mammograms; the second has a lesion, the third one a mask that cannot be its own."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rows = []
+    for number in range(6):
+        path = folder / f"{number}.png"
+        cv2.imwrite(str(path), draw(number))
+        rows.append({"image_id": f"i{number}", "path": str(path), "mask_paths": ()})
+    for number, shape in ((1, (200, 160)), (2, (200, 100))):
+        mask = np.zeros(shape, np.uint8)
+        mask[90:110, 20:50] = 255
+        cv2.imwrite(str(folder / f"mask{number}.png"), mask)
+        rows[number]["mask_paths"] = (str(folder / f"mask{number}.png"),)
+    return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")
+
+
+def prepared(table, root, settings=SETTINGS, workers=1):
+    return prepare(table, settings, root, workers, progress=False)
+
+
+def test_the_store_holds_every_image_with_its_geometry(table, tmp_path):
+    store = prepared(table, tmp_path / "store")
+    assert store.image_ids == [f"i{number}" for number in range(6)]
+    assert store.settings == {"height": 64, "width": 48, "crop": True, "flip": True}
+    image = store.image(store.index_of("i3"))
+    assert (image.shape, image.dtype) == ((64, 48), np.uint16)
+    assert 0 < (image == 0).mean() < 0.6
+    back = store.geometry(3).map_to_original(image.astype(np.float32))
+    assert back.shape == (200, 160)
+    assert abs(back[95:105, 30:60].mean() - draw(3)[95:105, 30:60].mean()) < 1000
+    assert store.spacing(3) is None
+    assert store.left_out.empty
+
+
+def test_lesions_move_with_the_image_and_a_foreign_mask_is_noted(table, tmp_path):
+    store = prepared(table, tmp_path / "store")
+    assert [store.mask(i) is not None for i in range(6)] == [False, True, False, False, False, False]
+    x, y = store.geometry(1).points_to_prepared(np.array([[34.5, 99.5]]))[0]
+    rows, columns = np.nonzero(store.mask(1))
+    assert abs(columns.mean() - x) < 1
+    assert abs(rows.mean() - y) < 1
+    assert store.notes["image_id"].tolist() == ["i2"]
+    assert "(200, 100)" in store.notes["note"][0]
+
+
+def test_a_mask_of_another_size_and_the_same_aspect_is_rescaled(table, tmp_path):
+    mask = np.zeros((100, 80), np.uint8)
+    mask[45:55, 10:25] = 255
+    cv2.imwrite(table.at[1, "mask_paths"][0], mask)
+    store = prepared(table, tmp_path / "store")
+    assert abs(int(store.mask(1).sum()) - 600 * np.prod(store.geometry(1).scale)) < 20
+    assert "rescaled" in store.notes["note"][0]
+
+
+def test_several_processes_give_the_same_store_as_one(table, tmp_path):
+    one, two = prepared(table, tmp_path / "one"), prepared(table, tmp_path / "two", workers=2)
+    assert one.folder.name == two.folder.name
+    for name in ("images.npy", "masks.npy"):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+    assert [one.fingerprint(i) for i in range(6)] == [two.fingerprint(i) for i in range(6)]
+
+
+def test_a_second_call_decodes_nothing(table, tmp_path, monkeypatch):
+    prepared(table, tmp_path / "store")
+    monkeypatch.setattr(preparation, "read_image", None)
+    assert len(prepared(table, tmp_path / "store")) == 6
+
+
+def test_other_settings_or_other_files_make_another_store(table, tmp_path):
+    first = prepared(table, tmp_path / "store")
+    assert prepared(table, tmp_path / "store", PrepareSettings(64, 64)).folder != first.folder
+    cv2.imwrite(table.at[0, "path"], draw(99))
+    os.utime(table.at[0, "path"], (1, 1))
+    second = prepared(table, tmp_path / "store")
+    assert second.folder != first.folder
+    assert second.fingerprint(0) != first.fingerprint(0)
+
+
+def test_the_store_can_be_sent_to_a_worker_and_opens_its_files_there(table, tmp_path):
+    store = prepared(table, tmp_path / "store")
+    store.image(0), store.mask(1)
+    data = pickle.dumps(store)
+    assert len(data) < 20_000
+    np.testing.assert_array_equal(pickle.loads(data).image(5), store.image(5))
+
+
+def test_an_image_that_cannot_be_used_is_left_out_with_its_reason(table, tmp_path):
+    (tmp_path / "images" / "0.png").write_bytes(b"nothing")
+    cv2.imwrite(table.at[4, "path"], np.zeros((200, 160), np.uint16))
+    store = prepared(table, tmp_path / "store", workers=2)
+    assert store.image_ids == ["i1", "i2", "i3", "i5"]
+    reasons = dict(zip(store.left_out["image_id"], store.left_out["reason"], strict=True))
+    assert "0.png" in reasons["i0"]
+    assert "no breast" in reasons["i4"]
+    listed = pd.read_csv(store.folder / "left_out.csv")
+    assert listed["image_id"].tolist() == ["i0", "i4"]
+
+
+def test_no_usable_image_at_all_is_an_error(table, tmp_path):
+    for path in table["path"]:
+        cv2.imwrite(path, np.zeros((50, 50), np.uint8))
+    with pytest.raises(LemlightError, match="none of the 6 images can be used"):
+        prepared(table, tmp_path / "store")
+
+
+def test_missing_files_are_listed_together_before_any_work(table, tmp_path):
+    for name in ("2.png", "5.png", "mask1.png"):
+        (tmp_path / "images" / name).unlink()
+    with pytest.raises(LemlightError, match=r"3 files of the image table are missing") as caught:
+        prepared(table, tmp_path / "store")
+    assert all(name in str(caught.value) for name in ("2.png", "5.png", "mask1.png"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_full_disk_is_found_before_the_work(table, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(LemlightError, match=r"the disk is full .it needs 0\.0 GB"):
+        prepared(table, tmp_path / "store")
+    monkeypatch.undo()
+    assert len(prepared(table, tmp_path / "store")) == 6
+
+
+def test_a_disk_that_fills_up_on_the_way_loses_nothing(table, tmp_path, monkeypatch):
+    write, calls = os.pwrite, []
+
+    def full_after_three(*arguments):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(arrays.os, "pwrite", full_after_three)
+    with pytest.raises(LemlightError, match=r"the disk is full.*store=DIR"):
+        prepared(table, tmp_path / "store")
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "store").iterdir()
+    done = len(PreparedStore(folder))
+    assert 0 < done < 6
+    assert len(prepared(table, tmp_path / "store")) == 6
+
+
+def test_a_line_cut_off_by_a_kill_is_done_again(table, tmp_path):
+    store = prepared(table, tmp_path / "store")
+    whole = (store.folder / "images.npy").read_bytes()
+    records = store.folder / "done.jsonl"
+    records.write_text(records.read_text()[:-25])
+    assert len(PreparedStore(store.folder)) == 5
+    assert len(prepared(table, tmp_path / "store")) == 6
+    assert (store.folder / "images.npy").read_bytes() == whole
+
+
+SCRIPT = """
+import sys, time
+import pandas as pd
+from pathlib import Path
+from lemlight.data import preparation, prepared
+def slow(task, folder, settings):
+    time.sleep(0.2)
+    return preparation.prepare_image(task, folder, settings)
+prepared.prepare_image = slow
+if __name__ == "__main__":
+    table = pd.read_pickle(sys.argv[1])
+    prepared.prepare(table, preparation.PrepareSettings(64, 48), Path(sys.argv[2]), 1, progress=False)
+    print("done")
+"""
+
+
+def start(table, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    table.to_pickle(tmp_path / "table.pkl")
+    call = [sys.executable, "script.py", "table.pkl", "store"]
+    return subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def records(tmp_path):
+    return [line for file in (tmp_path / "store").glob("*/done.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_a_killed_preparation_goes_on_where_it_was(table, tmp_path):
+    running = start(table, tmp_path)
+    deadline = time.monotonic() + 60
+    while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    before = len(records(tmp_path))
+    assert 2 <= before < 6
+    store = prepared(table, tmp_path / "store")
+    assert len(store) == 6
+    assert len([line for line in records(tmp_path) if line]) == 6  # nothing that was done is done again
+    undisturbed = prepared(table, tmp_path / "other")
+    assert (store.folder / "images.npy").read_bytes() == (undisturbed.folder / "images.npy").read_bytes()
+
+
+def test_a_second_process_waits_for_the_first(table, tmp_path):
+    running = [start(table, tmp_path), start(table, tmp_path)]
+    outputs = [process.communicate(timeout=120) for process in running]
+    assert [out.strip() for out, _ in outputs] == ["done", "done"], outputs
+    lines = [json.loads(line)["image_id"] for line in records(tmp_path) if line]
+    assert sorted(lines) == [f"i{number}" for number in range(6)]
+    assert sum("waiting for it" in err for _, err in outputs) == 1
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path):
+    with pytest.raises(LemlightError, match="is no prepared store"):
+        PreparedStore(tmp_path)

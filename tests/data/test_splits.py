@@ -1,0 +1,138 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lemlight.data.leaks import leak_report
+from lemlight.data.splits import split_table
+from lemlight.data.table import check_table
+from lemlight.errors import LemlightError
+
+SCHEMES = ("patient", "kfold", "image")
+
+
+def cohort(benign, malignant, images=4, split=""):
+    """Patients B000.. and M000..; of a malignant patient only the first image is malignant."""
+    patients = [f"B{i:03}" for i in range(benign)] + [f"M{i:03}" for i in range(malignant)]
+    rows = [(p, n) for i, p in enumerate(patients) for n in range(images if isinstance(images, int) else images[i])]
+    table = pd.DataFrame(rows, columns=["patient_id", "n"])
+    table["image_id"] = table["patient_id"] + "_" + table["n"].astype(str)
+    table["label"] = (table["patient_id"].str.startswith("M") & (table["n"] == 0)).astype(int)
+    table["laterality"] = table["n"].map(lambda n: "LR"[n // 2 % 2])
+    table["view"] = table["n"].map(lambda n: ("CC", "MLO")[n % 2])
+    table["mask_paths"] = pd.Series([()] * len(table), dtype=object)
+    return check_table(table.assign(path="/x/" + table["image_id"], split=split))
+
+
+cohorts = st.tuples(st.integers(12, 40), st.integers(12, 40)).flatmap(
+    lambda n: st.lists(st.integers(1, 4), min_size=sum(n), max_size=sum(n)).map(lambda images: cohort(*n, images))
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(cohorts, st.integers(0, 2**31), st.sampled_from(["patient", "kfold"]))
+def test_no_patient_in_two_splits_all_rows_kept_classes_in_proportion(table, seed, scheme):
+    result = split_table(table, scheme, seed=seed, folds=4, fold=seed % 4, test_share=0.25, val_share=0.2)
+    pd.testing.assert_frame_equal(result.drop(columns="split"), table.drop(columns="split"))
+    assert leak_report(result).leaking_patients == ()
+    patients = result.groupby("patient_id").agg(split=("split", "first"), label=("label", "max"))
+    for split, share in {"train": 0.55, "val": 0.2, "test": 0.25}.items():
+        chosen = patients[patients["split"] == split]
+        assert abs(len(chosen) - share * len(patients)) <= 1.5
+        assert abs(chosen["label"].sum() - share * patients["label"].sum()) <= 2
+
+
+@settings(deadline=None, max_examples=25)
+@given(cohorts, st.integers(0, 2**31), st.sampled_from(SCHEMES))
+def test_the_seed_decides_and_the_row_order_does_not(table, seed, scheme):
+    shuffled = table.sample(frac=1, random_state=seed % 1000)
+    first = split_table(table, scheme, seed=seed).set_index("image_id")["split"]
+    second = split_table(shuffled, scheme, seed=seed)
+    assert list(second.index) == list(shuffled.index)
+    assert second.set_index("image_id")["split"].reindex(first.index).equals(first)
+
+
+def test_another_seed_gives_another_split():
+    table = cohort(20, 20)
+    assert not split_table(table, "patient", seed=0).equals(split_table(table, "patient", seed=1))
+
+
+def test_every_patient_is_tested_in_exactly_one_fold():
+    table = cohort(11, 9)
+    tested = [split_table(table, "kfold", seed=3, folds=4, fold=fold).query("split == 'test'") for fold in range(4)]
+    patients = [patient for rows in tested for patient in rows["patient_id"].unique()]
+    assert sorted(patients) == sorted(table["patient_id"].unique())
+
+
+def test_by_image_deals_images_and_leaks_patients():
+    table = cohort(30, 30)
+    result = split_table(table, "image", seed=0, test_share=0.2, val_share=0.1)
+    assert result["split"].value_counts().to_dict() == {"train": 168, "test": 48, "val": 24}
+    assert result.groupby("split")["label"].sum().to_dict() == {"train": 21, "test": 6, "val": 3}
+    assert leak_report(result).leaking_patients
+
+
+def column_of(table, test_patients):
+    return table.assign(split=np.where(table["patient_id"].isin(test_patients), "test", "train"))
+
+
+def test_a_column_is_kept_and_val_is_carved_from_train_by_patient():
+    table = column_of(cohort(10, 10), ["B000", "M000", "M001"])
+    result = split_table(table, "column", seed=0, val_share=0.2)
+    assert set(result.query("split == 'test'")["patient_id"]) == {"B000", "M000", "M001"}
+    assert result.query("split == 'val'")["patient_id"].nunique() == 4
+    assert leak_report(result).leaking_patients == ()
+    assert split_table(result, "column", seed=9).equals(result)
+
+
+def test_a_patient_in_train_and_test_is_named_with_both_remedies():
+    table = column_of(cohort(10, 10), ["B000", "M000"])
+    table.loc[table["patient_id"].isin(["B003", "M004"]) & (table["view"] == "CC"), "split"] = "test"
+    with pytest.raises(LemlightError, match=r"2 patients .*: B003, M004; .*scheme=patient.*allow_leaks=true"):
+        split_table(table, "column", seed=0)
+    kept = split_table(table, "column", seed=0, allow_leaks=True)
+    assert (kept["split"] == "test").equals(table["split"] == "test")
+    assert set(leak_report(kept).leaking_patients) == {"B003", "M004"}
+
+
+def test_an_incomplete_column_is_refused():
+    table = column_of(cohort(5, 5), ["B000"])
+    table.loc[[0, 7], "split"] = ""
+    with pytest.raises(LemlightError, match="2 of 40 images have no split of their own: B000_0, B001_3"):
+        split_table(table, "column", seed=0)
+    with pytest.raises(LemlightError, match="no image in test"):
+        split_table(cohort(5, 5, split="train"), "column", seed=0)
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "column"])
+def test_one_class_only_says_the_counts(scheme):
+    with pytest.raises(LemlightError, match="one class only in the data set: 0 malignant and 40 benign images"):
+        split_table(cohort(10, 0), scheme, seed=0)
+
+
+def test_one_class_in_train_is_refused_and_in_test_allowed_with_a_warning():
+    table = cohort(8, 8, images=1)
+    malignant_in_test = column_of(table, [f"M{i:03}" for i in range(8)])
+    with pytest.raises(LemlightError, match="one class only in the train split: 0 malignant and"):
+        split_table(malignant_in_test, "column", seed=0)
+    benign_in_test = split_table(column_of(table, ["B000", "B001"]), "column", seed=0, val_share=0.2)
+    assert "test holds one class only (2 benign)" in leak_report(benign_in_test).text()
+
+
+@pytest.mark.parametrize("scheme", ["patient", "kfold"])
+def test_too_few_patients_are_counted(scheme):
+    with pytest.raises(LemlightError, match=r"(too few|cannot be made).*1 malignant and 3 benign patients"):
+        split_table(cohort(3, 1), scheme, seed=0)
+
+
+def test_too_few_patients_left_for_val_are_counted():
+    with pytest.raises(LemlightError, match=r"val split of 2 .* 1 malignant and 2 benign patients .*val_share"):
+        split_table(cohort(3, 2), "patient", seed=0)
+
+
+def test_impossible_folds_and_unknown_schemes_are_refused():
+    with pytest.raises(LemlightError, match=r"fold 4 of 4 cannot be made"):
+        split_table(cohort(9, 9), "kfold", seed=0, folds=4, fold=4)
+    with pytest.raises(LemlightError, match=r"'official'.*choose patient, kfold, image or column"):
+        split_table(cohort(9, 9), "official", seed=0)

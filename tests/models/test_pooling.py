@@ -1,0 +1,272 @@
+"""Every pooling method against its closed form, its limits and its invariances."""
+
+import math
+
+import pytest
+import torch
+
+from lemlight.errors import LemlightError
+from lemlight.models.pooling import POOLINGS, build_pooling
+from lemlight.models.scorer import Scorer
+
+CHANNELS = 6
+
+
+def setup(height=5, width=7, seed=0, images=3, dtype=torch.float64):
+    torch.manual_seed(seed)
+    scorer = Scorer(CHANNELS).to(dtype)
+    with torch.no_grad():
+        scorer.weight.normal_()
+        scorer.bias.normal_()
+    features = torch.rand(images, CHANNELS, height, width, dtype=dtype)
+    return features, scorer
+
+
+def pool(name, features, scorer, **options):
+    pooling = build_pooling(name, CHANNELS, **options).to(features.dtype)
+    return pooling(scorer(features), features, scorer)
+
+
+def gap(features, scorer):
+    return torch.stack([scorer(image.unsqueeze(0)).mean() for image in features])
+
+
+def sorted_scores(features, scorer):
+    return [sorted(image.flatten().tolist(), reverse=True) for image in scorer(features)]
+
+
+def close(actual, expected):
+    expected = torch.as_tensor(expected, dtype=actual.dtype)
+    return torch.allclose(actual.detach(), expected.detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_gap_is_a_fully_connected_layer_on_averaged_features():
+    features, scorer = setup()
+    connected = features.mean(dim=(2, 3)) @ scorer.weight.flatten() + scorer.bias
+    assert close(pool("gap", features, scorer), connected)
+
+
+@pytest.mark.parametrize("name", ["gmp", "sparse_mil"])
+def test_gmp_and_sparse_mil_take_the_highest_score(name):
+    features, scorer = setup()
+    assert close(pool(name, features, scorer), [scores[0] for scores in sorted_scores(features, scorer)])
+
+
+def test_sparse_mil_is_the_largest_region_probability_with_their_mean_as_its_loss():
+    features, scorer = setup()
+    probability = pool("sparse_mil", features, scorer).sigmoid()
+    assert close(probability, scorer(features).sigmoid().flatten(1).amax(dim=1))
+    regularizer = build_pooling("sparse_mil", CHANNELS).regularizer(torch.tensor([[[0.0, math.log(3)]]]))
+    assert regularizer.item() == pytest.approx((0.5 + 0.75) / 2)
+
+
+@pytest.mark.parametrize("k", [0.1, 0.5, 0.7, 1.0])
+def test_rgp_scores_the_average_feature_vector_of_the_top_regions(k):
+    features, scorer = setup()
+    count = max(1, round(k * 35))
+    expected = []
+    for image, scores in zip(features, scorer(features), strict=True):
+        chosen = scores.flatten().argsort(descending=True)[:count]
+        vector = image.flatten(1)[:, chosen].mean(dim=1)
+        expected.append(vector @ scorer.weight.flatten() + scorer.bias)
+    assert close(pool("rgp", features, scorer, k=k), torch.cat(expected))
+
+
+def test_rgp_is_the_mean_of_the_top_scores():
+    features, scorer = setup()
+    expected = [sum(scores[:7]) / 7 for scores in sorted_scores(features, scorer)]
+    assert close(pool("rgp", features, scorer, k=0.2), expected)
+
+
+@pytest.mark.parametrize("k", [0.1, 0.5, 0.7])
+def test_ggp_averages_the_top_of_every_channel(k):
+    features, scorer = setup()
+    count = max(1, round(k * 35))
+    expected = []
+    for image in features:
+        tops = [sorted(channel.flatten().tolist(), reverse=True)[:count] for channel in image]
+        weights = scorer.weight.flatten().tolist()
+        expected.append(sum(w * sum(top) / count for w, top in zip(weights, tops, strict=True)) + scorer.bias.item())
+    assert close(pool("ggp", features, scorer, k=k), expected)
+
+
+@pytest.mark.parametrize("name", ["rgp", "ggp"])
+def test_group_max_with_k_one_is_gap_and_with_the_least_k_one_region(name):
+    features, scorer = setup()
+    assert close(pool(name, features, scorer, k=1.0), gap(features, scorer))
+    if name == "rgp":
+        assert close(pool(name, features, scorer, k=1e-6), pool("gmp", features, scorer))
+    else:
+        peak = features.amax(dim=(2, 3)) @ scorer.weight.flatten() + scorer.bias
+        assert close(pool(name, features, scorer, k=1e-6), peak)
+
+
+def test_lse_closed_form_and_limits():
+    features, scorer = setup()
+    expected = [
+        math.log(sum(math.exp(2.5 * s) for s in scores) / 35) / 2.5 for scores in sorted_scores(features, scorer)
+    ]
+    assert close(pool("lse", features, scorer, r=2.5), expected)
+    assert torch.allclose(pool("lse", features, scorer, r=1e-7), gap(features, scorer), atol=1e-5)
+    assert torch.allclose(pool("lse", features, scorer, r=1e6), pool("gmp", features, scorer), atol=1e-5)
+
+
+def test_lse_does_not_overflow():
+    score_map = torch.tensor([[[1e4, -1e4]]])
+    assert build_pooling("lse", 1, r=10.0)(score_map, None, None).item() == pytest.approx(1e4, abs=0.1)
+
+
+def test_max_min_closed_form_and_limits():
+    features, scorer = setup()
+    expected = [(sum(s[:7]) / 7 + 0.7 * sum(s[-4:]) / 4) / 2 for s in sorted_scores(features, scorer)]
+    assert close(pool("max_min", features, scorer, kmax=0.2, kmin=0.1, alpha=0.7), expected)
+    assert close(pool("max_min", features, scorer, kmax=1.0, kmin=1.0, alpha=1.0), gap(features, scorer))
+    halved = pool("max_min", features, scorer, kmax=1e-6, alpha=0.0)
+    assert close(2 * halved, pool("gmp", features, scorer))
+
+
+def test_peaks_by_hand():
+    score_map = torch.tensor([[[9.0, 0.0, 0.0, 5.0], [0.0, 0.0, 0.0, 0.0], [-1.0, -1.0, -1.0, -2.0]]])
+    # 9 and 5 stand out; in the last row no cell is the maximum of its window; the median is 0
+    assert build_pooling("peak", 1)(score_map, None, None).item() == pytest.approx(7.0)
+
+
+def test_peaks_below_the_median_do_not_count():
+    score_map = torch.full((1, 3, 12), 2.0)
+    score_map[0, :, :5] = -3.0
+    score_map[0, 1, 1] = -1.0  # a peak of its window, below the median of 2
+    score_map[0, 1, 8] = 4.0
+    pooled = build_pooling("peak", 1)(score_map, None, None)
+    chosen = torch.autograd.grad(build_pooling("peak", 1)(score_map.requires_grad_(), None, None).sum(), score_map)[0]
+    assert chosen[0, 1, 1] == 0
+    assert chosen[0, 1, 8] > 0
+    assert (chosen[0, :, :5] == 0).all()
+    assert 2.0 <= pooled.item() <= 4.0
+
+
+def test_peak_equals_a_loop():
+    features, scorer = setup(images=4)
+    expected = []
+    for scores in scorer(features):
+        median = sorted(scores.flatten().tolist())[17]
+        peaks = []
+        for i in range(5):
+            for j in range(7):
+                window = scores[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+                if scores[i, j] == window.max() and scores[i, j] >= median:
+                    peaks.append(scores[i, j].item())
+        expected.append(sum(peaks) / len(peaks))
+    assert close(pool("peak", features, scorer), expected)
+
+
+def test_peak_on_a_flat_map_is_its_value_with_a_gradient():
+    score_map = torch.full((2, 3, 4), 0.5, requires_grad=True)
+    pooled = build_pooling("peak", 1)(score_map, None, None)
+    assert pooled.tolist() == [0.5, 0.5]
+    pooled.sum().backward()
+    assert score_map.grad.sum().item() == pytest.approx(2)
+
+
+def test_attention_closed_form():
+    features, scorer = setup()
+    pooling = build_pooling("attention_mil", CHANNELS, hidden=4).double()
+    content, gate, weight = (layer.weight.flatten(1) for layer in (pooling.content, pooling.gate, pooling.weight))
+    expected = []
+    for image in features:
+        vectors = image.flatten(1).T
+        hidden = torch.tanh(vectors @ content.T + pooling.content.bias)
+        hidden = hidden * torch.sigmoid(vectors @ gate.T + pooling.gate.bias)
+        attention = torch.softmax(hidden @ weight.flatten() + pooling.weight.bias, dim=0)
+        expected.append((attention @ vectors) @ scorer.weight.flatten() + scorer.bias)
+    assert close(pooling(scorer(features), features, scorer), torch.cat(expected))
+    assert close(pooling.attention(features).sum(dim=(1, 2)), torch.ones(3))
+
+
+def test_uniform_attention_is_gap():
+    features, scorer = setup()
+    pooling = build_pooling("attention_mil", CHANNELS).double()
+    torch.nn.init.zeros_(pooling.weight.weight)
+    assert close(pooling(scorer(features), features, scorer), gap(features, scorer))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_an_image_is_pooled_on_its_own(name):
+    features, scorer = setup(images=4)
+    pooling = build_pooling(name, CHANNELS).double()
+    together = pooling(scorer(features), features, scorer)
+    alone = [pooling(scorer(image[None]), image[None], scorer) for image in features]
+    assert together.shape == (4,)
+    assert close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_mirroring_the_image_changes_nothing(name):
+    features, scorer = setup()
+    pooling = build_pooling(name, CHANNELS).double()
+    mirrored = features.flip(3).transpose(2, 3).contiguous()
+    plain = pooling(scorer(features), features, scorer)
+    assert close(pooling(scorer(mirrored), mirrored, scorer), plain)
+
+
+@pytest.mark.parametrize("name", sorted(set(POOLINGS) - {"lem", "peak"}))
+def test_methods_without_neighbourhoods_do_not_care_where_a_region_lies(name):
+    features, scorer = setup()
+    shuffled = features.flatten(2)[..., torch.randperm(35)].view_as(features)
+    pooling = build_pooling(name, CHANNELS).double()
+    plain = pooling(scorer(features), features, scorer)
+    assert close(pooling(scorer(shuffled), shuffled, scorer), plain)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (3, 4)])
+def test_gradients_equal_finite_differences(name, shape):
+    features, scorer = setup(*shape, images=2)
+    pooling = build_pooling(name, CHANNELS).double()
+    features.requires_grad_()
+
+    def loss(features):
+        score_map = scorer(features)
+        return pooling(score_map, features, scorer), pooling.regularizer(score_map) + 0 * score_map.sum()
+
+    assert torch.autograd.gradcheck(loss, features)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_constant_image_gives_a_finite_logit_and_gradient(name):
+    _, scorer = setup(dtype=torch.float32)
+    features = torch.full((2, CHANNELS, 4, 5), 0.5, requires_grad=True)
+    logit = pool(name, features, scorer)
+    logit.sum().backward()
+    assert logit.isfinite().all()
+    assert features.grad.isfinite().all()
+    assert features.grad.abs().sum() > 0
+
+
+def test_unknown_names_and_options_are_refused():
+    with pytest.raises(LemlightError, match=r"pooling 'gab' is unknown.*Did you mean gap"):
+        build_pooling("gab", 4)
+    with pytest.raises(LemlightError, match="'rgp' has no option r; it has k"):
+        build_pooling("rgp", 4, r=2)
+    with pytest.raises(LemlightError, match="'gap' has no option k; it has none"):
+        build_pooling("gap", 4, k=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rgp", {"k": 0.0}),
+        ("rgp", {"k": 1.2}),
+        ("ggp", {"k": -0.1}),
+        ("ggp", {"k": float("nan")}),
+        ("lse", {"r": 0.0}),
+        ("lse", {"r": float("inf")}),
+        ("max_min", {"kmax": 0.0}),
+        ("max_min", {"kmin": 2.0}),
+        ("max_min", {"alpha": -1.0}),
+        ("attention_mil", {"hidden": 0}),
+    ],
+)
+def test_values_outside_their_range_are_refused_by_name(name, options):
+    option, value = next(iter(options.items()))
+    with pytest.raises(LemlightError, match=f"{name}: .*{option}.*{value}"):
+        build_pooling(name, 4, **options)

@@ -1,0 +1,136 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lemlight.errors import LemlightError
+from lemlight.models.lem import local_extrema
+from lemlight.training.finite import EVERY, LossWatch
+from lemlight.training.gathering import gather_rows
+from lemlight.training.predictions import predict, score_maps
+
+
+def all_scores(tiny, module, loader):
+    module.eval()
+    with torch.no_grad():
+        parts = [(batch["index"], batch["label"], module(batch["image"])) for batch in loader]
+    index, label = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    return index, label, torch.cat([part[2].logit for part in parts]), torch.cat([part[2].score_map for part in parts])
+
+
+def test_validation_metrics_equal_sklearn_on_the_whole_split(tiny, tmp_path):
+    module, data = tiny.make_module(), tiny.make_data(val=23, batch_size=3)
+    module.classifier.scorer.weight.data.mul_(400)  # logits beyond +-1, on which torchmetrics would apply a sigmoid
+    metrics = tiny.make_trainer(tmp_path).validate(module, data, verbose=False)[0]
+    _, label, logit, _ = all_scores(tiny, module, data.val_dataloader())
+    probability = logit.double().sigmoid().numpy()
+    assert logit.abs().max() > 1
+    assert metrics["val/auroc"] == pytest.approx(roc_auc_score(label, probability))
+    assert metrics["val/acc"] == pytest.approx(accuracy_score(label, probability > 0.5))
+    assert metrics["val/loss"] == pytest.approx(log_loss(label, probability), rel=1e-5)
+
+
+def test_with_one_class_val_auroc_is_undefined_and_not_0_and_the_training_goes_on(tiny, tmp_path):
+    stop = {"monitor": "val/auroc", "mode": "max", "patience": 9, "min_delta": 0.0}
+    trainer = tiny.make_trainer(tmp_path, epochs=2, monitor="val/auroc", early_stopping=stop)
+    tiny.fit(trainer, tiny.make_module(), tiny.make_data(val_label=1), None)
+    assert torch.isnan(trainer.callback_metrics["val/auroc"])
+    with (tmp_path / "logs" / "metrics.csv").open() as file:
+        assert [(row["val/auroc"], row["val/loss"] != "") for row in csv.DictReader(file)] == [("", True)] * 2
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_the_logged_loss_is_the_mean_over_images_of_batches_of_different_sizes(tiny, tmp_path):
+    class Freeze(tiny.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.classifier.eval()
+
+    still = {"name": "sgd", "lr_backbone": 0.0, "lr_head": 0.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    module = tiny.make_module(tiny.make_classifier(pooling="gap"), optimizer=still, positive_weight=3.0)
+    data = tiny.make_data(train=22, batch_size=4)
+    trainer = tiny.make_trainer(tmp_path, epochs=1, ramp=None, more=[Freeze()])
+    tiny.fit(trainer, module, data, None)
+    _, label, logit, _ = all_scores(tiny, module, data.train_dataloader())
+    expected = binary_cross_entropy_with_logits(logit, label, pos_weight=torch.tensor(3.0), reduction="none")
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(expected.mean()), rel=1e-5)
+
+
+def test_training_learns_what_is_easy(tiny, tmp_path):
+    trainer = tiny.make_trainer(tmp_path, epochs=12, accumulate=1)
+    tiny.fit(trainer, tiny.make_module(tiny.make_classifier(pooling="gmp")), tiny.make_data(train=64, val=40), None)
+    assert trainer.callback_metrics["val/auroc"] > 0.8
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_step_and_spares_the_checkpoints(tiny, tmp_path):
+    class Poison(tiny.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 4:
+                pl_module.classifier.scorer.weight.data.fill_(torch.nan)
+
+    trainer = tiny.make_trainer(tmp_path, more=[Poison()])
+    with pytest.raises(LemlightError, match=r"epoch 1, step 5: lower.*trainer.precision=32-true.*gradient_clip"):
+        tiny.fit(trainer, tiny.make_module(), tiny.make_data(), None)  # 3 steps of 2 batches an epoch
+    for name in ("best", "last"):
+        checkpoint = tiny.load_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt")
+        assert checkpoint.epoch == 0
+        assert all(value.isfinite().all() for value in checkpoint.state_dict.values())
+
+
+def test_where_a_look_is_dear_the_first_bad_step_is_named_later():
+    class Strategy:
+        def reduce(self, tensor, reduce_op):
+            return tensor
+
+    class Trainer:
+        world_size, strategy, current_epoch, global_step = 2, Strategy(), 3, 0
+
+    trainer, watch = Trainer(), LossWatch()
+    for batch in range(EVERY - 1):
+        trainer.global_step = 100 + batch
+        watch.note(torch.tensor(np.inf if batch in (7, 9) else 0.5), trainer, batch)
+    with pytest.raises(LemlightError, match="epoch 3, step 107"):
+        watch.note(torch.tensor(0.5), trainer, EVERY - 1)
+
+
+def test_predictions_are_one_row_per_image_in_order_with_extrema(tiny, tmp_path):
+    module, data = tiny.make_module(tiny.make_classifier(pooling="gap")), tiny.make_data()
+    table = predict(tiny.make_trainer(tmp_path), module, data.test_dataloader())
+    index, _, logit, maps = all_scores(tiny, module, data.test_dataloader())
+    assert list(table.columns) == ["index", "probability", "n_maxima", "n_minima"]
+    np.testing.assert_array_equal(table["index"], index)
+    np.testing.assert_allclose(table["probability"], logit.double().sigmoid())
+    maxima, minima = local_extrema(maps)
+    np.testing.assert_array_equal(table["n_maxima"], maxima.flatten(1).sum(1))
+    np.testing.assert_array_equal(table["n_minima"], minima.flatten(1).sum(1))
+
+
+def test_prediction_of_a_network_that_gives_no_number_is_an_error(tiny, tmp_path):
+    module, data = tiny.make_module(), tiny.make_data()
+    module.classifier.scorer.weight.data.fill_(torch.inf)
+    with pytest.raises(LemlightError, match="no number for 7 of 7 images"):
+        predict(tiny.make_trainer(tmp_path), module, data.test_dataloader())
+
+
+def test_score_maps_are_those_of_evaluation_and_the_mode_is_left_as_found(tiny):
+    module, data = tiny.make_module(), tiny.make_data(batch_size=7)
+    images = next(iter(data.test_dataloader()))["image"]
+    module.train()
+    module.classifier.scorer.eval()
+    modes = [part.training for part in module.modules()]
+    maps = score_maps(module, images)
+    assert [part.training for part in module.modules()] == modes
+    assert maps.shape == (7, 10, 7)
+    assert not maps.requires_grad
+    torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])
+
+
+def test_gathered_rows_are_sorted_and_each_index_stays_once():
+    index, value, pair = gather_rows(
+        torch.tensor([4, 1, 3, 1, 4]), torch.tensor([40.0, 10, 30, 11, 41]), torch.arange(10).view(5, 2)
+    )
+    assert index.tolist() == [1, 3, 4]
+    assert value.tolist() == [10, 30, 40]
+    assert pair.tolist() == [[2, 3], [4, 5], [0, 1]]

@@ -1,0 +1,71 @@
+import csv
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lemlight.errors import LemlightError
+from lemlight.training.ramp import SHAPES, LambdaRamp, ramp_value
+
+GIVEN = {"start_value": 0.1, "end_value": 0.9, "start_at": 0.2, "end_at": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("shape", "share", "value"),
+    [
+        ("linear", 0.0, 0.1),
+        ("linear", 0.2, 0.1),
+        ("linear", 0.3, 0.3),
+        ("linear", 0.4, 0.5),
+        ("linear", 0.6, 0.9),
+        ("linear", 1.0, 0.9),
+        ("cosine", 0.3, 0.1 + 0.8 * (1 - 0.5**0.5) / 2),
+        ("cosine", 0.4, 0.5),
+        ("step", 0.59, 0.1),
+        ("step", 0.61, 0.9),
+    ],
+)
+def test_values_by_hand(shape, share, value):
+    assert ramp_value(shape, share, **GIVEN) == pytest.approx(value)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(SHAPES), st.floats(0, 1), st.floats(0, 1))
+def test_a_rising_ramp_never_falls_and_keeps_its_ends(shape, one, other):
+    low, high = sorted((one, other))
+    assert 0.1 <= ramp_value(shape, low, **GIVEN) <= ramp_value(shape, high, **GIVEN) <= 0.9
+    assert (ramp_value(shape, 0, **GIVEN), ramp_value(shape, 1, **GIVEN)) == (0.1, 0.9)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(LemlightError) as caught:
+        LambdaRamp("square", start_value=-0.1, end_value=1.5, start_at=0.5, end_at=0.5)
+    for part in ("square", "start_value=-0.1", "end_value=1.5", "start_at=0.5 below end_at=0.5"):
+        assert part in str(caught.value)
+
+
+def test_the_module_gets_lambda_before_every_batch_and_the_last_step_its_end(tiny, tmp_path):
+    seen = []
+
+    class Look(tiny.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(pl_module.lam)
+
+    ramp = {"shape": "linear", "start_value": 0.0, "end_value": 1.0, "start_at": 0.0, "end_at": 1.0}
+    trainer = tiny.make_trainer(tmp_path, epochs=2, ramp=ramp, more=[Look()])
+    tiny.fit(trainer, tiny.make_module(), tiny.make_data(train=16), None)  # 4 batches, 2 steps an epoch
+    assert seen == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    with (tmp_path / "logs" / "metrics.csv").open() as file:
+        logged = [float(row["lambda"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx([1 / 3, 1])
+
+
+def test_without_a_ramp_the_pooling_counts_alone(tiny, tmp_path):
+    trainer = tiny.make_trainer(tmp_path, epochs=1, ramp=None)
+    module = tiny.make_module(tiny.make_classifier(pooling="gmp"))
+    tiny.fit(trainer, module, tiny.make_data(), None)
+    assert module.lam == 1.0
+    metrics = trainer.callback_metrics
+    assert "lambda" not in metrics
+    assert float(metrics["train/loss"]) == pytest.approx(float(metrics["train/loss_pool"]))
+    assert float(metrics["train/loss_gap"]) != pytest.approx(float(metrics["train/loss_pool"]))

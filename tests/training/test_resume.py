@@ -1,0 +1,102 @@
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lemlight.errors import LemlightError
+from lemlight.training.checkpoint import load_checkpoint
+
+STOP = {"monitor": "val/loss", "mode": "min", "patience": 30, "min_delta": 0.0}
+
+
+def rows(folder):
+    with (folder / "logs" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one, other):
+    assert rows(one) == rows(other)
+    for name in ("best", "last"):
+        first, second = (load_checkpoint(folder / "checkpoints" / f"{name}.ckpt") for folder in (one, other))
+        assert (first.epoch, first.step) == (second.epoch, second.step)
+        assert all(torch.equal(first.state_dict[key], second.state_dict[key]) for key in first.state_dict)
+    assert sorted(path.name for path in (other / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_in_mid_epoch_and_resumed_equals_uninterrupted_bit_for_bit(tiny, tmp_path, workers):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    tiny.train_tiny(straight, early_stopping=STOP)
+    options = {"what": "train", "kill": [2, 3], "early_stopping": STOP, "workers": workers}
+    run = subprocess.run([sys.executable, tiny.FILE, killed, json.dumps(options)], capture_output=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr.decode()
+    assert [row["epoch"] for row in rows(killed)] == ["0", "1"]
+    last = load_checkpoint(killed / "checkpoints" / "last.ckpt")
+    assert last.epoch == 1
+
+    tiny.train_tiny(killed, resume=last.path, early_stopping=STOP, workers=workers)
+
+    assert [row["epoch"] for row in rows(killed)] == ["0", "1", "2", "3"]
+    assert rows(killed)[0]["lambda"] != rows(killed)[3]["lambda"]
+    assert_same_run(straight, killed)
+
+
+def test_a_run_folder_can_be_moved_and_another_folder_can_go_on(tiny, tmp_path):
+    straight, first = tmp_path / "straight", tmp_path / "first"
+    tiny.train_tiny(straight)
+    shutil.copytree(straight, first)
+    tiny.train_tiny(first, resume=first / "checkpoints" / "last.ckpt", epochs=5)
+    moved = tmp_path / "moved"
+    straight.rename(moved)
+    elsewhere = tmp_path / "elsewhere"
+    tiny.train_tiny(elsewhere, resume=moved / "checkpoints" / "last.ckpt", epochs=5)
+    assert_same_run(first, elsewhere)
+    assert len(rows(elsewhere)) == 5
+
+
+def test_resumed_without_its_best_checkpoint_the_best_of_the_rest_is_kept(tiny, tmp_path):
+    tiny.train_tiny(tmp_path / "run", epochs=2)
+    alone = tmp_path / "alone.ckpt"
+    shutil.copy(tmp_path / "run" / "checkpoints" / "last.ckpt", alone)
+    tiny.train_tiny(tmp_path / "new", resume=alone, epochs=3)
+    assert load_checkpoint(tmp_path / "new" / "checkpoints" / "best.ckpt").epoch == 2
+
+
+def test_a_training_that_has_stopped_early_stays_stopped(tiny, tmp_path):
+    never = {"monitor": "val/loss", "mode": "min", "patience": 1, "min_delta": 100.0}
+    tiny.train_tiny(tmp_path, epochs=6, early_stopping=never)
+    done = rows(tmp_path)
+    assert len(done) == 2
+    tiny.train_tiny(tmp_path, epochs=6, early_stopping=never, resume=tmp_path / "checkpoints" / "last.ckpt")
+    assert rows(tmp_path) == done
+
+
+def test_a_finished_training_is_not_repeated(tiny, tmp_path):
+    _, module, _ = tiny.train_tiny(tmp_path, epochs=2)
+    before, written = rows(tmp_path), (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    _, again, _ = tiny.train_tiny(tmp_path, epochs=2, resume=tmp_path / "checkpoints" / "last.ckpt")
+    assert rows(tmp_path) == before
+    assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
+
+
+def test_a_fresh_run_in_a_used_folder_starts_its_files_anew(tiny, tmp_path):
+    tiny.train_tiny(tmp_path, epochs=2)
+    first = rows(tmp_path)
+    tiny.train_tiny(tmp_path, epochs=2)
+    assert rows(tmp_path) == first
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_resuming_with_another_network_is_refused_before_any_work(tiny, tmp_path):
+    tiny.train_tiny(tmp_path, epochs=1)
+    written = (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    trainer, other = tiny.make_trainer(tmp_path), tiny.make_module(tiny.make_classifier(channels=6))
+    with pytest.raises(LemlightError, match="another network"):
+        tiny.fit(trainer, other, tiny.make_data(), tmp_path / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
