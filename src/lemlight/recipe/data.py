@@ -44,9 +44,7 @@ def prepare_data(
     table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="test")
     store = prepare(table, settings, Path(command.store), command.prepare_workers or len(os.sched_getaffinity(0)))
     if len(store.left_out):
-        print(
-            f"{len(store.left_out)} of {len(table)} images are left out, each with its reason: {store.folder / LEFT_OUT}"
-        )
+        print(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
     table = drop_left_out(table, store)
     leaks = leak_report(table, dataset.split.scheme if split else "")
     print(leaks.text())

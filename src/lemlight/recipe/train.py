@@ -47,11 +47,11 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     labels = {split: rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
     _check_monitors(config, labels.get("val", []))
     module = build_module(config, classifier, config.dataset.prepare.model_dump(), labels["train"])
-    data = _batches(config, prepared)
-    loggers = _loggers(config, folder)
+    data = batches_of(config, prepared)
+    loggers = loggers_of(config, folder)
     failed = True
     try:
-        trainer = _trainer(config, folder, loggers)
+        trainer = trainer_of(config, folder, loggers)
         fit(trainer, module, data, Path(config.resume) if config.resume else None)
         load_weights(classifier, load_checkpoint(folder / "checkpoints" / "best.ckpt"))
         run = Run("train", folder, config, config.model_dump(), overrides, trainer, module, prepared)
@@ -68,7 +68,8 @@ def _check_monitors(config: TrainConfig, val_labels: Sequence[int]) -> None:
         check_monitor(config.callbacks.early_stopping.monitor, val_labels, "callbacks.early_stopping")
 
 
-def _batches(config: TrainConfig, prepared: PreparedData) -> MammogramData:
+def batches_of(config: TrainConfig, prepared: PreparedData) -> MammogramData:
+    """The batches, with the augmentation of the train split."""
     chosen = config.augmentation
     augment = (
         AugmentSettings(**chosen.model_dump(exclude={"name"})) if isinstance(chosen, StandardAugmentation) else None
@@ -76,14 +77,16 @@ def _batches(config: TrainConfig, prepared: PreparedData) -> MammogramData:
     return MammogramData(prepared.table, prepared.store, config.batch_size, config.workers, augment, config.seed)
 
 
-def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
+def loggers_of(config: TrainConfig, folder: Path) -> list[Logger]:
+    """The loggers beside the CSV log; a W&B run gets a name that tells it from others."""
     wandb = config.logger.wandb.model_dump() if config.logger.wandb else None
     if wandb is not None:
         wandb["name"] = wandb["name"] or config.run_name
     return build_loggers(folder, tensorboard=config.logger.tensorboard, wandb=wandb, config=config.model_dump())
 
 
-def _trainer(config: TrainConfig, folder: Path, loggers: Sequence[Logger]) -> pl.Trainer:
+def trainer_of(config: TrainConfig, folder: Path, loggers: Sequence[Logger]) -> pl.Trainer:
+    """The Trainer with its callbacks."""
     chosen = config.callbacks.model_dump()
     callbacks = build_callbacks(
         folder,

@@ -1,0 +1,123 @@
+"""PNG, JPEG, TIFF, PGM and PPM -> pixels in [0, 1] at their true bit depth, or one clear error."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import tifffile
+from numpy.typing import NDArray
+
+from lemlight.data.image import Image, to_grey
+from lemlight.errors import ImageError
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNM = (b"P2", b"P3", b"P5", b"P6")
+SPACE = rb"(?:\s|#[^\n]*\n)+"
+PNM_HEADER = re.compile(rb"P([2356])" + SPACE + rb"(\d+)" + SPACE + rb"(\d+)" + SPACE + rb"(\d+)\s")
+
+
+def is_raster(start: bytes) -> bool:
+    """Tell from its first bytes whether `read_raster` knows the format of a file."""
+    return start.startswith((PNG, JPEG, *TIFF, *PNM))
+
+
+def read_raster(path: Path) -> Image:
+    """Read an image file without losing bits: a value is divided by the greatest of its type, or the maxval of a PGM.
+
+    A floating-point TIFF must be in [0, 1] already. Colour becomes grey; a TIFF where 0 is white is inverted. Raises
+    ImageError where the file is damaged, cut short, holds several images, or is colour of 16 bits in a PNG.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if not is_raster(data):
+        raise ImageError(f"{path}: neither PNG, JPEG, TIFF, PGM nor PPM")
+    read = _read_tiff if data.startswith(TIFF) else _read_pnm if data.startswith(PNM) else _read_pil
+    try:
+        pixels = read(data)
+    except MemoryError:
+        raise
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except Exception as error:  # each library has its own
+        raise ImageError(f"{path}: damaged or cut short ({error}); fetch the file again or leave it out") from error
+    if pixels.size == 0:
+        raise ImageError(f"{path}: an image without pixels; leave it out")
+    return Image(np.ascontiguousarray(pixels, dtype=np.float32))
+
+
+def _read_pil(data: bytes) -> NDArray[np.floating]:
+    if data.startswith(PNG) and data[24] == 16 and data[25] != 0:
+        raise ImageError("a PNG of 16 bits with colour or transparency; save it as plain grey")
+    ends = b"IEND\xaeB`\x82" in data if data.startswith(PNG) else data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if not ends:
+        raise ValueError("its end is missing")
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise ImageError("several images in one file; save the mammogram by itself")
+        if image.mode == "1":
+            return np.asarray(image, dtype=np.float32)
+        if image.mode.startswith("I"):  # 16 bits
+            return np.asarray(image).astype(np.float32) / np.float32(65535)
+        return np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.float32) / np.float32(255)
+
+
+def _read_pnm(data: bytes) -> NDArray[np.floating]:
+    """Read PGM and PPM by hand: Pillow rounds other maximal values than 255 and 65535 to 8 or 16 bits."""
+    header = PNM_HEADER.match(data)
+    if header is None:
+        raise ValueError("no valid header")
+    kind, width, height, maximum = (int(group) for group in header.groups())
+    if not 0 < maximum < 65536:
+        raise ValueError(f"a maximal value of {maximum}")
+    shape = (height, width, 3 if kind in (3, 6) else 1)
+    count = height * width * shape[2]
+    if kind in (2, 3):
+        text = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()
+        values = np.array(text[:count], dtype=np.int64)
+    else:
+        kind_of_value = np.dtype("u1" if maximum < 256 else ">u2")
+        values = np.frombuffer(data[header.end() :][: count * kind_of_value.itemsize], dtype=kind_of_value)
+    values = values.reshape(shape)
+    if values.size and (values.max() > maximum or values.min() < 0):
+        raise ValueError(f"values outside of 0 to {maximum}")
+    return to_grey(values) / maximum
+
+
+def _read_tiff(data: bytes) -> NDArray[np.floating]:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if len(file.pages) != 1:
+            raise ImageError(f"{len(file.pages)} pages; save the mammogram by itself")
+        page = file.pages.first
+        ends = [offset + size for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if not ends or max(ends) > len(data):
+            raise ValueError("its end is missing")
+        if page.photometric not in (0, 1, 2, 6):
+            raise ImageError(f"a TIFF of the photometric kind {page.photometric}; save it as plain grey")
+        values = page.asarray()
+        if values.ndim == 3 and page.planarconfig == 2:
+            values = np.moveaxis(values, 0, -1)
+        pixels = _tiff_range(values, page.bitspersample)
+        grey = to_grey(pixels) if pixels.ndim == 3 else pixels
+        shown: NDArray[np.floating] = 1 - grey if page.photometric == 0 else grey
+        return shown
+
+
+def _tiff_range(values: NDArray[Any], bits: int) -> NDArray[np.floating]:
+    """Bring the values of a TIFF into [0, 1] by their type."""
+    if values.ndim not in (2, 3):
+        raise ImageError(f"a TIFF of {values.ndim} dimensions; save the mammogram by itself")
+    if values.dtype.kind in "bu":
+        return values.astype(np.float64) / (2**bits - 1)
+    if values.dtype.kind != "f":
+        raise ImageError(f"a TIFF of {values.dtype} values; save it as unsigned integers")
+    pixels = values.astype(np.float64)
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # refuses NaN as well
+        raise ImageError("a floating-point TIFF with values outside of [0, 1]; scale it, or save unsigned integers")
+    return pixels
