@@ -20,7 +20,7 @@ def test_the_defaults_are_right():
     config = checked()
     assert config.pooling.name == "lem"
     assert config.dataset.name == "phantom"
-    assert config.dataset.source_options() == {"patients": 120, "seed": 0, "difficulty": 0.5, "scale": 1.0}
+    assert config.dataset.source_options() == {"patients": 120, "seed": 0, "difficulty": 0.3, "scale": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,8 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import RLELossless
 
 from lemlight.data.dicom_tags import laterality, spacing_mm, view
 from lemlight.data.dicom_values import MOST_BITS, brightness_table, stored_range
@@ -111,7 +109,7 @@ def _problem(dataset: Dataset) -> str:
         return f"{dataset.get('BitsStored', 'no')} bits stored, where 1 to {MOST_BITS} can be read; {CONVERT}"
     colours = dataset.get("PhotometricInterpretation", "missing")
     if colours not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not str(colours).startswith("YBR"):
-        return f"photometric interpretation {colours!r}, neither grey nor RGB; {CONVERT}"
+        return f"photometric interpretation {colours!r}, not one that can be read; convert it to MONOCHROME2"
     return ""
 
 
@@ -127,8 +125,6 @@ def _stored(path: Path, dataset: Dataset) -> NDArray[Any]:
     if not available:
         raise ImageError(f"{path}: no decoder for {syntax.name}; {CONVERT}")
     try:
-        if syntax.is_encapsulated and syntax != RLELossless:
-            _check_whole(dataset)
         # left alone, the unused bits of unsigned values are cut off, which makes an overflowing pixel black
         options: dict[str, Any] = {} if dataset.get("PixelRepresentation") == 1 else {"correct_unused_bits": False}
         return pixel_array(dataset, **options)
@@ -139,10 +135,3 @@ def _stored(path: Path, dataset: Dataset) -> NDArray[Any]:
             f"{path}: the pixel data cannot be decoded ({syntax.name}, {dataset.BitsStored} bits): they are damaged or "
             f"cut short ({COPY_AGAIN}), or of a kind that no decoder here reads ({CONVERT})"
         ) from error
-
-
-def _check_whole(dataset: Dataset) -> None:
-    """Refuse a code stream without its end marker: decoders fill up what is missing, without a word."""
-    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError("the code stream does not end with its end marker")

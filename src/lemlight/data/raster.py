@@ -55,8 +55,7 @@ def read_raster(path: Path) -> Image:
 def _read_pil(data: bytes) -> NDArray[np.floating]:
     if data.startswith(PNG) and data[24] == 16 and data[25] != 0:
         raise ImageError("a PNG of 16 bits with colour or transparency; save it as plain grey")
-    ends = b"IEND\xaeB`\x82" in data if data.startswith(PNG) else data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    if not ends:
+    if data.startswith(PNG) and b"IEND\xaeB`\x82" not in data:  # Pillow checks the end of a JPEG only
         raise ValueError("its end is missing")
     with PIL.Image.open(io.BytesIO(data)) as image:
         if getattr(image, "n_frames", 1) > 1:
@@ -96,25 +95,24 @@ def _read_tiff(data: bytes) -> NDArray[np.floating]:
             raise ImageError(f"{len(file.pages)} pages; save the mammogram by itself")
         page = file.pages.first
         ends = [offset + size for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        if not ends or max(ends) > len(data):
+        if not ends or max(ends) > len(data):  # a JPEG strip cut short would be filled up without a word
             raise ValueError("its end is missing")
         if page.photometric not in (0, 1, 2, 6):
             raise ImageError(f"a TIFF of the photometric kind {page.photometric}; save it as plain grey")
         values = page.asarray()
         if values.ndim == 3 and page.planarconfig == 2:
             values = np.moveaxis(values, 0, -1)
-        pixels = _tiff_range(values, page.bitspersample)
+        pixels = _tiff_range(values, int(page.bitspersample))
         grey = to_grey(pixels) if pixels.ndim == 3 else pixels
-        shown: NDArray[np.floating] = 1 - grey if page.photometric == 0 else grey
-        return shown
+        return 1 - grey if page.photometric == 0 else grey
 
 
-def _tiff_range(values: NDArray[Any], bits: int) -> NDArray[np.floating]:
+def _tiff_range(values: NDArray[Any], bits: int) -> NDArray[np.float64]:
     """Bring the values of a TIFF into [0, 1] by their type."""
     if values.ndim not in (2, 3):
         raise ImageError(f"a TIFF of {values.ndim} dimensions; save the mammogram by itself")
     if values.dtype.kind in "bu":
-        return values.astype(np.float64) / (2**bits - 1)
+        return values.astype(np.float64) / float(2**bits - 1)
     if values.dtype.kind != "f":
         raise ImageError(f"a TIFF of {values.dtype} values; save it as unsigned integers")
     pixels = values.astype(np.float64)

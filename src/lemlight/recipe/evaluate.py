@@ -32,7 +32,8 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     write_yaml(config.model_dump(), folder / "config.yaml")
     classifier = build_classifier(trained, first_weights=False)
     load_weights(classifier, checkpoint)
-    prepared = prepare_data(config.dataset or trained.dataset, settings, config, split=config.split != "all")
+    dataset = config.dataset or trained.dataset
+    prepared = prepare_data(dataset, settings, config, split=config.split != "all")
     write_json(prepared.leaks.to_dict(), folder / "leaks.json")
     module = build_module(trained, classifier, checkpoint.preprocessing)
     alone = {
@@ -44,7 +45,8 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     }
     trainer = build_trainer(folder, callbacks=[], loggers=[], **trained.trainer.model_copy(update=alone).model_dump())
     data = MammogramData(prepared.table, prepared.store, config.batch_size, config.workers)
-    run = Run("evaluate", folder, config, config.model_dump(), overrides, trainer, module, prepared)
+    title = f"{trained.run_name}, trained on {trained.dataset.name}, tested on {dataset.name}"
+    run = Run("evaluate", title, folder, config, config.model_dump(), overrides, trainer, module, prepared)
     threshold = trained.threshold if config.threshold is None else config.threshold
     return write_results(run, data.eval_dataloader("test" if config.split == "all" else config.split), threshold)
 

@@ -36,10 +36,12 @@ from lemlight.training.results_log import log_results
 class Run:
     """A command at the point where the network is to be tested.
 
-    `settings` is the whole configuration as plain values, `overrides` what the command line changed.
+    `command` is train or evaluate, `title` heads the report, `settings` is the whole configuration as plain values,
+    `overrides` is what the command line changed.
     """
 
     command: str
+    title: str
     folder: Path
     config: Command
     settings: Mapping[str, Any]
@@ -113,7 +115,7 @@ def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
 def _page(run: Run, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
     return write_run_page(
         run.folder,
-        title=f"lemlight {run.command}",
+        title=run.title,
         summary=summary,
         figures=figures,
         config=public_config(run.settings),

@@ -1,6 +1,6 @@
 """The training recipe: data, model, fit, test of the best checkpoint, report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lemlight.config.data import StandardAugmentation
 from lemlight.data.augment import AugmentSettings
 from lemlight.data.module import MammogramData
 from lemlight.data.preparation import PrepareSettings
+from lemlight.errors import LemlightError
 from lemlight.files import write_json, write_yaml
 from lemlight.recipe.data import PreparedData, prepare_data
 from lemlight.recipe.machine import check_machine
@@ -45,7 +46,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     prepared = prepare_data(config.dataset, settings, config)
     write_json(prepared.leaks.to_dict(), folder / "leaks.json")
     labels = {split: rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
-    _check_monitors(config, labels.get("val", []))
+    _check_labels(config, labels)
     module = build_module(config, classifier, config.dataset.prepare.model_dump(), labels["train"])
     data = batches_of(config, prepared)
     loggers = loggers_of(config, folder)
@@ -54,7 +55,8 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
         trainer = trainer_of(config, folder, loggers)
         fit(trainer, module, data, Path(config.resume) if config.resume else None)
         load_weights(classifier, load_checkpoint(folder / "checkpoints" / "best.ckpt"))
-        run = Run("train", folder, config, config.model_dump(), overrides, trainer, module, prepared)
+        title = f"{config.run_name} on {config.dataset.name}"
+        run = Run("train", title, folder, config, config.model_dump(), overrides, trainer, module, prepared)
         summary = write_results(run, data.test_dataloader(), config.threshold)
         failed = False
     finally:
@@ -62,10 +64,17 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     return summary
 
 
-def _check_monitors(config: TrainConfig, val_labels: Sequence[int]) -> None:
-    check_monitor(config.callbacks.checkpoint.monitor, val_labels)
+def _check_labels(config: TrainConfig, labels: Mapping[str, Sequence[int]]) -> None:
+    """Images that were left out can leave a split without a class."""
+    if set(labels.get("train", [])) != {0, 1}:
+        raise LemlightError(
+            "the images that are left do not hold both classes in the train split: see the images left out, "
+            "or change dataset.split"
+        )
+    val = labels.get("val", [])
+    check_monitor(config.callbacks.checkpoint.monitor, val)
     if config.callbacks.early_stopping is not None:
-        check_monitor(config.callbacks.early_stopping.monitor, val_labels, "callbacks.early_stopping")
+        check_monitor(config.callbacks.early_stopping.monitor, val, "callbacks.early_stopping")
 
 
 def batches_of(config: TrainConfig, prepared: PreparedData) -> MammogramData:

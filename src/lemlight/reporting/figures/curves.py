@@ -35,7 +35,10 @@ def training_curves(metrics: pd.DataFrame, path: Path) -> Path:
     losses = [name for name in columns if "loss" in name]
     figure = new_figure(9.6, 4.8)
     left, right = figure.subplots(1, 2)
-    _panel(left, curves[losses], "Losses", "no loss was logged")
+    positive = curves[losses].where(curves[losses] > 0).dropna(axis=1, how="all")
+    _panel(left, positive, "Losses", "no loss was logged")
+    if len(positive.columns):
+        left.set_yscale("log")  # the regularizer lies far above or below the others
     _panel(right, curves[[name for name in columns if name not in losses]], "Validation", "no figure was logged")
     for axes in (left, right):
         axes.set_xlabel(position.capitalize())

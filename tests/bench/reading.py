@@ -1,0 +1,53 @@
+"""Reading a batch of prepared images against copying the same bytes out of a memory map."""
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lemlight.data.dataset import MammogramDataset
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.store import IMAGES
+from tests.bench.measure import paired
+
+HEIGHT, WIDTH = 1152, 896
+IMAGES_HELD, BATCH = 64, 16
+LIMIT = 1.5
+
+
+def prepared_store(folder):
+    """A real store of 64 images; what is on them does not matter for reading."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    breast = ((y - HEIGHT / 2) / (0.45 * HEIGHT)) ** 2 + (x / (0.9 * WIDTH)) ** 2 < 1
+    rows = []
+    for number in range(IMAGES_HELD):
+        noise = np.random.default_rng(number).integers(20000, 60000, breast.shape)
+        path = folder / f"{number}.png"
+        cv2.imwrite(str(path), np.where(breast, noise, 0).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+        rows.append({"image_id": str(number), "path": str(path), "label": number % 2, "mask_paths": ()})
+    table = pd.DataFrame(rows)
+    settings = PrepareSettings(HEIGHT, WIDTH)
+    return table, prepare(table, settings, folder / "store", workers=1, progress=False)
+
+
+def measure(pairs, folder):
+    table, store = prepared_store(folder)
+    dataset = MammogramDataset(table, range(len(table)), store)
+    mapped = np.load(store.folder / IMAGES, mmap_mode="r")
+    starts = range(0, len(table), BATCH)
+    whole = {"limit": None, "pairs": 3 * pairs, "warm_up": 2}
+
+    def read():
+        for start in starts:
+            dataset.__getitems__(list(range(start, start + BATCH)))
+
+    def copy():
+        for start in starts:
+            np.copy(mapped[start : start + BATCH])
+
+    def copy_as_float():
+        for start in starts:
+            mapped[start : start + BATCH].astype(np.float32)
+
+    yield paired("reading prepared batches", "np.copy of their uint16", read, copy, **(whole | {"limit": LIMIT}))
+    yield paired("reading prepared batches", "copying them into float32", read, copy_as_float, **whole)

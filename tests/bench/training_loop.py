@@ -1,0 +1,144 @@
+"""A step of lemlight's training loop against a step of a bare PyTorch loop: same network, same images in memory.
+
+The two loops take turns step by step: a callback runs one step of the bare loop after every step of the Trainer, and
+lemlight's time of a step is all that passes between two of those, so batches, callbacks, logging and Lightning count.
+What both would do in the same way is switched off (validation); what comes once an epoch is timed apart.
+"""
+
+import time
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback
+
+from lemlight.data.module import MammogramData
+from lemlight.models.loss import combined_loss
+from lemlight.training.callbacks import build_callbacks
+from lemlight.training.fitting import fit
+from lemlight.training.module import MammogramModule
+from lemlight.training.trainer import build_trainer
+from tests.bench.measure import Ratio, seconds
+from tests.bench.training_step import BETA, build_classifier
+
+SHAPE = (320, 256)
+BATCH = 8
+EPOCHS = 3
+LIMIT = 1.05
+CLIP = 1.0
+RATES = {"backbone": 2e-4, "head": 1e-3}
+OPTIMIZER = {"name": "adam", "lr_backbone": 2e-4, "lr_head": 1e-3, "weight_decay": 0.0, "betas": [0.9, 0.999]}
+SCHEDULE = {"name": "constant", "warmup_epochs": 0}
+RAMP = {"shape": "linear", "start_value": 0.0, "end_value": 1.0, "start_at": 0.0, "end_at": 0.5}
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "max_epochs": EPOCHS,
+    "accumulate": 1,
+    "gradient_clip": CLIP,
+    "deterministic": True,
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 0,
+    "limit_test_batches": 1.0,
+    "overfit_batches": 0,
+    "detect_anomaly": False,
+    "num_nodes": 1,
+}
+
+
+class MemoryStore:
+    """Random images in memory."""
+
+    def __init__(self, images):
+        self.images = np.random.default_rng(0).integers(1, 65536, (images, *SHAPE), dtype=np.uint16)
+        self.image_ids = [str(number) for number in range(images)]
+
+    def index_of(self, image_id):
+        return int(image_id)
+
+    def image(self, i):
+        return self.images[i]
+
+    def mask(self, i):
+        return None
+
+
+class BareLoop:
+    """What one writes by hand: shuffled float32 images, forward, backward, clipping, Adam; nothing is logged."""
+
+    def __init__(self, store, labels):
+        self.images = torch.from_numpy(store.images.astype(np.float32) / 65535)[:, None]
+        self.labels = torch.tensor(labels, dtype=torch.float32)
+        self.network = build_classifier("resnet18", "lem").to(memory_format=torch.channels_last).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
+        self.order = torch.empty(0, dtype=torch.int64)
+
+    def step(self):
+        if not len(self.order):
+            self.order = torch.randperm(len(self.labels))
+        chosen, self.order = self.order[:BATCH], self.order[BATCH:]
+        self.optimizer.zero_grad()
+        scores = self.network(self.images[chosen])
+        combined_loss(scores, self.labels[chosen], 0.5, BETA)["total"].backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self.optimizer.step()
+
+
+class TakeTurns(Callback):
+    """After every step of the Trainer one of the bare loop; `steps`: (first of an epoch, lemlight's s, the bare s)."""
+
+    def __init__(self, bare):
+        self.bare, self.steps = bare, []
+
+    def on_fit_start(self, trainer, pl_module):
+        self.bare.step()  # warm-up
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        own = time.perf_counter() - self.start
+        torch.use_deterministic_algorithms(False)  # the Trainer's switch, not part of a bare loop
+        bare = seconds(self.bare.step)
+        torch.use_deterministic_algorithms(True)
+        self.steps.append((batch_idx == 0, own, bare))
+        self.start = time.perf_counter()
+
+    def on_fit_end(self, trainer, pl_module):
+        self.last_epoch_end = time.perf_counter() - self.start
+
+
+def measure(pairs, folder):
+    steps = max(4, 3 * pairs // 2)  # an epoch; the first step of each is not among the pairs
+    labels = [number % 2 for number in range(steps * BATCH)]
+    store = MemoryStore(len(labels))
+    table = pd.DataFrame({"image_id": store.image_ids, "label": labels, "split": "train"})
+    module = MammogramModule(
+        build_classifier("resnet18", "lem"),
+        beta=BETA,
+        positive_weight=None,
+        optimizer=OPTIMIZER,
+        schedule=SCHEDULE,
+        card={"config": {}, "label_names": ["benign", "malignant"], "preprocessing": {}, "versions": {}},
+    )
+    callbacks = build_callbacks(
+        folder,
+        seed=0,
+        checkpoint={"monitor": "train/loss", "mode": "min"},
+        ramp=RAMP,
+        early_stopping=None,
+        progress_bar=False,
+    )
+    clock = TakeTurns(BareLoop(store, labels))
+    trainer = build_trainer(folder, callbacks=[*callbacks, clock], loggers=[], **TRAINER)
+    fit(trainer, module, MammogramData(table, store, BATCH, seed=0), None)
+    inner = [(own, bare) for first, own, bare in clock.steps if not first]
+    step = median(own for own, _ in inner)
+    ends = [own - step for first, own, _ in clock.steps if first]
+    note = (
+        f"{1000 * step:.0f} ms against {1000 * median(bare for _, bare in inner):.0f} ms, {len(inner)} pairs of steps, "
+        f"resnet18, batch {BATCH}; not in the ratio: before the first step {ends[0]:.2f} s, between two epochs "
+        f"(row of metrics.csv, best and last checkpoint) {median(ends[1:]):.2f} s"
+    )
+    yield Ratio("lemlight's training loop", "a bare PyTorch loop", [own / bare for own, bare in inner], LIMIT, note)

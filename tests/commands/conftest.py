@@ -1,0 +1,164 @@
+"""The real commands on tiny data: in this process for speed, or as `python -m lemlight.COMMAND` in one of their own."""
+
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lemlight import evaluate, train
+
+MAINS = {"train": train.main, "evaluate": evaluate.main}
+MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
+TINY = [
+    *MACHINE,
+    "backbone=resnet18",
+    "backbone.weights=none",
+    "dataset.prepare.height=96",
+    "dataset.prepare.width=64",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "scheduler.warmup_epochs=0",
+    "callbacks.progress_bar=false",
+    "callbacks.checkpoint.monitor=val/loss",
+    "callbacks.checkpoint.mode=min",
+    "batch_size=8",
+    "examples=0",
+]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left on the terminal, and its run folder."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+
+def _here(command, arguments, cwd):
+    """Run a command's main() with this command line, as `python -m` does."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    before, threads, exact = logging.root.handlers[:], torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", [f"lemlight.{command}", *arguments]),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            MAINS[command]()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(exact)
+            for handler in set(logging.root.handlers) - set(before):
+                handler.close()
+            logging.root.handlers[:] = before
+    return code, out.getvalue(), err.getvalue()
+
+
+def environment():
+    return {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
+
+
+def _own(command, arguments, cwd):
+    call = [sys.executable, "-m", f"lemlight.{command}", *arguments]
+    done = subprocess.run(call, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="session")
+def lemlight_run(tmp_path_factory):
+    """Run `train` or `evaluate` with a command line, in a run folder of its own unless `folder` names one."""
+
+    def run(command, *arguments, folder=None, own_process=False, fails=False):
+        folder = folder or tmp_path_factory.mktemp("run") / "out"
+        start = _own if own_process else _here
+        arguments = [*(TINY if command == "train" else MACHINE), f"hydra.run.dir={folder}", *arguments]
+        done = Done(*start(command, arguments, folder.parent), folder)
+        assert "Traceback" not in done.out + done.err, done.err
+        assert done.code == (2 if fails else 0), done.err
+        if fails:
+            assert done.err.count("lemlight: ") == 1, done.err
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refused(lemlight_run):
+    """Run a command that must fail as a user's mistake does (exit code 2, one message); the message."""
+
+    def run(command, *arguments, **options):
+        return lemlight_run(command, *arguments, fails=True, **options).err.partition("lemlight: ")[2]
+
+    return run
+
+
+def breast(seed, malignant):
+    """A half disc on the left, brighter towards the chest wall, with a bright spot where malignant; uint16 (H, W)."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:130, :90]
+    distance = np.hypot((y - 65) / 58, x / 75)
+    pixels = np.where(distance < 1, 22000 + 9000 * (1 - distance) + generator.normal(0, 900, distance.shape), 0)
+    if malignant:
+        pixels += 25000 * (np.hypot(y - generator.integers(40, 90), x - generator.integers(15, 45)) < 6)
+    return pixels.clip(0, 65535).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def write_folder():
+    """Write a data set for dataset=folder: two PNG images of each patient, every second patient malignant."""
+
+    def write(root, patients=16, name="p{patient:02}/{side}.png", patient_id="patient {patient}"):
+        rows = []
+        for patient in range(patients):
+            for side in "LR":
+                path = name.format(patient=patient, side=side)
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                pixels = breast(100 * patient + ord(side), patient % 2)
+                assert cv2.imwrite(str(root / path), pixels[:, ::-1] if side == "R" else pixels)
+                rows.append((path, patient % 2, patient_id.format(patient=patient), side))
+        table = pd.DataFrame(rows, columns=["path", "label", "patient", "laterality"])
+        table.to_csv(root / "images.csv", index=False)
+        return table
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """Overrides for a phantom of 12 patients that is drawn and prepared once."""
+    root = tmp_path_factory.mktemp("phantom")
+    sizes = ["dataset.patients=12", "dataset.scale=0.25"]
+    return [f"store={root / 'store'}", f"dataset.root={root / 'images'}", *sizes]
+
+
+@pytest.fixture(scope="session")
+def folder_data(tmp_path_factory, write_folder):
+    """Overrides for a folder of 32 images, and its root."""
+    root = tmp_path_factory.mktemp("hospital")
+    write_folder(root / "images")
+    return [f"store={root / 'store'}", "dataset=folder", f"dataset.root={root / 'images'}"]
+
+
+@pytest.fixture(scope="session")
+def trained(lemlight_run, phantom):
+    """Two epochs of LEM on the phantom, with pictures."""
+    return lemlight_run("train", *phantom, "trainer.max_epochs=2", "examples=4", "threshold=0.4")

@@ -1,0 +1,236 @@
+"""PNG, PGM, TIFF and JPEG keep their bits; what is damaged or ambiguous is refused."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lemlight.data.images import read_image, read_mask
+from lemlight.data.raster import read_raster
+from lemlight.errors import ImageError
+
+SHAPE = (23, 41)
+RNG = np.random.default_rng(0)
+WORDS = RNG.integers(0, 65536, SHAPE, dtype=np.uint16)
+BYTES = RNG.integers(0, 256, SHAPE, dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+GREY = COLOUR @ np.array([0.299, 0.587, 0.114]) / 255
+
+
+def png(path, pixels, **options):
+    PIL.Image.fromarray(pixels).save(path, format="PNG", **options)
+    return path
+
+
+def pgm(path, pixels, maximum, kind=b"P5"):
+    head = kind + b"\n# drawn by hand\n%d %d # size\n%d\n" % (pixels.shape[1], pixels.shape[0], maximum)
+    if kind in (b"P2", b"P3"):
+        body = " ".join(map(str, pixels.ravel())).encode() + b"\n# the end\n"
+    else:
+        body = pixels.astype("u1" if maximum < 256 else ">u2").tobytes()
+    path.write_bytes(head + body)
+    return path
+
+
+def tiff(path, pixels, **options):
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def message(path):
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text
+
+
+def same(path, values, maximum):
+    image = read_image(path)
+    assert image.pixels.dtype == np.float32
+    assert (image.spacing_mm, image.laterality, image.view) == (None, "", "")
+    np.testing.assert_array_equal(np.rint(image.pixels.astype(float) * maximum), values)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: png(path, WORDS),
+        lambda path: pgm(path, WORDS, 65535),
+        lambda path: pgm(path, WORDS, 65535, b"P2"),
+        lambda path: tiff(path, WORDS),
+        lambda path: tiff(path, WORDS, byteorder=">"),
+        lambda path: tiff(path, WORDS, compression="zlib", predictor=True),
+        lambda path: tiff(path, WORDS, bigtiff=True, rowsperstrip=5),
+        lambda path: tiff(path, WORDS, tile=(16, 16)),
+    ],
+    ids=["png", "pgm", "pgm text", "tiff", "tiff big endian", "tiff deflated", "big tiff in strips", "tiff tiles"],
+)
+def test_sixteen_bits_survive(tmp_path, write):
+    same(write(tmp_path / "a.bin"), WORDS, 65535)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: png(path, BYTES), lambda path: pgm(path, BYTES, 255), lambda path: tiff(path, BYTES)],
+    ids=["png", "pgm", "tiff"],
+)
+def test_eight_bits(tmp_path, write):
+    same(write(tmp_path / "a.bin"), BYTES, 255)
+
+
+def test_two_values(tmp_path):
+    drawn = BYTES > 128
+    for path in (png(tmp_path / "a.png", drawn), tiff(tmp_path / "a.tif", drawn, photometric="minisblack")):
+        np.testing.assert_array_equal(read_raster(path).pixels, drawn)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(maximum=st.integers(1, 65535), height=st.integers(1, 9), width=st.integers(1, 9), text=st.booleans())
+def test_pgm_honours_its_maximal_value(tmp_path, maximum, height, width, text):
+    values = np.random.default_rng(maximum).integers(0, maximum + 1, (height, width))
+    path = pgm(tmp_path / "a.pgm", values, maximum, b"P2" if text else b"P5")
+    np.testing.assert_allclose(read_raster(path).pixels, values / maximum, atol=1e-7)
+
+
+def test_a_first_pixel_that_looks_like_white_space(tmp_path):
+    values = np.array([[10, 32, 35]], dtype=np.uint8)
+    same(pgm(tmp_path / "a.pgm", values, 255), values, 255)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "PPM", "TIFF", "TIFF planes"])
+def test_colour_becomes_grey(tmp_path, kind):
+    path = tmp_path / "a.bin"
+    if kind == "PPM":
+        pgm(path, COLOUR, 255, b"P6")
+    elif kind.startswith("TIFF"):
+        planes = kind == "TIFF planes"
+        pixels = np.moveaxis(COLOUR, -1, 0) if planes else COLOUR
+        tiff(path, pixels, photometric="rgb", planarconfig="separate" if planes else "contig")
+    else:
+        alpha = np.full((*SHAPE, len(kind) - 3), 255, dtype=np.uint8)
+        png(path, np.concatenate([COLOUR, alpha], axis=2))
+    np.testing.assert_allclose(read_raster(path).pixels, GREY, atol=0.6 / 255)
+
+
+def test_grey_in_colour_keeps_its_values(tmp_path):
+    same(png(tmp_path / "a.png", np.repeat(BYTES[..., None], 3, axis=2)), BYTES, 255)
+
+
+def test_grey_with_transparency_and_palette(tmp_path):
+    same(png(tmp_path / "a.png", np.stack([BYTES, np.full_like(BYTES, 9)], axis=2)), BYTES, 255)
+    PIL.Image.fromarray(BYTES).convert("P").save(tmp_path / "b.png")
+    same(tmp_path / "b.png", BYTES, 255)
+
+
+def test_jpeg_is_close(tmp_path):
+    ramp = np.add.outer(np.arange(40), 3 * np.arange(60)).astype(np.uint8)
+    PIL.Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(read_raster(tmp_path / "a.jpg").pixels, ramp / 255, atol=4 / 255)
+
+
+@pytest.mark.parametrize("pixels", [BYTES, WORDS, BYTES > 128], ids=["8 bits", "16 bits", "1 bit"])
+def test_tiff_where_zero_is_white_is_inverted(tmp_path, pixels):
+    path = tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+    full = 1 if pixels.dtype == bool else np.iinfo(pixels.dtype).max
+    np.testing.assert_allclose(read_raster(path).pixels, 1 - pixels / full, atol=1e-6)
+
+
+def test_floating_point_tiff(tmp_path):
+    pixels = RNG.random(SHAPE, dtype=np.float32)
+    np.testing.assert_array_equal(read_raster(tiff(tmp_path / "a.tif", pixels)).pixels, pixels)
+    for wrong in (pixels * 4095, pixels - 0.5, np.where(pixels > 0.9, np.nan, pixels)):
+        assert "outside of [0, 1]" in message(tiff(tmp_path / "b.tif", wrong))
+
+
+def test_signed_and_many_pages_are_refused(tmp_path):
+    assert "int16" in message(tiff(tmp_path / "a.tif", BYTES.astype(np.int16)))
+    assert "3 pages" in message(tiff(tmp_path / "b.tif", np.stack([BYTES] * 3), photometric="minisblack"))
+    frames = [PIL.Image.fromarray(BYTES), PIL.Image.fromarray(BYTES.T.copy().reshape(SHAPE))]
+    frames[0].save(tmp_path / "c.png", save_all=True, append_images=frames[1:])
+    assert "several images" in message(tmp_path / "c.png")
+
+
+def test_colour_of_sixteen_bits_in_a_png_is_refused(tmp_path):
+    content = bytearray(png(tmp_path / "a.png", COLOUR).read_bytes())
+    content[24] = 16
+    (tmp_path / "a.png").write_bytes(content)
+    assert "16 bits with colour" in message(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.98])
+@pytest.mark.parametrize(
+    "kind", ["png", "jpeg", "progressive jpeg", "pgm", "pgm text", "tiff", "deflated tiff", "jpeg tiff"]
+)
+def test_a_file_cut_short(tmp_path, kind, share):
+    path = tmp_path / "a.bin"
+    if kind.startswith("pgm"):
+        pgm(path, WORDS, 65535, b"P2" if "text" in kind else b"P5")
+    elif "tiff" in kind:
+        tiff(path, BYTES, compression={"tiff": None, "deflated tiff": "zlib", "jpeg tiff": "jpeg"}[kind])
+    else:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(BYTES).save(
+            buffer, format=kind.split()[-1], **({"progressive": True} if " " in kind else {})
+        )
+        path.write_bytes(buffer.getvalue())
+    read_raster(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert "damaged or cut short" in message(path)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_last_bytes_missing(tmp_path, kind, lost):
+    PIL.Image.fromarray(BYTES).save(tmp_path / "a.bin", format=kind)
+    content = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "a.bin").write_bytes(content[:-lost])
+    assert "damaged or cut short" in message(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"P5\n3 2\n0\n123456", b"P5\n3 2\n70000\n" + bytes(12), b"P2\n2 1\n9\n3 10\n", b"P2\n2 1\n9\nx y\n", b"P5 words"],
+)
+def test_broken_pgm(tmp_path, content):
+    (tmp_path / "a.pgm").write_bytes(content)
+    assert "damaged or cut short" in message(tmp_path / "a.pgm")
+
+
+def test_no_pixels(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5\n0 2\n255\n")
+    assert "without pixels" in message(tmp_path / "a.pgm")
+
+
+def test_unknown_format_and_missing_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"GIF89a")
+    assert "not an image of a known format" in message(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="neither PNG"):
+        read_raster(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="No such file"):
+        read_raster(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("lesion", [1, 7, 255])
+def test_mask_of_two_values(tmp_path, lesion):
+    drawn = (BYTES > 128) * np.uint8(lesion)
+    mask = read_mask(png(tmp_path / "a.png", drawn))
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, drawn > 0)
+
+
+def test_mask_with_grey_edges_is_cut_at_half(tmp_path):
+    drawn = np.array([[0, 100, 127, 128, 255]], dtype=np.uint8)
+    np.testing.assert_array_equal(read_mask(png(tmp_path / "a.png", drawn)), [[0, 0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_mask_of_one_value(tmp_path, value):
+    mask = read_mask(png(tmp_path / "a.png", np.full(SHAPE, value, dtype=np.uint8)))
+    assert mask.all() == (value > 0)
+    assert mask.any() == (value > 0)
