@@ -1,6 +1,8 @@
 """What every command shares: Hydra around a task, and one clear message instead of a traceback."""
 
 import difflib
+import errno
+import functools
 import os
 import re
 import sys
@@ -17,26 +19,57 @@ from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
 
 
+MISTAKES = (LemlightError, HydraException, OmegaConfBaseException, OSError)
+
+
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose `conf/<config_name>.yaml` with the command line and run `task` on it; exit with 2 on a user's mistake."""
+    """Compose `conf/<config_name>.yaml` with the command line and run `task` on it; exit with 2 on a user's mistake.
+
+    In a multirun every job is run; each that fails says why, and the exit code tells that one did.
+    """
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
+    failed: list[BaseException] = []
+
+    @functools.wraps(task)
+    def job(config: DictConfig) -> Any:
+        if not traceback_wanted:
+            del os.environ["HYDRA_FULL_ERROR"]  # ours: the processes that a task starts are not to inherit it
+        try:
+            return task(config)
+        except MISTAKES as error:
+            if traceback_wanted:
+                raise
+            failed.append(error)
+            _say(error)
+            return None
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on to us instead of printing its own form of them
     try:
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(task)()
-    except (LemlightError, HydraException, OmegaConfBaseException, OSError) as error:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(job)()
+    except MISTAKES as error:
         if traceback_wanted:
             raise
-        print(f"lemlight: {explain(error)}", file=sys.stderr)
-        sys.exit(2)
+        failed.append(error)
+        _say(error)
     except KeyboardInterrupt:
         print("lemlight: interrupted", file=sys.stderr)
         sys.exit(130)
+    if failed:
+        sys.exit(2)
+
+
+def _say(error: BaseException) -> None:
+    print(f"lemlight: {explain(error)}", file=sys.stderr)
 
 
 def explain(error: BaseException) -> str:
     """The message of an error, with Hydra's advice on unknown keys replaced by the nearest key that exists."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{error.filename or 'the run folder'}: the disk is full; make room or set hydra.run.dir=DIR"
+        return f"{error.filename or 'a file'}: {error.strerror}"
     text = str(error).partition("Config search path:")[0].strip()
     unknown = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text

@@ -27,7 +27,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        raise LemlightError(f"cannot write {path}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise LemlightError(f"cannot write {path}: {why}; check that folder and the room on its disk") from error
     finally:
         with suppress(OSError):  # what hid the folder has been said already
             aside.unlink(missing_ok=True)

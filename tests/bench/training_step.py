@@ -49,6 +49,6 @@ def measure(pairs, folder):
             lem,
             gap,
             limit=LIMIT,
-            pairs=3 * pairs,  # steps are short: more of them for the same time
-            warm_up=3,
+            pairs=2 * pairs,  # steps are short
+            warm_up=2,
         )

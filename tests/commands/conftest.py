@@ -50,11 +50,10 @@ class Done:
 def _here(command, arguments, cwd):
     """Run a command's main() with this command line, as `python -m` does."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     before, threads, exact = logging.root.handlers[:], torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     with (
-        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.dict(os.environ, _environment(), clear=True),
         mock.patch.object(sys, "argv", [f"lemlight.{command}", *arguments]),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -73,28 +72,42 @@ def _here(command, arguments, cwd):
     return code, out.getvalue(), err.getvalue()
 
 
-def environment():
-    return {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
+def _environment():
+    """The environment as a shell has it, without what an earlier command left in this process."""
+    left = ("HYDRA_FULL_ERROR", "PL_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(left)} | {"OMP_NUM_THREADS": "1"}
 
 
 def _own(command, arguments, cwd):
     call = [sys.executable, "-m", f"lemlight.{command}", *arguments]
-    done = subprocess.run(call, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, cwd=cwd, env=_environment(), capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def own_environment():
+    return _environment()
+
+
+@pytest.fixture
+def tiny_overrides():
+    return TINY
 
 
 @pytest.fixture(scope="session")
 def lemlight_run(tmp_path_factory):
     """Run `train` or `evaluate` with a command line, in a run folder of its own unless `folder` names one."""
 
-    def run(command, *arguments, folder=None, own_process=False, fails=False):
+    def run(command, *arguments, folder=None, own_process=False, fails=False, cwd=None):
         folder = folder or tmp_path_factory.mktemp("run") / "out"
         start = _own if own_process else _here
-        arguments = [*(TINY if command == "train" else MACHINE), f"hydra.run.dir={folder}", *arguments]
-        done = Done(*start(command, arguments, folder.parent), folder)
+        first = [word for word in arguments if word.startswith("-")]  # -m stands before all overrides
+        rest = [word for word in arguments if not word.startswith("-")]
+        arguments = [*first, *(TINY if command == "train" else MACHINE), f"hydra.run.dir={folder}", *rest]
+        done = Done(*start(command, arguments, cwd or folder.parent), folder)
         assert "Traceback" not in done.out + done.err, done.err
         assert done.code == (2 if fails else 0), done.err
-        if fails:
+        if fails and "-m" not in first:  # in a multirun every job that fails says so
             assert done.err.count("lemlight: ") == 1, done.err
         return done
 

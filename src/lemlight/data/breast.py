@@ -11,6 +11,8 @@ from lemlight.errors import ImageError
 
 WORKING_SIDE = 384  # px of the longest side on which the breast is looked for: 0.6 to 0.8 mm per px
 LEAST_SHARE = 0.02  # of the image; anything smaller is a label or dirt
+LEAST_CONTRAST = 0.01  # of the full range, between air and breast
+AIR_LEVEL = 0.1  # root of the share of the contrast: 1 % above the darkest is air
 
 
 def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -18,11 +20,10 @@ def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
 
     Raises ImageError where no breast is found: flat images, noise, and regions below 2 % of the image.
     """
-    small = _working_copy(pixels)
-    region = _region(small)
+    region = _region(_working_copy(pixels))
     height, width = pixels.shape
-    smooth = cv2.resize(region.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(smooth >= 0.5, dtype=np.bool_)
+    smooth = cv2.resize(region.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(smooth > 127, dtype=np.bool_)
 
 
 def chest_wall_on_right(mask: NDArray[np.bool_]) -> bool:
@@ -76,33 +77,86 @@ def prepare_pixels(
 
 
 def _working_copy(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The image with its longest side at most WORKING_SIDE px, blurred a little."""
+    """The image with its longest side at most WORKING_SIDE px, blurred a little, as levels in [0, 1]."""
     if pixels.ndim != 2 or min(pixels.shape) < 16:
         raise ImageError(f"no breast found: an image of shape {pixels.shape} is too small or has no two axes")
-    if not np.isfinite(pixels).all():
-        raise ImageError("no breast found: the image holds values that are not finite")
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / max(height, width))
-    size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    small = cv2.resize(np.ascontiguousarray(pixels, dtype=np.float32), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.5), dtype=np.float32)
-
-
-def _region(small: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The largest bright region of the working copy, labels cut off, holes filled."""
+    size = (max(16, round(width * scale)), max(16, round(height * scale)))
+    sharp = cv2.resize(np.ascontiguousarray(pixels, dtype=np.float32), size, interpolation=cv2.INTER_AREA)
+    if not np.isfinite(sharp).all():
+        raise ImageError("no breast found: the image holds values that are not finite")
+    small = cv2.GaussianBlur(sharp, (0, 0), 1.0)
     low, high = np.percentile(small, (0.5, 99.5))
-    if high - low < 0.01:
+    if high - low < LEAST_CONTRAST:
         raise ImageError("no breast found: the image is flat (no contrast between breast and air)")
-    # the root spreads the dim skin line against the air; the clip keeps labels from setting the threshold
-    levels = np.rint(255 * np.sqrt(np.clip((small - low) / (high - low), 0, 1))).astype(np.uint8)
-    _, bright = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if small.var() < 0.3 * sharp.var():  # 0.08 for white noise, 0.9 and more for mammograms
+        raise ImageError("no breast found: the image is noise")
+    # the clip keeps labels from setting the scale, the root spreads the dim skin line against the air
+    return np.asarray(np.sqrt(np.clip((small - low) / (high - low), 0, 1)), dtype=np.float32)
+
+
+def _region(levels: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The largest bright region of the working copy down to its skin line, labels cut off, holes filled."""
+    if (levels < AIR_LEVEL).mean() < LEAST_SHARE:
+        return np.ones(levels.shape, dtype=np.bool_)  # no air in sight: a breast that fills the frame
+    otsu, _ = cv2.threshold(np.rint(255 * levels).astype(np.uint8), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    inner = otsu / 255
+    dark = levels[levels <= inner]
+    spread = 1.4826 * np.median(np.abs(dark - np.median(dark)))
+    # Otsu cuts the dim rim off, so the region grows from there down to just above the air
+    outer = min(inner, max(0.4 * inner, float(np.median(dark) + 6 * spread)))
+    border = _film_border(levels > inner)
+    disc = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)), dtype=np.uint8)  # wider than letters
+    core = _largest(_opened((levels > inner) & ~border, disc))
+    grown = _opened((levels > outer) & ~border, disc)
+    _, labels = cv2.connectedComponents(grown.astype(np.uint8), connectivity=4)
+    region = grown & np.isin(labels, labels[core & grown])
+    contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros(levels.shape, dtype=np.uint8), contours, -1, 1, thickness=cv2.FILLED)
+    return _without_leaks(filled > 0)
+
+
+def _without_leaks(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The region without the light that leaks in along the chest wall, narrow beside the breast, above and below it."""
+    reach = round(0.2 * region.sum(axis=1).max()) | 1  # odd: an even element shifts what it opens
+    breast = _largest(_opened(region, np.ones((1, reach), dtype=np.uint8)))
+    # the breast itself ends in a narrow corner at the chest wall: that comes back
+    grown = cv2.dilate(breast.astype(np.uint8), np.ones((2 * reach + 1, 1), dtype=np.uint8))
+    return region & (grown > 0)
+
+
+def _film_border(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The bright lines along the sides of a film, out to where they end: bright over most of their length.
+
+    A line counts only where the line further in is much darker; on the left and the right, where it shows nothing but
+    air, since the chest wall is bright too and tissue beside it must not be lost.
+    """
+    border = np.zeros_like(bright)
+    for turns in range(4):
+        side, out = np.rot90(bright, turns), np.rot90(border, turns)  # views: writing to `out` writes to `border`
+        depth = max(2, round(0.05 * side.shape[0]))
+        share = side[: depth + 1].mean(axis=1)
+        most = 0.45 if turns % 2 == 0 else 0.1
+        lines = np.flatnonzero(share[:depth] > 0.7) if share[depth] < most else np.empty(0, dtype=np.intp)
+        if lines.size:
+            out[: lines[-1] + 3] = True  # 2 px more: the blur carried the line on
+    return border
+
+
+def _opened(region: NDArray[np.bool_], element: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The region without what the element does not fit into; outside the image there is nothing."""
+    edge = max(element.shape)
+    padded = cv2.copyMakeBorder(region.astype(np.uint8), edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
+    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, element)
+    return np.asarray(opened[edge:-edge, edge:-edge] > 0, dtype=np.bool_)
+
+
+def _largest(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
     if count < 2:
         raise ImageError("no breast found: nothing bright is larger than a label")
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     if stats[largest, cv2.CC_STAT_AREA] < LEAST_SHARE * labels.size:
         raise ImageError("no breast found: the largest bright region covers less than 2 % of the image")
-    contours, _ = cv2.findContours((labels == largest).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = cv2.drawContours(np.zeros_like(opened), contours, -1, 1, thickness=cv2.FILLED)
-    return np.asarray(filled > 0, dtype=np.bool_)
+    return np.asarray(labels == largest, dtype=np.bool_)

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from lemlight.errors import LemlightError
 
@@ -62,7 +63,7 @@ class BreastGeometry:
 
     def image_to_prepared(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Flip, crop, scale and pad an original (H, W) to float32 `prepared_shape`."""
-        return self._padded(_resize(self._crop(array).astype(np.float32), self.resized_shape))
+        return self._padded(_resize(self._crop(array).astype(np.float32, copy=False), self.resized_shape))
 
     def mask_to_prepared(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """Flip, crop, scale and pad a lesion mask (H, W) to uint8 {0, 1} `prepared_shape`.
@@ -127,8 +128,8 @@ class BreastGeometry:
         _check_shape(array, self.original_shape, "original")
         y0, x0, y1, x1 = self.box
         width = self.original_shape[1]
-        # the box is mirrored rather than the image: only the crop is then turned
-        return array[y0:y1, width - x1 : width - x0][:, ::-1] if self.flipped else array[y0:y1, x0:x1]
+        # the box is mirrored rather than the image; the turn itself comes last, on the few prepared px
+        return array[y0:y1, width - x1 : width - x0] if self.flipped else array[y0:y1, x0:x1]
 
     def _uncropped(self, crop: NDArray[Any]) -> NDArray[np.float32]:
         y0, x0, y1, x1 = self.box
@@ -138,7 +139,7 @@ class BreastGeometry:
 
     def _padded(self, resized: NDArray[Any]) -> NDArray[np.float32]:
         prepared = np.zeros(self.prepared_shape, dtype=np.float32)
-        prepared[: resized.shape[0], : resized.shape[1]] = resized
+        prepared[: resized.shape[0], : resized.shape[1]] = resized[:, ::-1] if self.flipped else resized
         return prepared
 
     def _unpadded(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -157,7 +158,7 @@ def _check_shape(array: NDArray[Any], shape: tuple[int, int], what: str) -> None
 def _resize(array: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     shrinks = shape[0] < array.shape[0] or shape[1] < array.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(np.ascontiguousarray(array), shape[::-1], interpolation=method), dtype=np.float32)
+    return np.asarray(cv2.resize(array, shape[::-1], interpolation=method), dtype=np.float32)
 
 
 def _resize_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -169,7 +170,6 @@ def _resize_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.
         return np.asarray(enlarged, dtype=np.uint8) > 0
     coverage = _resize(mask.astype(np.float32), shape)
     count, labels = cv2.connectedComponents((coverage > 0).astype(np.uint8), connectivity=8)
-    highest = np.zeros(count, dtype=np.float32)
-    np.maximum.at(highest, labels.ravel(), coverage.ravel())
+    highest = np.asarray(ndimage.maximum(coverage, labels, index=np.arange(count)), dtype=np.float32)
     # 1e-5: the sums of INTER_AREA are float32
     return np.asarray((labels > 0) & (coverage >= np.minimum(0.5, highest[labels]) - 1e-5), dtype=np.bool_)

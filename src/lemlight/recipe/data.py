@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lemlight.config.commands import Command
 from lemlight.config.data import DatasetConfig
@@ -15,6 +16,9 @@ from lemlight.data.prepared import prepare
 from lemlight.data.sources import build_table
 from lemlight.data.splits import split_table
 from lemlight.data.store import LEFT_OUT, PreparedStore
+from lemlight.files import write_json, written_aside
+
+say = rank_zero_only(print)  # once, whatever the number of devices
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,15 @@ def prepare_data(
     table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="test")
     store = prepare(table, settings, Path(command.store), command.prepare_workers or len(os.sched_getaffinity(0)))
     if len(store.left_out):
-        print(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
+        say(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
     table = drop_left_out(table, store)
     leaks = leak_report(table, dataset.split.scheme if split else "")
-    print(leaks.text())
+    say(leaks.text())
     return PreparedData(table, store, leaks)
+
+
+def record_data(prepared: PreparedData, folder: Path) -> None:
+    """Keep in the run folder who stands on both sides, and which images were left out and why."""
+    write_json(prepared.leaks.to_dict(), folder / "leaks.json")
+    with written_aside(folder / LEFT_OUT) as aside:
+        prepared.store.left_out.to_csv(aside, index=False)

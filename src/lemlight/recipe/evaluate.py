@@ -6,11 +6,11 @@ from typing import Any
 
 from lemlight.config.check import check
 from lemlight.config.commands import EvaluateConfig, TrainConfig
+from lemlight.config.data import PrepareConfig
 from lemlight.data.module import MammogramData
 from lemlight.data.preparation import PrepareSettings
-from lemlight.errors import LemlightError
-from lemlight.files import write_json, write_yaml
-from lemlight.recipe.data import prepare_data
+from lemlight.files import write_yaml
+from lemlight.recipe.data import prepare_data, record_data
 from lemlight.recipe.model import build_classifier, build_module
 from lemlight.recipe.results import Run, write_results
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_weights
@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     load_weights(classifier, checkpoint)
     dataset = config.dataset or trained.dataset
     prepared = prepare_data(dataset, settings, config, split=config.split != "all")
-    write_json(prepared.leaks.to_dict(), folder / "leaks.json")
+    record_data(prepared, folder)
     module = build_module(trained, classifier, checkpoint.preprocessing)
     alone = {
         "accelerator": config.accelerator,
@@ -52,10 +52,5 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
 
 
 def _preprocessing(checkpoint: Checkpoint) -> PrepareSettings:
-    try:
-        return PrepareSettings(**checkpoint.preprocessing)
-    except TypeError as error:
-        raise LemlightError(
-            f"{checkpoint.path}: its preprocessing is not one that this lemlight knows ({error}): "
-            "use the lemlight that wrote it"
-        ) from error
+    checked = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {checkpoint.path}")
+    return PrepareSettings(**checked.model_dump())

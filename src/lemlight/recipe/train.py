@@ -13,8 +13,8 @@ from lemlight.data.augment import AugmentSettings
 from lemlight.data.module import MammogramData
 from lemlight.data.preparation import PrepareSettings
 from lemlight.errors import LemlightError
-from lemlight.files import write_json, write_yaml
-from lemlight.recipe.data import PreparedData, prepare_data
+from lemlight.files import write_yaml
+from lemlight.recipe.data import PreparedData, prepare_data, record_data
 from lemlight.recipe.machine import check_machine
 from lemlight.recipe.model import build_classifier, build_module, ramps
 from lemlight.recipe.results import Run, write_results
@@ -44,8 +44,8 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     classifier = build_classifier(config)  # before the images: missing weights are found in seconds
     settings = PrepareSettings(**config.dataset.prepare.model_dump())
     prepared = prepare_data(config.dataset, settings, config)
-    write_json(prepared.leaks.to_dict(), folder / "leaks.json")
-    labels = {split: rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
+    record_data(prepared, folder)
+    labels = {str(split): rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
     _check_labels(config, labels)
     module = build_module(config, classifier, config.dataset.prepare.model_dump(), labels["train"])
     data = batches_of(config, prepared)

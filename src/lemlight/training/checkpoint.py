@@ -107,6 +107,9 @@ def _read(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
         raise LemlightError(f"{path} is truncated (its end is missing): copy it again or use another checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch.load does not look at the checksums
+                raise zipfile.BadZipFile(f"{damaged} is not what was written")
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise LemlightError(

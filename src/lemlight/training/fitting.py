@@ -28,7 +28,12 @@ def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: 
 
 @rank_zero_only
 def adopt_run(resume: Path, folder: Path) -> None:
-    """Copy best.ckpt and logs/metrics.csv from the run that `resume` belongs to, where `folder` has none yet."""
+    """Copy best.ckpt and logs/metrics.csv from the run that `resume` belongs to, where `folder` has none yet.
+
+    What the kill left half-written in `folder` is removed.
+    """
+    for half in (folder / "checkpoints").glob(".*.part"):
+        half.unlink()
     old = resume.resolve().parent.parent
     for name in ("checkpoints/best.ckpt", "logs/metrics.csv"):
         target = folder / name

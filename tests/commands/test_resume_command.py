@@ -1,0 +1,44 @@
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import torch
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+
+
+def kill_after_two_epochs(call, cwd, environment, log):
+    with (cwd / "terminal.txt").open("w") as terminal:
+        process = subprocess.Popen(call, cwd=cwd, env=environment, stdout=terminal, stderr=terminal)
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            if log.is_file() and len(log.read_text().splitlines()) > 2:
+                break
+            time.sleep(0.005)
+        process.kill()
+        return process.wait()
+
+
+def test_a_killed_training_that_is_resumed_gives_the_same_numbers(
+    lemlight_run, folder_data, own_environment, tiny_overrides, tmp_path
+):
+    wanted = [*folder_data, "trainer.max_epochs=5", "pooling=lem"]
+    whole = lemlight_run("train", *wanted).folder
+    killed = tmp_path / "run"
+    call = [sys.executable, "-m", "lemlight.train", *tiny_overrides, *wanted, f"hydra.run.dir={killed}"]
+    code = kill_after_two_epochs(call, tmp_path, own_environment, killed / "logs" / "metrics.csv")
+    assert code == -signal.SIGKILL, (tmp_path / "terminal.txt").read_text()
+    assert 2 <= len(pd.read_csv(killed / "logs" / "metrics.csv")) < 5
+    assert not (killed / "metrics.json").exists()
+    last = killed / "checkpoints" / "last.ckpt"
+    lemlight_run("train", *wanted, f"resume={last}", folder=killed)
+    for name in ("logs/metrics.csv", "predictions.csv", "metrics.json"):
+        assert (killed / name).read_text() == (whole / name).read_text()
+    expected, found = weights(whole), weights(killed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert sorted(path.name for path in last.parent.glob("*")) == ["best.ckpt", "last.ckpt"]
