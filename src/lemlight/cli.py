@@ -18,7 +18,6 @@ from omegaconf.errors import OmegaConfBaseException
 from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
 
-
 MISTAKES = (LemlightError, HydraException, OmegaConfBaseException, OSError)
 
 

@@ -63,9 +63,7 @@ def write_files(folder):
 def measure(pairs, folder):
     paths = write_files(folder)
     workers = len(os.sched_getaffinity(0))
-    table = pd.DataFrame(
-        {"image_id": path.stem, "path": str(path), "label": 0, "mask_paths": ()} for path in paths
-    )
+    table = pd.DataFrame({"image_id": path.stem, "path": str(path), "label": 0, "mask_paths": ()} for path in paths)
 
     def run(function):
         return lambda: list(map_in_processes(function, paths, workers))
@@ -77,7 +75,9 @@ def measure(pairs, folder):
 
     times = turns([preparing, run(decode), run(nothing)], pairs, warm_up=0)
     start = np.median(times[:, 2], axis=0)
-    kinds = ", ".join(f"{COPIES} {syntax.name.removesuffix(' Image Compression (Lossless Only)')}" for syntax in SYNTAXES)
+    kinds = ", ".join(
+        f"{COPIES} {syntax.name.removesuffix(' Image Compression (Lossless Only)')}" for syntax in SYNTAXES
+    )
     note = (
         f"{len(paths)} files of {HEIGHT}x{WIDTH} ({kinds}). "
         f"The start of the {workers} processes, {start[0]:.1f} s, is taken off both"

@@ -22,7 +22,8 @@ MAINS = {"train": train.main, "evaluate": evaluate.main}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 TINY = [
     *MACHINE,
-    "backbone=resnet18",
+    "backbone=torchvision",
+    "backbone.name=mobilenet_v3_small",
     "backbone.weights=none",
     "dataset.prepare.height=96",
     "dataset.prepare.width=64",
@@ -50,7 +51,11 @@ class Done:
 def _here(command, arguments, cwd):
     """Run a command's main() with this command line, as `python -m` does."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    before, threads, exact = logging.root.handlers[:], torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, threads, exact = (
+        logging.root.handlers[:],
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
     torch.set_num_threads(1)
     with (
         mock.patch.dict(os.environ, _environment(), clear=True),

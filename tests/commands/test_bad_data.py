@@ -76,7 +76,16 @@ def test_single_images_that_cannot_be_used_are_left_out_and_listed(data, lemligh
     (root / "cut.png").write_bytes((root / "p01" / "L.png").read_bytes()[:700])
     (root / "letter.png").write_text("Dear colleague, please find the mammogram enclosed. " * 5)
     (root / "empty.png").write_bytes(b"")
-    bad = ["truncated.dcm", "frames.dcm", "pixels.dcm", "decoder.dcm", "black.png", "cut.png", "letter.png", "empty.png"]
+    bad = [
+        "truncated.dcm",
+        "frames.dcm",
+        "pixels.dcm",
+        "decoder.dcm",
+        "black.png",
+        "cut.png",
+        "letter.png",
+        "empty.png",
+    ]
     table = pd.read_csv(root / "images.csv")
     more = pd.DataFrame({"path": [*bad, "whole.dcm"], "label": 1, "patient": "patient 1"})
     more["image_id"] = more["path"]

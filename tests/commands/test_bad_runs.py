@@ -85,6 +85,14 @@ def test_a_full_disk_is_called_by_its_name(refused, folder_data, tmp_path):
     assert load_checkpoint(checkpoints / "best.ckpt").epoch == 0
 
 
+def test_a_full_disk_before_the_training_starts(refused, folder_data, tmp_path):
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").symlink_to("/dev/full")
+    message = refused("train", *folder_data, folder=tmp_path / "run")
+    assert "the disk is full; make room or set hydra.run.dir=DIR" in message
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 @pytest.mark.parametrize("where", ["a file", "a folder below a file"])
 def test_a_run_folder_that_cannot_be_made(where, refused, folder_data, tmp_path):
     (tmp_path / "taken").write_text("mine")
@@ -117,4 +125,6 @@ def test_a_resume_with_another_network_is_refused(refused, folder_data, going_on
 
 def test_a_mistake_in_a_process_of_its_own(refused, folder_data, tmp_path):
     message = refused("train", *folder_data, f"dataset.root={tmp_path / 'nowhere'}", own_process=True)
-    assert message == f"there is no folder {tmp_path / 'nowhere'}: set dataset.root to the folder that holds images.csv\n"
+    assert (
+        message == f"there is no folder {tmp_path / 'nowhere'}: set dataset.root to the folder that holds images.csv\n"
+    )

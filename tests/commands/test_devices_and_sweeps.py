@@ -1,4 +1,5 @@
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -53,3 +54,15 @@ def test_several_devices_in_a_sweep_are_refused_before_any_work(refused, folder_
     assert "several devices in a multirun" in said
     assert "trainer.devices=1" in said
     assert not list((tmp_path / "jobs").rglob("checkpoints"))
+
+
+def test_the_processes_of_other_devices_inherit_no_wish_for_tracebacks(lemlight_run, folder_data, monkeypatch):
+    seen = []
+
+    def train(*arguments, **options):
+        seen.append("HYDRA_FULL_ERROR" in os.environ)
+        return {"auroc": {"value": None}}
+
+    monkeypatch.setattr("lemlight.recipe.train.train", train)
+    lemlight_run("train", *folder_data)
+    assert seen == [False]

@@ -66,5 +66,3 @@ def test_another_data_set_is_tested_as_a_whole(best, folder_data, lemlight_run):
     assert metrics(done)["threshold"] == 0.6
     assert metrics(done)["patients"] == 16
     assert "tested on folder" in (done.folder / "report.html").read_text()
-
-

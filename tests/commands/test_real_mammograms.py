@@ -34,7 +34,6 @@ def real(lemlight_run, trained, table, tmp_path_factory):
 
 
 def test_the_table_is_the_one_that_is_known(table):
-    print(table)
     assert table["label"].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
     assert table["laterality"].tolist() == ["L", "L", "R", "R"] * 2
     assert table["view"].tolist() == ["CC", "MLO"] * 4
@@ -51,7 +50,6 @@ def test_every_mammogram_is_prepared_and_predicted(real, table):
 
 
 def test_the_figures_and_pictures_are_drawn(real):
-    print(real)
     for name in ("sheet", "roc", "reliability"):
         assert cv2.imread(str(real / "figures" / f"{name}.png")).std() > 0
     assert "Undefined" not in (real / "report.html").read_text()

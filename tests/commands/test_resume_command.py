@@ -35,6 +35,7 @@ def test_a_killed_training_that_is_resumed_gives_the_same_numbers(
     assert 2 <= len(pd.read_csv(killed / "logs" / "metrics.csv")) < 5
     assert not (killed / "metrics.json").exists()
     last = killed / "checkpoints" / "last.ckpt"
+    (last.parent / ".best.ckpt.1.part").write_bytes(b"as a kill in the middle of writing leaves it")
     lemlight_run("train", *wanted, f"resume={last}", folder=killed)
     for name in ("logs/metrics.csv", "predictions.csv", "metrics.json"):
         assert (killed / name).read_text() == (whole / name).read_text()

@@ -60,7 +60,7 @@ def test_the_end_of_the_output_says_what_came_out_and_where(trained):
 
 def test_the_configuration_that_is_left_can_be_run_again(trained):
     config = check(OmegaConf.load(trained.folder / "config.yaml"), TrainConfig)
-    assert (config.backbone.name, config.pooling.name, config.trainer.max_epochs) == ("resnet18", "lem", 2)
+    assert (config.backbone.name, config.pooling.name, config.trainer.max_epochs) == ("mobilenet_v3_small", "lem", 2)
     assert config.output == str(trained.folder)
 
 
@@ -108,7 +108,8 @@ def test_the_figures_are_those_of_the_predictions(trained):
 def test_the_best_checkpoint_made_the_predictions(trained):
     log = pd.read_csv(trained.folder / "logs" / "metrics.csv")
     assert log["epoch"].tolist() == [0, 1]
-    assert log["lambda"].tolist() == pytest.approx([1.0, 1.0], abs=1)
+    assert log["lambda"].is_monotonic_increasing
+    assert log["lambda"].iloc[-1] == 1.0
     best, last = (load_checkpoint(trained.folder / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
     assert last.epoch == 1
     assert best.epoch == log["val/loss"].idxmin()
@@ -122,7 +123,7 @@ def test_the_pictures_are_pictures_and_the_page_holds_them(trained):
         assert cv2.imread(str(trained.folder / "figures" / f"{name}.png")).std() > 0
     page = (trained.folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
 
 
 @pytest.fixture(scope="module")

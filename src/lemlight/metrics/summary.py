@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lemlight.files import write_json, written_aside
 from lemlight.metrics.calibration import reliability_curve
 from lemlight.metrics.checks import SUMMARY_COLUMNS, check_predictions, check_scored
 from lemlight.metrics.classification import METRICS, classification_metrics, weighted_metrics
-from lemlight.files import write_json, written_aside
 from lemlight.metrics.intervals import LEVEL, bootstrap, estimate
 
 PREDICTION_COLUMNS = (*SUMMARY_COLUMNS, "n_maxima", "n_minima")
