@@ -86,6 +86,15 @@ def test_a_mask_of_another_size_and_the_same_aspect_is_rescaled(table, tmp_path)
     assert "rescaled" in store.notes["note"][0]
 
 
+def test_a_lesion_outside_the_breast_is_noted(table, tmp_path):
+    mask = np.zeros((200, 160), np.uint8)
+    mask[0:4, 150:160] = 255
+    cv2.imwrite(table.at[1, "mask_paths"][0], mask)
+    store = prepared(table, tmp_path / "store")
+    assert not store.mask(1).any()
+    assert "outside the breast" in store.notes["note"][0]
+
+
 def test_several_processes_give_the_same_store_as_one(table, tmp_path):
     one, two = prepared(table, tmp_path / "one"), prepared(table, tmp_path / "two", workers=2)
     assert one.folder.name == two.folder.name

@@ -51,7 +51,10 @@ def prepare_image(task: Task, folder: Path, settings: PrepareSettings) -> dict[s
     mask, note = _lesions(task.mask_paths, image.pixels.shape)
     write_slot(folder / IMAGES, task.slot, pixels)
     if mask is not None:
-        write_slot(folder / MASKS, task.slot, geometry.mask_to_prepared(mask))
+        prepared_mask = geometry.mask_to_prepared(mask)
+        write_slot(folder / MASKS, task.slot, prepared_mask)
+        if mask.any() and not prepared_mask.any():
+            note = "; ".join(filter(None, [note, "the whole lesion lies outside the breast that was cut out"]))
     return {
         "image_id": task.image_id,
         "slot": task.slot,
