@@ -129,7 +129,7 @@ def measure(pairs, folder):
     first, own, bare = map(np.array, zip(*clock.steps, strict=True))
     ends = own[first, 0] - np.median(own[~first, 0])
     note = (
-        f"ResNet-18, batch {BATCH}. Not in the ratio: before the first step {ends[0]:.2f} s, between two epochs "
-        f"(a row of metrics.csv, best and last checkpoint) {np.median(ends[1:]):.2f} s"
+        f"ResNet-18, batch {BATCH}. Not in the ratio: what comes between two epochs (a row of metrics.csv, best and "
+        f"last checkpoint), {np.median(ends[1:]):.1f} s"
     )
     yield Ratio("lemlight's training loop", "a bare PyTorch loop", own[~first], bare[~first], LIMIT, note)

@@ -22,9 +22,6 @@ MAINS = {"train": train.main, "evaluate": evaluate.main}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 TINY = [
     *MACHINE,
-    "backbone=torchvision",
-    "backbone.name=mobilenet_v3_small",
-    "backbone.weights=none",
     "dataset.prepare.height=96",
     "dataset.prepare.width=64",
     "trainer=cpu",

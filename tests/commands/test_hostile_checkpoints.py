@@ -88,7 +88,7 @@ def test_preprocessing_that_is_none_is_refused_by_name(change, key, content, mes
 
 
 def test_the_weights_of_another_network_are_refused(content, message, tmp_path):
-    content["lemlight"]["config"]["backbone"] |= {"name": "efficientnet_lite0"}
+    content["lemlight"]["config"]["backbone"] |= {"name": "resnet18", "weights": "none"}
     torch.save(content, tmp_path / "bad.ckpt")
     said = message()
     assert "holds the weights of another network" in said

@@ -60,7 +60,7 @@ def test_the_end_of_the_output_says_what_came_out_and_where(trained):
 
 def test_the_configuration_that_is_left_can_be_run_again(trained):
     config = check(OmegaConf.load(trained.folder / "config.yaml"), TrainConfig)
-    assert (config.backbone.name, config.pooling.name, config.trainer.max_epochs) == ("mobilenet_v3_small", "lem", 2)
+    assert (config.backbone.name, config.pooling.name, config.trainer.max_epochs) == ("efficientnet_lite0", "lem", 2)
     assert config.output == str(trained.folder)
 
 

@@ -51,7 +51,7 @@ def test_wandb_is_sent_figures_and_no_names(run):
     (offline,) = (run.folder / "wandb").glob("offline-run-*")
     (file,) = offline.glob("*.wandb")
     records = wandb_records(file.read_bytes())
-    for known in (b"mobilenet_v3_small", b"test/acc", b"val/loss", b"train/loss", b"lem-mobilenet_v3_small-seed0"):
+    for known in (b"efficientnet_lite0", b"test/acc", b"val/loss", b"train/loss", b"lem-efficientnet_lite0-seed0"):
         assert known in records
     assert planted(records) == []
     assert planted(file.read_bytes()) == []
@@ -65,7 +65,7 @@ def test_wandb_is_sent_figures_and_no_names(run):
 def test_tensorboard_is_sent_figures_and_no_names(run):
     files = [path for path in (run.folder / "logs" / "tensorboard").rglob("*") if path.is_file()]
     together = b"".join(path.read_bytes() for path in files)
-    for known in (b"mobilenet_v3_small", b"test/acc", b"val/loss", b"test/sheet"):
+    for known in (b"efficientnet_lite0", b"test/acc", b"val/loss", b"test/sheet"):
         assert known in together
     assert planted(together) == []
     assert [path.name for path in files if planted(path.name.encode())] == []
