@@ -77,9 +77,9 @@ def _warnings(scheme: str, counts: list[SplitCounts], patients: tuple[str, ...],
 def leak_report(table: pd.DataFrame, scheme: str = "") -> LeakReport:
     """Count an image table split by split, and find what leaks; `scheme` is named in the report."""
     counts = []
-    for split in (*SPLITS, ""):
+    for split in dict.fromkeys((*SPLITS, *sorted(table["split"].unique()))):
         rows = table[table["split"] == split]
-        if split or len(rows):
+        if len(rows) or split in SPLITS:
             share = len(rows) / max(1, len(table))
             counts.append(SplitCounts(split, len(rows), int(rows["label"].sum()), rows["patient_id"].nunique(), share))
     sided = table[table["laterality"] != ""]

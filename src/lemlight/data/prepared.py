@@ -29,8 +29,8 @@ def prepare(
     """Prepare what the store of this table and these settings lacks, and open it.
 
     Another table or other settings make another store under `root`. Killed at any moment it goes on where it was;
-    a second process waits for the first. An image that cannot be used is listed in `left_out` with its reason, and tried
-    again at the next call: a decoder may have been installed since.
+    a second process waits for the first. An image that cannot be used is listed in `left_out` with its reason, and
+    tried again at the next call: a decoder may have been installed since.
 
     Args:
         table: the image table.

@@ -39,13 +39,13 @@ def prepare_data(
         dataset: the data set.
         settings: the geometry of the prepared images.
         command: where the store is, and how many processes prepare.
-        split: False leaves every image in one split, "test".
+        split: False puts every image into one split, "all".
 
     Raises:
         LemlightError: files, labels or splits that cannot be used, all of them at once.
     """
     table = build_table(dataset.name, Path(dataset.root), **dataset.source_options())
-    table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="test")
+    table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="all")
     store = prepare(table, settings, Path(command.store), command.prepare_workers or len(os.sched_getaffinity(0)))
     if len(store.left_out):
         say(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+
 from lemlight.config.check import check
 from lemlight.config.commands import EvaluateConfig, TrainConfig
-from lemlight.config.data import PrepareConfig
+from lemlight.config.data import DatasetConfig, PrepareConfig
 from lemlight.data.module import MammogramData
 from lemlight.data.preparation import PrepareSettings
+from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
 from lemlight.recipe.data import prepare_data, record_data
 from lemlight.recipe.model import build_classifier, build_module
@@ -27,30 +30,39 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     """
     checkpoint = load_checkpoint(Path(config.checkpoint))
     trained = check(checkpoint.config, TrainConfig, where=f"the configuration in {config.checkpoint}")
-    settings = _preprocessing(checkpoint)
+    dataset = _dataset(config, trained, checkpoint)
     folder = Path(config.output)
-    write_yaml(config.model_dump(), folder / "config.yaml")
+    settings = config.model_copy(update={"dataset": dataset}).model_dump()
+    write_yaml(settings, folder / "config.yaml")
     classifier = build_classifier(trained, first_weights=False)
     load_weights(classifier, checkpoint)
-    dataset = config.dataset or trained.dataset
-    prepared = prepare_data(dataset, settings, config, split=config.split != "all")
+    geometry = PrepareSettings(**dataset.prepare.model_dump())
+    prepared = prepare_data(dataset, geometry, config, split=config.split != "all")
     record_data(prepared, folder)
     module = build_module(trained, classifier, checkpoint.preprocessing)
-    alone = {
-        "accelerator": config.accelerator,
-        "devices": 1,
-        "num_nodes": 1,
-        "strategy": "auto",
-        "precision": "32-true",
-    }
-    trainer = build_trainer(folder, callbacks=[], loggers=[], **trained.trainer.model_copy(update=alone).model_dump())
     data = MammogramData(prepared.table, prepared.store, config.batch_size, config.workers)
     title = f"{trained.run_name}, trained on {trained.dataset.name}, tested on {dataset.name}"
-    run = Run("evaluate", title, folder, config, config.model_dump(), overrides, trainer, module, prepared)
+    trainer = _trainer(config, trained, folder)
+    run = Run("evaluate", title, folder, config, settings, overrides, trainer, module, prepared)
     threshold = trained.threshold if config.threshold is None else config.threshold
-    return write_results(run, data.eval_dataloader("test" if config.split == "all" else config.split), threshold)
+    return write_results(run, data.eval_dataloader(config.split), threshold)
 
 
-def _preprocessing(checkpoint: Checkpoint) -> PrepareSettings:
-    checked = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {checkpoint.path}")
-    return PrepareSettings(**checked.model_dump())
+def _dataset(config: EvaluateConfig, trained: TrainConfig, checkpoint: Checkpoint) -> DatasetConfig:
+    """The data set to test on, in the geometry of the checkpoint: what was trained is what is tested."""
+    where = f"the preprocessing in {checkpoint.path}"
+    geometry = check(checkpoint.preprocessing, PrepareConfig, where=where)
+    dataset = config.dataset or trained.dataset
+    if not Path(dataset.root).is_dir() and config.dataset is None:
+        raise LemlightError(
+            f"the data set of the training ({dataset.name}) is not at {dataset.root}: give dataset=... dataset.root=DIR"
+        )
+    return dataset.model_copy(update={"prepare": geometry})
+
+
+def _trainer(config: EvaluateConfig, trained: TrainConfig, folder: Path) -> pl.Trainer:
+    """One device, full precision and every image, whatever the training had."""
+    alone = {"accelerator": config.accelerator, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    whole = {"precision": "32-true", "limit_test_batches": 1.0, "overfit_batches": 0}
+    options = trained.trainer.model_dump() | alone | whole
+    return build_trainer(folder, callbacks=[], loggers=[], **options)

@@ -84,7 +84,7 @@ def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     for item, pair in zip(items, grid.reshape(-1, 3), strict=False):
         _draw_truth(pair[0], item)
         colours = _draw_scores(pair[1], item, scale)
-    _explain(figure, colours, grid)
+    _explain(figure, colours, grid, lesions=any(item.mask is not None and item.mask.any() for item in items))
     return save(figure, path)
 
 
@@ -124,13 +124,14 @@ def _draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
     return colours
 
 
-def _explain(figure: Figure, colours: AxesImage, grid: NDArray[Any]) -> None:
+def _explain(figure: Figure, colours: AxesImage, grid: NDArray[Any], lesions: bool) -> None:
     bar = figure.colorbar(colours, ax=grid, shrink=0.7, aspect=20 * len(grid), pad=0.01)
     bar.ax.set_facecolor("black")
     bar.set_label("score (above 0: malignant)")
+    outline = Line2D([], [], color=GREEN, linewidth=1.6, label="true lesion")
     marks = [
-        Line2D([], [], color=GREEN, linewidth=1.6, label="true lesion"),
+        *([outline] if lesions else []),
         Line2D([], [], color=ORANGE, marker="^", markeredgecolor="black", linestyle="none", label="maximum"),
         Line2D([], [], color=SKY, marker="v", markeredgecolor="black", linestyle="none", label="minimum"),
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
