@@ -7,7 +7,7 @@ import pandas as pd
 from lemlight.data.dataset import MammogramDataset
 from lemlight.data.preparation import PrepareSettings
 from lemlight.data.prepared import prepare
-from lemlight.data.store import IMAGES
+from lemlight.data.store import IMAGES, MASKS
 from tests.bench.measure import paired
 
 HEIGHT, WIDTH = 1152, 896
@@ -16,15 +16,17 @@ LIMIT = 1.5
 
 
 def prepared_store(folder):
-    """A real store of 64 images; what is on them does not matter for reading."""
+    """A real store of 64 images with lesion masks; what is on them does not matter for reading."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     breast = ((y - HEIGHT / 2) / (0.45 * HEIGHT)) ** 2 + (x / (0.9 * WIDTH)) ** 2 < 1
+    mask = folder / "mask.png"
+    cv2.imwrite(str(mask), np.uint8(255) * (breast & (x > 300) & (abs(y - HEIGHT / 2) < 50)))
     rows = []
     for number in range(IMAGES_HELD):
         noise = np.random.default_rng(number).integers(20000, 60000, breast.shape)
         path = folder / f"{number}.png"
         cv2.imwrite(str(path), np.where(breast, noise, 0).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 0])
-        rows.append({"image_id": str(number), "path": str(path), "label": number % 2, "mask_paths": ()})
+        rows.append({"image_id": str(number), "path": str(path), "label": number % 2, "mask_paths": (str(mask),)})
     table = pd.DataFrame(rows)
     settings = PrepareSettings(HEIGHT, WIDTH)
     return table, prepare(table, settings, folder / "store", workers=1, progress=False)
@@ -33,21 +35,21 @@ def prepared_store(folder):
 def measure(pairs, folder):
     table, store = prepared_store(folder)
     dataset = MammogramDataset(table, range(len(table)), store)
-    mapped = np.load(store.folder / IMAGES, mmap_mode="r")
-    starts = range(0, len(table), BATCH)
+    images, masks = (np.load(store.folder / name, mmap_mode="r") for name in (IMAGES, MASKS))
+    batches = [slice(start, start + BATCH) for start in range(0, len(table), BATCH)]
     short = {"limit": LIMIT, "pairs": 4 * pairs, "warm_up": 2}
 
     def read():
-        for start in starts:
-            dataset.__getitems__(list(range(start, start + BATCH)))
+        for batch in batches:
+            dataset.__getitems__(list(range(batch.start, batch.stop)))
 
     def copy():
-        for start in starts:
-            np.copy(mapped[start : start + BATCH])
+        for batch in batches:
+            np.copy(images[batch]), np.copy(masks[batch])
 
     def copy_as_float():
-        for start in starts:
-            mapped[start : start + BATCH].astype(np.float32)
+        for batch in batches:
+            images[batch].astype(np.float32), np.copy(masks[batch])
 
-    yield paired("reading prepared batches", "copying them as stored, uint16", read, copy, **short)
-    yield paired("reading prepared batches", "copying them into float32", read, copy_as_float, **short)
+    yield paired("reading prepared batches", "np.copy of images (uint16) and masks", read, copy, **short)
+    yield paired("reading prepared batches", "copying them, images into float32", read, copy_as_float, **short)

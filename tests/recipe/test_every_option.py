@@ -55,6 +55,12 @@ def test_backbones_and_what_trains_them(option):
     assert module.classifier.backbone.name == config.backbone.name
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_bias_of_the_scorer_is_a_choice(bias):
+    scorer = build_classifier(composed(f"scorer_bias={bias}", *NEEDED["backbone"])).scorer
+    assert (scorer.bias is not None) == bias
+
+
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("pooling", "loss") for o in options(g)])
 def test_poolings_and_losses(group, option):
     config = chosen(group, option)

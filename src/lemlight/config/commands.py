@@ -43,6 +43,7 @@ class TrainConfig(Command):
     trainer: TrainerConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
+    scorer_bias: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threshold: Share
     label_names: Annotated[list[str], Field(min_length=2, max_length=2)]

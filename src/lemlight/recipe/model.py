@@ -33,7 +33,7 @@ def build_classifier(config: TrainConfig, first_weights: bool = True) -> Mammogr
         choice = choice.model_copy(update={"weights_file": None})
     backbone = build_backbone(**choice.model_dump())
     pooling = build_pooling(channels=backbone.out_channels, **config.pooling.model_dump())
-    return MammogramClassifier(backbone, Scorer(backbone.out_channels), pooling)
+    return MammogramClassifier(backbone, Scorer(backbone.out_channels, config.scorer_bias), pooling)
 
 
 def build_module(

@@ -59,9 +59,8 @@ class MammogramModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Quieten this process too, and spare it what determinism does not need."""
         quiet()
-        # with deterministic algorithms torch fills every new tensor with NaN first, 5 % of a step, in case that
-        # someone reads it unwritten: nobody does
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # deterministic algorithms fill every new tensor, for readers of unwritten memory: 5 % of a step for nobody
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at run time
 
     def forward(self, images: Tensor) -> Any:
         """Give the Scores of images (N, 1, H, W) in [0, 1]."""
