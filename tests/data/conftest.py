@@ -1,6 +1,9 @@
-"""What the tests of the image readers share: a writer of DICOM files in every transfer syntax."""
+"""What the tests of this room share: a writer of DICOM files in every transfer syntax, and a table of PNG files."""
 
+import cv2
 import imagecodecs
+import numpy as np
+import pandas as pd
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -88,3 +91,36 @@ def _write_dicom(path, pixels, syntax=ExplicitVRLittleEndian, stream=None, **tag
 @pytest.fixture
 def write_dicom():
     return _write_dicom
+
+
+def draw_mammogram(number, height=200, width=160):
+    """A half ellipse of texture against the left border, as 16 bits."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:height, :width]
+    breast = ((y - height / 2) / (0.4 * height)) ** 2 + (x / (0.7 * width)) ** 2 < 1
+    texture = cv2.GaussianBlur(rng.random((height, width)), (0, 0), 3)
+    return np.where(breast, 20000 + 60000 * (texture - 0.3), 0).clip(0, 65535).astype(np.uint16)
+
+
+@pytest.fixture
+def draw():
+    """The function that draws a mammogram from a number."""
+    return draw_mammogram
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Six mammograms; the second has a lesion, the third one a mask that cannot be its own."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rows = []
+    for number in range(6):
+        path = folder / f"{number}.png"
+        cv2.imwrite(str(path), draw_mammogram(number))
+        rows.append({"image_id": f"i{number}", "path": str(path), "mask_paths": ()})
+    for number, shape in ((1, (200, 160)), (2, (200, 100))):
+        mask = np.zeros(shape, np.uint8)
+        mask[90:110, 20:50] = 255
+        cv2.imwrite(str(folder / f"mask{number}.png"), mask)
+        rows[number]["mask_paths"] = (str(folder / f"mask{number}.png"),)
+    return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")

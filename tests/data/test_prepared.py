@@ -1,11 +1,6 @@
 import errno
-import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
@@ -21,38 +16,11 @@ from lemlight.errors import LemlightError
 SETTINGS = PrepareSettings(height=64, width=48)
 
 
-def draw(number, height=200, width=160):
-    """A half ellipse of texture against the left border, as 16 bits."""
-    rng = np.random.default_rng(number)
-    y, x = np.mgrid[:height, :width]
-    breast = ((y - height / 2) / (0.4 * height)) ** 2 + (x / (0.7 * width)) ** 2 < 1
-    texture = cv2.GaussianBlur(rng.random((height, width)), (0, 0), 3)
-    return np.where(breast, 20000 + 60000 * (texture - 0.3), 0).clip(0, 65535).astype(np.uint16)
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Six mammograms; the second has a lesion, the third one a mask that cannot be its own."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    rows = []
-    for number in range(6):
-        path = folder / f"{number}.png"
-        cv2.imwrite(str(path), draw(number))
-        rows.append({"image_id": f"i{number}", "path": str(path), "mask_paths": ()})
-    for number, shape in ((1, (200, 160)), (2, (200, 100))):
-        mask = np.zeros(shape, np.uint8)
-        mask[90:110, 20:50] = 255
-        cv2.imwrite(str(folder / f"mask{number}.png"), mask)
-        rows[number]["mask_paths"] = (str(folder / f"mask{number}.png"),)
-    return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")
-
-
 def prepared(table, root, settings=SETTINGS, workers=1):
     return prepare(table, settings, root, workers, progress=False)
 
 
-def test_the_store_holds_every_image_with_its_geometry(table, tmp_path):
+def test_the_store_holds_every_image_with_its_geometry(table, draw, tmp_path):
     store = prepared(table, tmp_path / "store")
     assert store.image_ids == [f"i{number}" for number in range(6)]
     assert store.settings == {"height": 64, "width": 48, "crop": True, "flip": True}
@@ -109,7 +77,7 @@ def test_a_second_call_decodes_nothing(table, tmp_path, monkeypatch):
     assert len(prepared(table, tmp_path / "store")) == 6
 
 
-def test_other_settings_or_other_files_make_another_store(table, tmp_path):
+def test_other_settings_or_other_files_make_another_store(table, draw, tmp_path):
     first = prepared(table, tmp_path / "store")
     assert prepared(table, tmp_path / "store", PrepareSettings(64, 64)).folder != first.folder
     cv2.imwrite(table.at[0, "path"], draw(99))
@@ -193,58 +161,6 @@ def test_a_line_cut_off_by_a_kill_is_done_again(table, tmp_path):
     assert len(PreparedStore(store.folder)) == 5
     assert len(prepared(table, tmp_path / "store")) == 6
     assert (store.folder / "images.npy").read_bytes() == whole
-
-
-SCRIPT = """
-import sys, time
-import pandas as pd
-from pathlib import Path
-from lemlight.data import preparation, prepared
-def slow(task, folder, settings):
-    time.sleep(0.2)
-    return preparation.prepare_image(task, folder, settings)
-prepared.prepare_image = slow
-if __name__ == "__main__":
-    table = pd.read_pickle(sys.argv[1])
-    prepared.prepare(table, preparation.PrepareSettings(64, 48), Path(sys.argv[2]), 1, progress=False)
-    print("done")
-"""
-
-
-def start(table, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    table.to_pickle(tmp_path / "table.pkl")
-    call = [sys.executable, "script.py", "table.pkl", "store"]
-    return subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def records(tmp_path):
-    return [line for file in (tmp_path / "store").glob("*/done.jsonl") for line in file.read_text().splitlines()]
-
-
-def test_a_killed_preparation_goes_on_where_it_was(table, tmp_path):
-    running = start(table, tmp_path)
-    deadline = time.monotonic() + 60
-    while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
-    before = len(records(tmp_path))
-    assert 2 <= before < 6
-    store = prepared(table, tmp_path / "store")
-    assert len(store) == 6
-    assert len([line for line in records(tmp_path) if line]) == 6  # nothing that was done is done again
-    undisturbed = prepared(table, tmp_path / "other")
-    assert (store.folder / "images.npy").read_bytes() == (undisturbed.folder / "images.npy").read_bytes()
-
-
-def test_a_second_process_waits_for_the_first(table, tmp_path):
-    running = [start(table, tmp_path), start(table, tmp_path)]
-    outputs = [process.communicate(timeout=120) for process in running]
-    assert [out.strip() for out, _ in outputs] == ["done", "done"], outputs
-    lines = [json.loads(line)["image_id"] for line in records(tmp_path) if line]
-    assert sorted(lines) == [f"i{number}" for number in range(6)]
-    assert sum("waiting for it" in err for _, err in outputs) == 1
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
