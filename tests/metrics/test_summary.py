@@ -135,6 +135,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "nowhere").write_text("a file in the folder's place")
     with pytest.raises(LemlightError, match=r"cannot write .*nowhere"):
         write_metrics({}, tmp_path / "nowhere" / "metrics.json")

@@ -21,6 +21,7 @@ from lemlight.models.pooling import build_pooling
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.checkpoint import load_checkpoint, load_weights
 from lemlight.training.fitting import fit
+from lemlight.training.gathering import leave_process_group
 from lemlight.training.module import MammogramModule
 from lemlight.training.predictions import predict
 from lemlight.training.trainer import build_trainer
@@ -141,6 +142,7 @@ def two_devices(folder, strategy):
     table = predict(trainer, module, data.test_dataloader())
     if trainer.is_global_zero:
         table.to_csv(folder / "predictions.csv", index=False)
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lemlight.recipe.results import Run, write_results
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.checkpoint import load_checkpoint, load_weights
 from lemlight.training.fitting import fit
+from lemlight.training.gathering import leave_process_group
 from lemlight.training.loggers import build_loggers, finish_loggers
 from lemlight.training.monitor import check_monitor
 from lemlight.training.trainer import build_trainer
@@ -58,6 +59,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
         title = f"{config.run_name} on {config.dataset.name}"
         run = Run("train", title, folder, config, config.model_dump(), overrides, trainer, module, prepared)
         summary = write_results(run, data.test_dataloader(), config.threshold)
+        leave_process_group()
         failed = False
     finally:
         finish_loggers(loggers, failed)

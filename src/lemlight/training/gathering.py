@@ -26,3 +26,10 @@ def gather_rows(index: Tensor, *columns: Tensor) -> list[Tensor]:
 def concatenate(batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     """Join the columns of a non-empty list of batches, each a tuple of tensors of one length."""
     return [torch.cat(column) for column in zip(*batches, strict=True)]
+
+
+def leave_process_group() -> None:
+    """End what DDP started, once all is done: Lightning leaves it open, and gloo's threads can then crash the exit."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
