@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
 from lemlight.data.augment import AugmentSettings
+from lemlight.data.dataset import unit_range
 from lemlight.data.module import MammogramData, drop_left_out
 from lemlight.data.sampler import TrainSampler
 from lemlight.data.table import check_table
@@ -75,7 +76,7 @@ def test_batch_has_the_promised_shapes_types_and_contents(table, store):
     batch = next(iter(MammogramData(table, store, batch_size=4).train_dataloader()))
     kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
     assert kinds == {
-        "image": ((4, 1, *SHAPE), torch.float32),
+        "image": ((4, 1, *SHAPE), torch.uint16),
         "mask": ((4, 1, *SHAPE), torch.uint8),
         "label": ((4,), torch.float32),
         "has_mask": ((4,), torch.bool),
@@ -83,7 +84,7 @@ def test_batch_has_the_promised_shapes_types_and_contents(table, store):
     }
     for n, row in enumerate(batch["index"].tolist()):
         place = store.index_of(table.loc[row, "image_id"])
-        np.testing.assert_allclose(batch["image"][n, 0], store.images[place] / 65535, rtol=1e-6)
+        np.testing.assert_array_equal(batch["image"][n, 0], store.images[place])
         assert batch["label"][n] == table.loc[row, "label"]
         assert bool(batch["has_mask"][n]) == (place % 3 != 0)
         expected = store.masks[place] if place % 3 else np.zeros(SHAPE)
@@ -91,8 +92,24 @@ def test_batch_has_the_promised_shapes_types_and_contents(table, store):
 
 
 def test_every_uint16_lands_in_the_unit_interval(table, store):
+    images = torch.arange(65536, dtype=torch.int32).to(torch.uint16)
+    np.testing.assert_allclose(unit_range(images), np.arange(65536) / 65535, rtol=1e-6)
+    assert unit_range(images)[[0, -1]].tolist() == [0.0, 1.0]
     store.images[:] = 65535
-    assert next(iter(MammogramData(table, store, 4).val_dataloader()))["image"].unique().tolist() == [1.0]
+    data = MammogramData(table, store, 4, augment=AUGMENT)
+    assert unit_range(next(iter(data.val_dataloader()))["image"]).unique().tolist() == [1.0]
+    assert data.dataset("train", AUGMENT)[0]["image"].unique().tolist() == [1.0]
+
+
+def test_floats_are_left_as_they_are():
+    images = torch.rand(2, 1, 3, 5)
+    assert unit_range(images) is images
+
+
+def test_augmented_batches_are_float32_in_the_unit_interval(table, store):
+    batch = next(iter(MammogramData(table, store, 4, augment=AUGMENT).train_dataloader()))
+    assert batch["image"].dtype == torch.float32
+    assert batch["image"].min() >= 0 and batch["image"].max() <= 1
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(table, store):
@@ -125,7 +142,7 @@ def test_val_and_test_keep_their_order_and_are_not_augmented(table, store):
         assert batch["index"].tolist() == table.index[table["split"] == split].tolist()
         row = int(batch["index"][0])
         expected = store.images[store.index_of(table.loc[row, "image_id"])] / 65535
-        np.testing.assert_allclose(batch["image"][0, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(unit_range(batch["image"])[0, 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +171,9 @@ def test_data_set_survives_pickling_as_a_spawned_worker_needs_it(table, store):
     copy = pickle.loads(pickle.dumps(dataset))
     assert_same([dataset.__getitems__([(0, 5), (2, 6)])], [copy.__getitems__([(0, 5), (2, 6)])])
     assert torch.equal(dataset[(2, 6)]["image"], copy.__getitems__([(0, 5), (2, 6)])["image"][1])
-    assert torch.equal(dataset[2]["image"], MammogramData(table, store, 4).dataset("train")[(2, 6)]["image"])
+    assert torch.equal(
+        dataset[2]["image"], unit_range(MammogramData(table, store, 4).dataset("train")[(2, 6)]["image"])
+    )
 
 
 def test_workers_start_as_asked_and_stay(table, store):
@@ -191,7 +210,7 @@ class Recorder(LightningModule):
 
     def training_step(self, batch, _):
         self.seen.setdefault(self.current_epoch, []).extend(batch["index"].tolist())
-        return (self.weight * batch["image"].mean()).sum()
+        return (self.weight * unit_range(batch["image"]).mean()).sum()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)

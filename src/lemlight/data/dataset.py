@@ -17,6 +17,11 @@ Batch = dict[str, Tensor]
 TO_UNIT = np.float32(1 / 65535)  # uint16 of the store -> [0, 1]
 
 
+def unit_range(images: Tensor) -> Tensor:
+    """Bring images of a batch, uint16 as stored or already float32 in [0, 1], to float32 in [0, 1]."""
+    return images if images.is_floating_point() else images.float().mul_(float(TO_UNIT))
+
+
 class Store(Protocol):
     """What the data set needs of a prepared store."""
 
@@ -37,8 +42,9 @@ class Store(Protocol):
 class MammogramDataset(Dataset[Batch]):
     """Rows of a table as batches; a key is a position in `rows`, or (position, augmentation seed).
 
-    A batch holds image (N, 1, H, W) float32 in [0, 1], label (N,) float32, mask (N, 1, H, W) uint8 (0 where unknown),
-    has_mask (N,) bool, index (N,) int64 = row of the table. A key without a seed is not augmented.
+    A batch holds image (N, 1, H, W), label (N,) float32, mask (N, 1, H, W) uint8 of 0 and 1 (0 where unknown),
+    has_mask (N,) bool, index (N,) int64 = row of the table. A key without a seed is not augmented. Images are float32
+    in [0, 1] where the data set augments, else uint16 as stored, half the bytes: `unit_range` takes both, on the device.
     """
 
     def __init__(
@@ -66,12 +72,16 @@ class MammogramDataset(Dataset[Batch]):
         for n, (key, position) in enumerate(zip(keys, positions, strict=True)):
             pixels, mask = self.store.image(self.places[position]), self.store.mask(self.places[position])
             if images is None or masks is None:
-                images = np.empty((len(keys), 1, *pixels.shape), dtype=np.float32)
+                images = np.empty((len(keys), 1, *pixels.shape), dtype=np.float32 if self.augments else np.uint16)
                 masks = np.zeros((len(keys), 1, *pixels.shape), dtype=np.uint8)
-            np.multiply(pixels, TO_UNIT, out=images[n, 0])
             if mask is not None:
-                masks[n, 0], has_mask[n] = mask, True
-            if self.augments and not isinstance(key, int):
+                np.not_equal(mask, 0, out=masks[n, 0].view(np.bool_))
+                has_mask[n] = True
+            if not self.augments:
+                images[n, 0] = pixels
+                continue
+            np.multiply(pixels, TO_UNIT, out=images[n, 0])
+            if not isinstance(key, int):
                 images[n, 0], masks[n, 0] = self.augmentation(images[n, 0], masks[n, 0], key[1])
         arrays: dict[str, Any] = {"image": images, "mask": masks, "has_mask": has_mask}
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from lemlight.config.commands import Command
+from lemlight.data.dataset import unit_range
 from lemlight.metrics.summary import summarize, write_metrics, write_predictions
 from lemlight.models.lem import local_extrema
 from lemlight.recipe.data import PreparedData
@@ -94,13 +95,13 @@ def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
     items = []
     for image_id, row in rows.iterrows():
         place = store.index_of(str(image_id))
-        image = store.image(place).astype(np.float32) / np.float32(65535)
-        score_map = score_maps(run.module, torch.from_numpy(image)[None, None])
+        image = unit_range(torch.from_numpy(np.array(store.image(place))))  # a copy: the store's view is read-only
+        score_map = score_maps(run.module, image[None, None])
         extrema = local_extrema(score_map)
         mask = store.mask(place)
         items.append(
             SheetItem(
-                image=image,
+                image=image.numpy(),
                 score_map=score_map[0].numpy(),
                 maxima=extrema.maxima[0].numpy(),
                 minima=extrema.minima[0].numpy(),

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 
+from lemlight.data.dataset import unit_range
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
 from lemlight.models.loss import combined_loss
@@ -63,8 +64,8 @@ class MammogramModule(LightningModule):
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at run time
 
     def forward(self, images: Tensor) -> Any:
-        """Give the Scores of images (N, 1, H, W) in [0, 1]."""
-        return self.classifier(images)
+        """Give the Scores of images (N, 1, H, W), in [0, 1] or uint16 as stored (see `unit_range`)."""
+        return self.classifier(unit_range(images))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Give the loss of one batch; raises LemlightError where it is not finite (see LossWatch)."""
