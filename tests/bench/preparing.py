@@ -63,7 +63,9 @@ def write_files(folder):
 def measure(pairs, folder):
     paths = write_files(folder)
     workers = len(os.sched_getaffinity(0))
-    table = pd.DataFrame({"image_id": path.stem, "path": str(path), "label": 0, "mask_paths": ()} for path in paths)
+    table = pd.DataFrame(
+        {"image_id": path.stem, "path": str(path), "label": 0, "lesions": (), "lesions_known": False} for path in paths
+    )
 
     def run(function):
         return lambda: list(map_in_processes(function, paths, workers))

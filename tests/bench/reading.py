@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from lemlight.data.dataset import MammogramDataset
+from lemlight.data.lesions import Lesion
 from lemlight.data.preparation import PrepareSettings
 from lemlight.data.prepared import prepare
 from lemlight.data.store import IMAGES, MASKS
@@ -26,8 +27,15 @@ def prepared_store(folder):
         noise = np.random.default_rng(number).integers(20000, 60000, breast.shape)
         path = folder / f"{number}.png"
         cv2.imwrite(str(path), np.where(breast, noise, 0).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 0])
-        rows.append({"image_id": str(number), "path": str(path), "label": number % 2, "mask_paths": (str(mask),)})
-    table = pd.DataFrame(rows)
+        rows.append(
+            {
+                "image_id": str(number),
+                "path": str(path),
+                "label": number % 2,
+                "lesions": (Lesion("mask", path=str(mask)),),
+            }
+        )
+    table = pd.DataFrame(rows).assign(lesions_known=True)
     settings = PrepareSettings(HEIGHT, WIDTH)
     return table, prepare(table, settings, folder / "store", workers=1, progress=False)
 

@@ -113,7 +113,14 @@ def measure(pairs, folder):
         positive_weight=None,
         optimizer=OPTIMIZER,
         schedule=SCHEDULE,
-        card={"config": {}, "label_names": ["benign", "malignant"], "preprocessing": {}, "versions": {}},
+        card={
+            "config": {},
+            "label_names": ["benign", "malignant"],
+            "preprocessing": {},
+            "versions": {},
+            "trained_on": [],
+            "localization": {},
+        },
     )
     callbacks = build_callbacks(
         folder,

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lemlight import evaluate, train
+from lemlight import evaluate, localize, train
 
-MAINS = {"train": train.main, "evaluate": evaluate.main}
+MAINS = {"train": train.main, "evaluate": evaluate.main, "localize": localize.main}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 TINY = [
     *MACHINE,
@@ -33,6 +33,8 @@ TINY = [
     "batch_size=8",
     "examples=0",
 ]
+
+ALWAYS = {"train": TINY, "localize": []}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def lemlight_run(tmp_path_factory):
         start = _own if own_process else _here
         first = [word for word in arguments if word.startswith("-")]  # -m stands before all overrides
         rest = [word for word in arguments if not word.startswith("-")]
-        arguments = [*first, *(TINY if command == "train" else MACHINE), f"hydra.run.dir={folder}", *rest]
+        arguments = [*first, *ALWAYS.get(command, MACHINE), f"hydra.run.dir={folder}", *rest]
         done = Done(*start(command, arguments, cwd or folder.parent), folder)
         assert "Traceback" not in done.out + done.err, done.err
         assert done.code == (2 if fails else 0), done.err

@@ -32,10 +32,21 @@ def test_the_checkpoint_alone_gives_the_figures_of_its_training(trained, best, p
             key: pytest.approx(value, abs=1e-6) if isinstance(value, float) else value
             for key, value in expected[name].items()
         }
+    for name in ("dsc", "lesion_recall", "pointing", "pxap"):
+        assert found[name]["value"] == pytest.approx(expected[name]["value"], abs=1e-4)
+    assert found["localization"]["cutoff"] == expected["localization"]["cutoff"]  # chosen in the training
     left = {str(path.relative_to(done.folder)) for path in done.folder.rglob("*") if path.is_file()}
-    pictures = {f"figures/{name}.png" for name in ("sheet", "roc", "reliability")}
+    pictures = {f"figures/{name}.png" for name in ("sheet", "roc", "reliability", "overlays", "froc")}
     hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
-    files = {"config.yaml", "evaluate.log", "leaks.json", "left_out.csv", "metrics.json", "predictions.csv"}
+    files = {
+        "config.yaml",
+        "evaluate.log",
+        "leaks.json",
+        "left_out.csv",
+        "metrics.json",
+        "predictions.csv",
+        "localization.csv",
+    }
     assert left == files | pictures | hydra | {"report.html"}
     assert "preparing images" not in done.err
 

@@ -16,18 +16,20 @@ from lemlight.data.splits import split_table
 from lemlight.recipe.model import build_classifier
 from lemlight.training.checkpoint import load_checkpoint, load_weights
 
+FIGURES = ("sheet", "overlays", "roc", "froc", "reliability", "curves")
 LEFT = {
     "config.yaml",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
     "metrics.json",
     "predictions.csv",
+    "localization.csv",
     "report.html",
     "leaks.json",
     "left_out.csv",
     "logs/metrics.csv",
     "train.log",
-    *(f"figures/{name}.png" for name in ("sheet", "roc", "reliability", "curves")),
+    *(f"figures/{name}.png" for name in FIGURES),
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
 }
 COLUMNS = ["image_id", "patient_id", "split", "label", "probability", "n_maxima", "n_minima"]
@@ -119,10 +121,10 @@ def test_the_best_checkpoint_made_the_predictions(trained):
 
 
 def test_the_pictures_are_pictures_and_the_page_holds_them(trained):
-    for name in ("sheet", "roc", "reliability", "curves"):
+    for name in FIGURES:
         assert cv2.imread(str(trained.folder / "figures" / f"{name}.png")).std() > 0
     page = (trained.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == len(FIGURES)
     assert 'src="http' not in page
 
 

@@ -1,3 +1,6 @@
+import inspect
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
@@ -5,6 +8,8 @@ from omegaconf import OmegaConf, open_dict
 from lemlight.config.check import check
 from lemlight.config.commands import EvaluateConfig, TrainConfig
 from lemlight.config.conf_dir import conf_dir
+from lemlight.data.phantom.settings import PhantomSettings
+from lemlight.data.sources import SOURCES
 from lemlight.errors import LemlightError
 
 SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig}
@@ -20,7 +25,7 @@ def test_the_defaults_are_right():
     config = checked()
     assert config.pooling.name == "lem"
     assert config.dataset.name == "phantom"
-    assert config.dataset.source_options() == {"patients": 120, "seed": 0, "difficulty": 0.3, "scale": 1.0}
+    assert config.dataset.source_options() == {"patients": 120, "seed": 0, "difficulty": 0.15, "scale": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -109,3 +114,36 @@ def test_the_paper_recipe_holds_the_published_settings():
     assert (config.scheduler.every_epochs, config.scheduler.factor) == (8, 0.98)
     assert (config.dataset.prepare.height, config.dataset.prepare.width) == (800, 800)
     assert config.augmentation.degrees == 30
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(conf_dir(), "dataset").glob("*.yaml")))
+def test_every_data_set_composes_with_options_that_its_source_takes(name):
+    config = checked(f"dataset={name}", "dataset.root=somewhere")
+    assert config.dataset.name == name
+    taken = inspect.signature(SOURCES[name] if name != "phantom" else PhantomSettings).parameters
+    assert set(config.dataset.source_options()) <= set(taken)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("dataset=inbreast dataset.malignant_from=1", "dataset.malignant_from=1"),
+        ("dataset=inbreast dataset.malignant_from=4a", "dataset.malignant_from=4a"),
+        ("dataset=inbreast dataset.leave_out=[7]", "dataset.leave_out"),
+        ("dataset=mias dataset.normal_images=some", "dataset.normal_images=some"),
+        ("dataset=vindr dataset.malignant_from=6", "dataset.malignant_from=6"),
+        ("dataset=vindr dataset.leave_out=[4a]", "dataset.leave_out"),
+        ("dataset=rsna dataset.views=[]", "dataset.views"),
+        ("dataset=rsna dataset.views=[CC,XX]", "dataset.views"),
+        ("dataset=cmmd dataset.normal_images=some", "dataset.normal_images=some"),
+    ],
+)
+def test_an_impossible_option_of_a_data_set_is_refused(override, named):
+    with pytest.raises(LemlightError) as caught:
+        checked(*override.split(), "dataset.root=somewhere")
+    assert named in str(caught.value)
+
+
+def test_birads_categories_to_leave_out():
+    config = checked("dataset=inbreast", "dataset.root=somewhere", "dataset.leave_out=[3,4a]")
+    assert config.dataset.source_options()["leave_out"] == [3, "4a"]

@@ -21,6 +21,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from lemlight.data.lesions import Lesion
+
 
 def _encode(pixels, dataset, syntax):
     bits = dataset.BitsStored
@@ -117,10 +119,11 @@ def table(tmp_path):
     for number in range(6):
         path = folder / f"{number}.png"
         cv2.imwrite(str(path), draw_mammogram(number))
-        rows.append({"image_id": f"i{number}", "path": str(path), "mask_paths": ()})
+        rows.append({"image_id": f"i{number}", "path": str(path), "lesions": (), "lesions_known": False})
     for number, shape in ((1, (200, 160)), (2, (200, 100))):
         mask = np.zeros(shape, np.uint8)
         mask[90:110, 20:50] = 255
         cv2.imwrite(str(folder / f"mask{number}.png"), mask)
-        rows[number]["mask_paths"] = (str(folder / f"mask{number}.png"),)
+        rows[number]["lesions"] = (Lesion("mask", "mass", path=str(folder / f"mask{number}.png")),)
+        rows[number]["lesions_known"] = True
     return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")

@@ -104,13 +104,24 @@ def test_images_and_masks_are_found_whatever_their_order(download):
     table = cbis_table(download)
     assert len(table) == 21
     assert {rows_and_bits(path) for path in table["path"]} == {(50, 16)}
-    masks = [path for paths in table["mask_paths"] for path in paths]
+    masks = [lesion.path for lesions in table["lesions"] for lesion in lesions]
     assert len(masks) == 28
     assert {rows_and_bits(path) for path in masks} == {(50, 8)}
     for row in table.itertuples():
         assert row.patient_id in row.path
-        assert all(row.image_id in path for path in (row.path, *row.mask_paths))
+        assert all(row.image_id in path for path in (row.path, *(lesion.path for lesion in row.lesions)))
     assert set(table["laterality"]) == {"L", "R"}
+    assert table["lesions_known"].all()
+
+
+def test_a_lesion_has_the_type_of_its_table(download):
+    rows = [(row, name[:4]) for name in TABLES for row in pd.read_csv(EXCERPT / name).to_dict("records")]
+    expected = {row["ROI mask file path"].split("/")[0].strip(): kind for row, kind in rows}
+    lesions = [lesion for lesions in cbis_table(download)["lesions"] for lesion in lesions]
+    assert len(lesions) == len(expected)
+    for lesion in lesions:
+        (kind,) = {expected[part] for part in Path(lesion.path).parts if part in expected}
+        assert lesion.type == {"mass": "mass", "calc": "calcification"}[kind]
 
 
 def test_a_link_back_into_the_download_changes_nothing(download):
@@ -125,8 +136,8 @@ def test_a_mask_of_another_size_is_taken_only_if_it_can_be_rescaled(download, la
             path = layout(download, name, file)
             if rows_and_bits(path)[0] == 50:
                 write_dicom(path, shape, 8)
-    masks = cbis_table(download).set_index("image_id")["mask_paths"]
-    assert [rows_and_bits(path) for path in masks["P_00145_LEFT_CC"]] == [(45, 8)]
+    masks = cbis_table(download).set_index("image_id")["lesions"]
+    assert [rows_and_bits(lesion.path) for lesion in masks["P_00145_LEFT_CC"]] == [(45, 8)]
     assert masks["P_00145_LEFT_MLO"] == ()
 
 
@@ -135,10 +146,12 @@ def test_one_unusable_mask_of_several_makes_the_mask_of_the_image_unknown(downlo
     several = table[table.duplicated("folder", keep=False)].iloc[0]
     for file in ("1-1.dcm", "1-2.dcm"):
         layout(download, several["mask_folder"], file).write_bytes(b"half a download")
-    masks = cbis_table(download).set_index("path")["mask_paths"]
+    images = cbis_table(download).set_index("path")
+    masks = images["lesions"]
     chosen = [paths for path, paths in masks.items() if f"{several['folder']}/" in path]
     assert chosen == [()]
     assert sum(not paths for paths in masks) == 1
+    assert images["lesions_known"].tolist() == [bool(paths) for paths in masks]
 
 
 def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(download, layout):

@@ -45,7 +45,7 @@ def table_of(images, train=None):
     ids = [f"i{n}" for n in range(images)]
     rows = {"image_id": ids, "path": [f"/x/{i}" for i in ids], "label": [n % 2 for n in range(images)]}
     table = pd.DataFrame(rows).assign(patient_id=ids, split=splits, laterality="", view="")
-    return check_table(table.assign(mask_paths=pd.Series([()] * images, dtype=object)))
+    return check_table(table.assign(lesions=pd.Series([()] * images, dtype=object), lesions_known=False))
 
 
 @pytest.fixture
@@ -109,7 +109,8 @@ def test_floats_are_left_as_they_are():
 def test_augmented_batches_are_float32_in_the_unit_interval(table, store):
     batch = next(iter(MammogramData(table, store, 4, augment=AUGMENT).train_dataloader()))
     assert batch["image"].dtype == torch.float32
-    assert batch["image"].min() >= 0 and batch["image"].max() <= 1
+    assert batch["image"].min() >= 0
+    assert batch["image"].max() <= 1
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(table, store):

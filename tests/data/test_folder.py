@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from lemlight.data.lesions import Lesion
 from lemlight.data.sources import build_table
 from lemlight.data.sources.folder import folder_table
 from lemlight.errors import LemlightError
@@ -26,7 +29,7 @@ def test_needed_columns_alone_suffice(tmp_path):
     assert table["label"].tolist() == [0, 1]
     assert table["patient_id"].tolist() == ["007", "NA"]
     assert table[["split", "laterality", "view"]].eq("").all(axis=None)
-    assert table["mask_paths"].tolist() == [(), ()]
+    assert table["lesions"].tolist() == [(), ()]
 
 
 def test_every_column_is_read_and_normalised(tmp_path):
@@ -41,7 +44,48 @@ def test_every_column_is_read_and_normalised(tmp_path):
     assert table["view"].tolist() == ["CC", "MLO"]
     assert table["laterality"].tolist() == ["L", "R"]
     assert table["split"].tolist() == ["train", "test"]
-    assert table["mask_paths"].tolist() == [(str(tmp_path / "m1.png"), str(tmp_path / "sub/m2.png")), ()]
+    assert table["lesions"].tolist() == [
+        (Lesion("mask", path=str(tmp_path / "m1.png")), Lesion("mask", path=str(tmp_path / "sub/m2.png"))),
+        (),
+    ]
+    assert table["lesions_known"].tolist() == [True, False]
+
+
+def folder_with_masks(root, *cells):
+    """One image for each pair of cells (mask, lesion_type)."""
+    files = [f"{n}.dcm" for n in range(len(cells))]
+    rows = [f"{file},0,{n},{mask},{kind}\n" for n, (file, (mask, kind)) in enumerate(zip(files, cells, strict=True))]
+    return write(root, "path,label,patient,mask,lesion_type\n" + "".join(rows), [*files, "m1.png", "m2.png"])
+
+
+def test_no_lesion_is_known_and_an_empty_cell_is_not(tmp_path):
+    table = folder_table(folder_with_masks(tmp_path, ("none", ""), ("None", ""), ("", ""), ("m1.png", "")))
+    assert table["lesions_known"].tolist() == [True, True, False, True]
+    assert table["lesions"].map(len).tolist() == [0, 0, 0, 1]
+
+
+def test_a_folder_without_masks_knows_of_no_lesion(tmp_path):
+    assert not folder_table(write(tmp_path, "path,label,patient\na.dcm,0,1\n"))["lesions_known"].any()
+
+
+def test_a_lesion_type_for_all_masks_or_for_each(tmp_path):
+    cells = [("m1.png|m2.png", "Mass"), ("m1.png|m2.png", "mass| calcification"), ("m1.png", ""), ("", "other")]
+    table = folder_table(folder_with_masks(tmp_path, *cells))
+    kinds = table["lesions"].map(lambda lesions: [lesion.type for lesion in lesions])
+    assert kinds.tolist() == [["mass", "mass"], ["mass", "calcification"], [""], []]
+    assert [Path(lesion.path).name for lesion in table["lesions"][1]] == ["m1.png", "m2.png"]
+
+
+def test_lesion_types_that_do_not_fit_are_named_by_line(tmp_path):
+    cells = [("m1.png", "mass"), ("m1.png", "mass|mass"), ("m1.png|m2.png", "mass|tumour"), ("none", "mass")]
+    message = problems(folder_with_masks(tmp_path, *cells))
+    for part in (
+        "one type for all masks, or one for each: line 3 (2 types, 1 masks)",
+        "lesion_type is not one of mass, calcification, distortion, asymmetry, other: line 4 ('tumour')",
+        "mask says that there is no lesion: line 5 ('mass')",
+    ):
+        assert part in message
+    assert "line 2" not in message
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -142,5 +186,5 @@ def test_a_csv_that_cannot_be_read(tmp_path, content, part):
 def test_build_table_finds_the_source_by_name(tmp_path):
     write(tmp_path, "path,label,patient\na.dcm,0,1\n")
     assert len(build_table("folder", tmp_path, csv="images.csv")) == 1
-    with pytest.raises(LemlightError, match="no data set 'ddsm': choose cbis, folder, phantom"):
+    with pytest.raises(LemlightError, match=r"no data set 'ddsm': choose cbis, .*folder, "):
         build_table("ddsm", tmp_path)

@@ -96,6 +96,32 @@ def test_a_prepared_px_is_lesion_from_half_coverage_on():
     assert geometry.mask_to_prepared(mask)[1, 7] == 1
 
 
+@settings(deadline=None, max_examples=300)
+@given(geometries(), st.data())
+def test_pixels_go_where_their_mask_goes(geometry, data):
+    height, width = geometry.original_shape
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    bottom, right = data.draw(st.integers(top, min(top + 25, height - 1))), data.draw(st.integers(left, width - 1))
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : bottom + 1, left : right + 1] = True
+    holes = np.random.default_rng(data.draw(st.integers(0, 9))).random(mask.shape) < data.draw(st.floats(0, 0.9))
+    mask &= ~holes
+    back = np.zeros(geometry.prepared_shape, dtype=np.uint8)
+    back[geometry.pixels_to_prepared(*np.nonzero(mask))] = 1
+    np.testing.assert_array_equal(back, geometry.mask_to_prepared(mask))
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("radius", [1, 2.5, 40, 500])
+def test_pixels_of_a_small_and_of_a_large_lesion_go_the_same_way(flipped, radius):
+    geometry = BreastGeometry.fit((1300, 1111), flipped, (17, 5, 1290, 1003), (333, 256))
+    rows, columns = np.mgrid[:1300, :1111]
+    mask = (rows - 610) ** 2 + (columns - 555) ** 2 < radius**2
+    back = np.zeros(geometry.prepared_shape, dtype=np.uint8)
+    back[geometry.pixels_to_prepared(*np.nonzero(mask))] = 1
+    np.testing.assert_array_equal(back, geometry.mask_to_prepared(mask))
+
+
 def test_a_mask_of_a_large_lesion_comes_back_almost_whole():
     rows, columns = np.mgrid[:211, :160]
     mask = (columns - 120) ** 2 + (rows - 90) ** 2 < 30**2

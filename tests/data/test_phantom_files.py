@@ -24,6 +24,7 @@ from lemlight.data.sources.phantom import phantom_table
 from lemlight.errors import LemlightError
 
 TINY = PhantomSettings(patients=5, seed=3, scale=0.25)
+ONE = PhantomSettings(patients=1, seed=3, scale=0.25)
 PROGRAM = """
 from pathlib import Path
 import sys
@@ -89,17 +90,38 @@ def test_label_belongs_to_one_breast_and_both_its_views(table, folder):
     assert 0 < breasts.first().sum() < TINY.patients
 
 
+def test_csv_says_none_where_there_is_no_lesion_and_names_the_type_of_the_others(folder):
+    rows = pd.read_csv(folder / "images.csv", dtype=str, keep_default_na=False)
+    normal = rows["mask"] == "none"
+    assert normal.any()
+    assert set(rows.loc[normal, "lesion_type"]) == {""}
+    assert rows.loc[~normal, "mask"].str.startswith("masks/").all()
+    assert set(rows.loc[~normal, "lesion_type"]) == {"mass", "calcification"}
+
+
+def test_a_folder_of_an_earlier_generator_is_left_alone_and_written_anew(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lemlight.data.phantom.settings.GENERATOR_VERSION", 1)
+        old = write_phantom(tmp_path, ONE, workers=1, progress=False)
+        before = contents(old)
+    new = write_phantom(tmp_path, ONE, workers=1, progress=False)
+    assert new != old
+    assert contents(old) == before
+
+
 def test_mask_is_there_for_every_lesion_and_only_there(table, folder):
     findings = pd.read_csv(folder / "findings.csv").set_index("image_id")["finding"]
-    for image_id, masks in zip(table["image_id"], table["mask_paths"], strict=True):
+    for image_id, masks in zip(table["image_id"], table["lesions"], strict=True):
         assert len(masks) == (findings[image_id] != "normal")
+        assert all((lesion.type == "calcification") == ("calcification" in findings[image_id]) for lesion in masks)
+    assert table["lesions_known"].all()
     assert {"normal"} < set(findings)
 
 
 def test_masks_have_two_values_and_the_shape_of_their_image(table, datasets):
-    for masks, dataset in zip(table["mask_paths"], datasets, strict=True):
-        for path in masks:
-            mask = np.asarray(Image.open(path))
+    for masks, dataset in zip(table["lesions"], datasets, strict=True):
+        for lesion in masks:
+            mask = np.asarray(Image.open(lesion.path))
             assert mask.shape == (dataset.Rows, dataset.Columns)
             assert set(np.unique(mask)) == {0, 255}
 

@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 
 from lemlight.data import arrays, preparation
+from lemlight.data.dataset import MammogramDataset
+from lemlight.data.lesions import Lesion
 from lemlight.data.preparation import PrepareSettings
 from lemlight.data.prepared import prepare
 from lemlight.data.store import PreparedStore
@@ -48,7 +51,7 @@ def test_lesions_move_with_the_image_and_a_foreign_mask_is_noted(table, tmp_path
 def test_a_mask_of_another_size_and_the_same_aspect_is_rescaled(table, tmp_path):
     mask = np.zeros((100, 80), np.uint8)
     mask[45:55, 10:25] = 255
-    cv2.imwrite(table.at[1, "mask_paths"][0], mask)
+    cv2.imwrite(table.at[1, "lesions"][0].path, mask)
     store = prepared(table, tmp_path / "store")
     assert abs(int(store.mask(1).sum()) - 600 * np.prod(store.geometry(1).scale)) < 20
     assert "rescaled" in store.notes["note"][0]
@@ -57,10 +60,68 @@ def test_a_mask_of_another_size_and_the_same_aspect_is_rescaled(table, tmp_path)
 def test_a_lesion_outside_the_breast_is_noted(table, tmp_path):
     mask = np.zeros((200, 160), np.uint8)
     mask[0:4, 150:160] = 255
-    cv2.imwrite(table.at[1, "mask_paths"][0], mask)
+    cv2.imwrite(table.at[1, "lesions"][0].path, mask)
     store = prepared(table, tmp_path / "store")
     assert not store.mask(1).any()
     assert "outside the breast" in store.notes["note"][0]
+
+
+def with_lesions(table, row, *lesions):
+    column = table["lesions"].copy()
+    column[row] = lesions
+    return table.assign(lesions=column, lesions_known=table["lesions_known"] | (table.index == row))
+
+
+def test_lesions_keep_number_and_type_from_the_table_to_the_batch(table, tmp_path):
+    mass = Lesion("circle", "mass", points=((60.0, 100.0),), radius=30.0)
+    calcification = Lesion("points", "calcification", points=((60.0, 100.0),))
+    unseen = Lesion("box", "", points=((62.0, 95.0), (66.0, 99.0)))
+    table = with_lesions(with_lesions(table, 3, calcification, mass, unseen), 4)
+    table.at[2, "lesions_known"], table.at[2, "lesions"] = False, ()
+    store = prepared(table, tmp_path / "store")
+    assert store.lesion_types(3) == ["calcification", "mass", ""]
+    labels = store.mask(3)
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    for number, (x, y) in {1: (60, 100), 2: (45, 85), 3: (64, 97)}.items():
+        column, row = np.round(store.geometry(3).points_to_prepared([[x, y]])[0]).astype(int)
+        assert labels[row, column] == number
+    assert (store.mask(2), store.lesion_types(2)) == (None, [])
+    assert (store.mask(4).any(), store.lesion_types(4)) == (False, [])
+    batch = MammogramDataset(table, range(2, 5), store).__getitems__([0, 1, 2])
+    assert batch["has_mask"].tolist() == [False, True, True]
+    np.testing.assert_array_equal(batch["mask"][1, 0], labels > 0)
+    assert not batch["mask"][[0, 2]].any()
+
+
+def test_images_known_to_hold_no_lesion_need_no_mask_file(table, tmp_path):
+    without = table.assign(lesions=pd.Series([()] * 6, dtype=object))
+    store = prepared(without.assign(lesions_known=True), tmp_path / "store")
+    assert [store.mask(i).any() for i in range(6)] == [False] * 6
+    unknown = prepared(without.assign(lesions_known=False), tmp_path / "store")
+    assert [unknown.mask(i) for i in range(6)] == [None] * 6
+    assert not (unknown.folder / "masks.npy").exists()
+
+
+def test_one_lesion_that_cannot_be_drawn_makes_the_image_unknown_and_keeps_it(table, tmp_path):
+    mask = table.at[1, "lesions"][0]
+    far = Lesion("circle", "mass", points=((500.0, 100.0),), radius=3.0)
+    store = prepared(with_lesions(table, 1, mask, far), tmp_path / "store")
+    assert (store.mask(1), store.lesion_types(1)) == (None, [])
+    assert len(store) == 6
+    assert "outside the image of 200 x 160 px" in dict(store.notes.itertuples(index=False))["i1"]
+
+
+def test_other_lesions_make_another_store(table, tmp_path):
+    circle = Lesion("circle", "mass", points=((60.0, 100.0),), radius=30.0)
+    tables = [
+        table,
+        with_lesions(table, 3),
+        with_lesions(table, 3, circle),
+        with_lesions(table, 3, replace(circle, type="other")),
+        with_lesions(table, 3, replace(circle, radius=31.0)),
+        with_lesions(table, 3, circle, circle),
+    ]
+    assert len({prepared(each, tmp_path / "store").folder for each in tables}) == len(tables)
 
 
 def test_several_processes_give_the_same_store_as_one(table, tmp_path):

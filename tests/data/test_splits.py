@@ -21,7 +21,7 @@ def cohort(benign, malignant, images=4, split=""):
     table["label"] = (table["patient_id"].str.startswith("M") & (table["n"] == 0)).astype(int)
     table["laterality"] = table["n"].map(lambda n: "LR"[n // 2 % 2])
     table["view"] = table["n"].map(lambda n: ("CC", "MLO")[n % 2])
-    table["mask_paths"] = pd.Series([()] * len(table), dtype=object)
+    table["lesions"], table["lesions_known"] = pd.Series([()] * len(table), dtype=object), False
     return check_table(table.assign(path="/x/" + table["image_id"], split=split))
 
 

@@ -2,8 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lemlight.data.lesions import Lesion
 from lemlight.data.table import COLUMNS, check_table, first_ten, read_table, write_table
 from lemlight.errors import LemlightError
+
+LESIONS = (
+    Lesion("mask", "mass", path="/x/c1.png"),
+    Lesion("circle", "calcification", points=((3.5, 4.0),), radius=2.0),
+)
 
 
 def small_table(**changes):
@@ -16,7 +22,8 @@ def small_table(**changes):
             "split": ["train", "", "test"],
             "laterality": ["L", "R", ""],
             "view": ["CC", "", "MLO"],
-            "mask_paths": pd.Series([(), ("/x/b1.png",), ("/x/c1.png", "/x/c2.png")], dtype=object),
+            "lesions": pd.Series([(), (Lesion("mask", path="/x/b1.png"),), LESIONS], dtype=object),
+            "lesions_known": [False, True, True],
         }
     )
     return table.assign(**changes)
@@ -43,6 +50,27 @@ def test_csv_round_trip_keeps_every_text(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["images.csv"]
 
 
+def test_csv_round_trip_keeps_every_shape_known_none_and_unknown(tmp_path):
+    shapes = (
+        Lesion("polygon", "asymmetry", points=((0.1, 2.0), (1 / 3, 4.0), (5.0, 6.5))),
+        Lesion("box", "distortion", points=((1.0, 2.0), (3.0, 4.0))),
+        Lesion("points", "other", points=((7.0, 8.0),)),
+        *LESIONS,
+    )
+    table = check_table(
+        small_table(
+            patient_id=["007", "NA", "1e5"],
+            lesions=pd.Series([(), (), shapes], dtype=object),
+            lesions_known=[False, True, True],
+        )
+    )
+    write_table(table, tmp_path / "images.csv")
+    back = read_table(tmp_path / "images.csv")
+    pd.testing.assert_frame_equal(back, table)
+    assert back["lesions"][2] == shapes
+    assert back["lesions_known"].tolist() == [False, True, True]
+
+
 def test_all_problems_stand_in_one_error():
     table = small_table(
         image_id=["a", "a", ""],
@@ -52,7 +80,8 @@ def test_all_problems_stand_in_one_error():
         split=["train", "testing", ""],
         laterality=["left", "", ""],
         view=["cc", "", ""],
-        mask_paths=pd.Series([(), ("/x/a|b",), ["/x/c"]], dtype=object),
+        lesions=pd.Series([(LESIONS[0],), (Lesion("mask", path="b"),), [LESIONS[0]]], dtype=object),
+        lesions_known=[False, True, "perhaps"],
     )
     with pytest.raises(LemlightError) as error:
         check_table(table, "images.csv")
@@ -67,9 +96,50 @@ def test_all_problems_stand_in_one_error():
         "split is not train, val, test or empty: row 1 ('testing')",
         "laterality is not L, R or empty: row 0 ('left')",
         "view is not in upper case: row 0 ('cc')",
-        "mask_paths is not a tuple of absolute paths without '|': row 1 (('/x/a|b',)), row 2 (['/x/c'])",
+        "lesions is not a tuple of Lesion: row 2 ([Lesion(",
+        "a lesion's mask path is not absolute: row 1 ((Lesion(",
+        "lesions_known is neither True nor False: row 2 ('perhaps')",
+        "lesions are given, but lesions_known is not True: row 0 (False)",
     ):
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("lesion", "line"),
+    [
+        (Lesion("blob"), "a lesion's shape is none of mask, polygon, box, circle, points: row 1 ("),
+        (
+            Lesion("points", "tumour", points=((1, 1),)),
+            "a lesion's type is none of mass, calcification, distortion, asymmetry, other: row 1 (",
+        ),
+        (Lesion("mask"), "a lesion's mask path is not absolute: row 1 ("),
+        ("/x/mask.png", "lesions is not a tuple of Lesion: row 1 ("),
+    ],
+)
+def test_one_wrong_lesion_beside_a_right_one_is_named_once_by_its_kind(lesion, line):
+    lesions = pd.Series([(), (LESIONS[0], lesion), LESIONS], dtype=object)
+    with pytest.raises(LemlightError) as error:
+        check_table(small_table(lesions=lesions))
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == 1
+    assert line in lines[0]
+
+
+def test_a_long_outline_does_not_fill_the_message():
+    outline = Lesion("polygon", "tumour", points=tuple((float(n), 0.0) for n in range(500)))
+    with pytest.raises(LemlightError) as error:
+        check_table(small_table(lesions=pd.Series([(), (outline,), ()], dtype=object)))
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("cell", ["", "[1]", '[{"type": "mass"}]', '[{"shape": "box", "points": [1]}]', "/x/old.png"])
+def test_a_csv_with_damaged_lesions_is_refused(tmp_path, cell):
+    write_table(small_table(), tmp_path / "images.csv")
+    flat = pd.read_csv(tmp_path / "images.csv", dtype=str, keep_default_na=False)
+    flat.loc[1, "lesions"] = cell
+    flat.to_csv(tmp_path / "images.csv", index=False)
+    with pytest.raises(LemlightError, match=r"lesions is not a tuple of Lesion: row 1"):
+        read_table(tmp_path / "images.csv")
 
 
 def test_missing_columns_and_no_rows_are_refused():

@@ -33,6 +33,8 @@ CARD = {
     "label_names": ["benign", "malignant"],
     "preprocessing": {"height": 20, "width": 14},
     "versions": {"torch": str(torch.__version__)},
+    "trained_on": ["0123abcd"],
+    "localization": {},
 }
 SCHEDULE = {"name": "cosine", "final_share": 0.1, "warmup_epochs": 1.0}
 ADAM = {"name": "adamw", "lr_backbone": 0.01, "lr_head": 0.05, "weight_decay": 0.01}

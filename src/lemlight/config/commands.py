@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lemlight.config.base import Count, Section, Share
+from lemlight.config.base import Count, InnerShare, NotNegative, Section, Share
 from lemlight.config.data import AugmentationConfig, DatasetConfig
+from lemlight.config.localization import Follow, LocalizationConfig, Method
 from lemlight.config.model import BackboneConfig, LossConfig, PoolingConfig
 from lemlight.config.training import (
     CallbacksConfig,
@@ -16,6 +17,7 @@ from lemlight.config.training import (
 )
 
 Workers = Annotated[int, Field(ge=0)]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
 
 class Command(Section):
@@ -26,6 +28,7 @@ class Command(Section):
     prepare_workers: Count | None
     store: str
     bootstrap: Annotated[int, Field(ge=100)]
+    localization: LocalizationConfig
     examples: Workers
     output: str
 
@@ -71,4 +74,33 @@ class EvaluateConfig(Command):
     dataset: DatasetConfig | None = None
     split: Literal["train", "val", "test", "all"]
     threshold: Share | None
-    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    accelerator: Accelerator
+
+
+class LocalizeConfig(Section):
+    """python -m lemlight.localize."""
+
+    checkpoint: str
+    input: str
+    method: Method
+    follow: Follow
+    keep: Share | None
+    smoothing: NotNegative | None
+    cutoff: InnerShare | None
+    threshold: Share | None
+    overlays: bool
+    maps: bool
+    dicom_seg: bool
+    accelerator: Accelerator
+    output: str
+
+
+class PrepareCommandConfig(Section):
+    """python -m lemlight.prepare."""
+
+    dataset: DatasetConfig
+    check_only: bool
+    store: str
+    prepare_workers: Count | None
+    thumbnails: Workers
+    output: str

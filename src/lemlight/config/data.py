@@ -74,7 +74,59 @@ class CbisDataset(Dataset):
     allow_missing: bool
 
 
-DatasetConfig = Annotated[FolderDataset | PhantomDataset | CbisDataset, Field(discriminator="name")]
+class InbreastDataset(Dataset):
+    """INbreast."""
+
+    name: Literal["inbreast"]
+    malignant_from: Annotated[int, Field(ge=2, le=6)]
+    leave_out: list[Literal[1, 2, 3, 4, 5, 6, "4a", "4b", "4c"]]
+    allow_missing: bool
+
+
+class MiasDataset(Dataset):
+    """mini-MIAS."""
+
+    name: Literal["mias"]
+    normal_images: bool
+    allow_missing: bool
+
+
+class VindrDataset(Dataset):
+    """VinDr-Mammo."""
+
+    name: Literal["vindr"]
+    malignant_from: Annotated[int, Field(ge=2, le=5)]
+    leave_out: list[Literal[1, 2, 3, 4, 5]]
+    allow_missing: bool
+
+
+class RsnaDataset(Dataset):
+    """RSNA Screening Mammography Breast Cancer Detection."""
+
+    name: Literal["rsna"]
+    views: Annotated[list[Literal["CC", "MLO", "AT", "LM", "LMO", "ML"]], Field(min_length=1)]
+    allow_missing: bool
+
+
+class CmmdDataset(Dataset):
+    """CMMD."""
+
+    name: Literal["cmmd"]
+    normal_images: bool
+    allow_missing: bool
+
+
+DatasetConfig = Annotated[
+    FolderDataset
+    | PhantomDataset
+    | CbisDataset
+    | InbreastDataset
+    | MiasDataset
+    | VindrDataset
+    | RsnaDataset
+    | CmmdDataset,
+    Field(discriminator="name"),
+]
 
 
 class NoAugmentation(Section):

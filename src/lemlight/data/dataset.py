@@ -36,7 +36,7 @@ class Store(Protocol):
         """Pixels (H, W)."""
 
     def mask(self, i: int) -> NDArray[np.uint8] | None:
-        """Lesion mask (H, W), None where unknown."""
+        """Lesions (H, W), 0 where there is none; None where unknown."""
 
 
 class MammogramDataset(Dataset[Batch]):
@@ -44,7 +44,7 @@ class MammogramDataset(Dataset[Batch]):
 
     A batch holds image (N, 1, H, W), label (N,) float32, mask (N, 1, H, W) uint8 of 0 and 1 (0 where unknown),
     has_mask (N,) bool, index (N,) int64 = row of the table. A key without a seed is not augmented. Images are float32
-    in [0, 1] where the data set augments, else uint16 as stored, half the bytes: `unit_range` takes both, on the device.
+    in [0, 1] where the data set augments, else uint16 as stored, half the bytes; `unit_range` takes both.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def read_dicom(path: Path) -> Image:
     Colour photographs become grey, without look-up tables. A "FOR PROCESSING" image is read, with a warning. Raises
     ImageError where the file is damaged, cannot be decoded or is no 2-D image.
     """
-    with _quiet():
+    with quiet():
         dataset = _read_header(path)
         stored = _stored(path, dataset)
         if dataset.get("PresentationIntentType") == "FOR PROCESSING":
@@ -59,7 +59,7 @@ def read_stored_values(path: Path) -> NDArray[np.float32]:
 
     For masks. Raises ImageError as `read_dicom` does.
     """
-    with _quiet():
+    with quiet():
         dataset = _read_header(path)
         stored = _stored(path, dataset)
         grey = to_grey(stored) if stored.ndim == 3 else stored
@@ -67,9 +67,9 @@ def read_stored_values(path: Path) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's warnings away: they quote values of the header, which may be a patient's."""
-    logger = logging.getLogger("pydicom")
+def quiet(library: str = "pydicom") -> Iterator[None]:
+    """Keep the library's messages and pydicom's warnings away: they quote values of a header, maybe a patient's."""
+    logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
@@ -84,7 +84,7 @@ def _read_header(path: Path) -> Dataset:
     """Read the file and refuse what is no single 2-D image of at most 16 bits."""
     try:
         dataset = pydicom.dcmread(path)
-        problem = _problem(dataset)
+        problem = header_problem(dataset, has_pixels=bool(dataset.get("PixelData")))
     except MemoryError:
         raise
     except OSError as error:
@@ -98,10 +98,11 @@ def _read_header(path: Path) -> Dataset:
     return dataset
 
 
-def _problem(dataset: Dataset) -> str:
+def header_problem(dataset: Dataset, has_pixels: bool) -> str:
+    """What keeps a file from being a mammogram that can be read, as far as its header says; "" if nothing."""
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         return f"{dataset.NumberOfFrames} frames (tomosynthesis?), not one 2-D mammogram; leave it out"
-    if not dataset.get("PixelData"):
+    if not has_pixels:
         return f"no pixel data: it is no image, or the file is cut short; {COPY_AGAIN}"
     if not dataset.get("Rows") or not dataset.get("Columns"):
         return "an image without rows or columns; leave it out"
@@ -113,17 +114,23 @@ def _problem(dataset: Dataset) -> str:
     return ""
 
 
-def _stored(path: Path, dataset: Dataset) -> NDArray[Any]:
-    """Decode to the stored values (H, W), or (H, W, 3) for colour."""
+def decoder_problem(dataset: Dataset) -> str:
+    """What keeps the pixels from being decoded on this machine, as far as the header says; "" if nothing."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise ImageError(f"{path}: no transfer syntax in its header, so it cannot be decoded; {CONVERT}")
+        return f"no transfer syntax in its header, so it cannot be decoded; {CONVERT}"
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
-    if not available:
-        raise ImageError(f"{path}: no decoder for {syntax.name}; {CONVERT}")
+    return "" if available else f"no decoder for {syntax.name}; {CONVERT}"
+
+
+def _stored(path: Path, dataset: Dataset) -> NDArray[Any]:
+    """Decode to the stored values (H, W), or (H, W, 3) for colour."""
+    if problem := decoder_problem(dataset):
+        raise ImageError(f"{path}: {problem}")
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
         # left alone, the unused bits of unsigned values are cut off, which makes an overflowing pixel black
         options: dict[str, Any] = {} if dataset.get("PixelRepresentation") == 1 else {"correct_unused_bits": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lemlight.errors import LemlightError
+
+SMALL = 2**19  # px of the original around a lesion: up to here its own part of the image is faster than the whole
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,31 @@ class BreastGeometry:
         for that keeps the px that it covers most, so that none vanishes.
         """
         return self._padded(_resize_mask(self._crop(mask) != 0, self.resized_shape)).astype(np.uint8)
+
+    def pixels_to_prepared(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Move a lesion given by its pixels of the original, as `mask_to_prepared` does; a small one costs little."""
+        y0, x0, y1, x1 = self.box
+        first = self.original_shape[1] - x1 if self.flipped else x0  # as in _crop
+        inside = (rows >= y0) & (rows < y1) & (columns >= first) & (columns < first + x1 - x0)
+        if not inside.any():
+            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
+        down, across = rows[inside] - y0, columns[inside] - first
+        if max(self.scale) > 1 or (np.ptp(down) + 1) * (np.ptp(across) + 1) > SMALL:
+            mask = np.zeros(self.original_shape, dtype=bool)
+            mask[rows, columns] = True
+            prepared_rows, prepared_columns = np.nonzero(self.mask_to_prepared(mask))
+            return prepared_rows, prepared_columns
+        part = np.zeros((np.ptp(down) + 1, np.ptp(across) + 1))
+        part[down - down.min(), across - across.min()] = 1
+        top, vertical = _area_weights(down.min(), part.shape[0], self.scale[0])
+        left, horizontal = _area_weights(across.min(), part.shape[1], self.scale[1])
+        covered_rows, covered_columns = np.nonzero(_covered((vertical @ part @ horizontal.T).astype(np.float32)))
+        covered_columns = covered_columns + left
+        if self.flipped:
+            covered_columns = self.resized_shape[1] - 1 - covered_columns
+        return covered_rows + top, covered_columns
 
     def map_to_original(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Bring a map of `prepared_shape` back to float32 (H, W) of the original; 0 outside the crop."""
@@ -168,7 +196,22 @@ def _resize_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.
             np.ascontiguousarray(mask, dtype=np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT
         )
         return np.asarray(enlarged, dtype=np.uint8) > 0
-    coverage = _resize(mask.astype(np.float32), shape)
+    return _covered(_resize(mask.astype(np.float32), shape))
+
+
+def _area_weights(first: int, count: int, scale: float) -> tuple[int, NDArray[np.float64]]:
+    """How much of each of `count` original px from `first` on lies in each prepared px, (prepared, original) <= scale.
+
+    The prepared px start at the number that comes first. As INTER_AREA: up to 0.001 original px count for nothing.
+    """
+    start, stop = math.floor(first * scale), math.ceil((first + count) * scale)
+    edges, original = np.arange(start, stop + 1)[:, None] / scale, np.arange(first, first + count)
+    overlap = np.minimum(edges[1:], original + 1) - np.maximum(edges[:-1], original)
+    return start, np.where(overlap > 1e-3, overlap, 0) * scale
+
+
+def _covered(coverage: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where the coverage is at least a half, or the highest of a connected part that reaches no half."""
     count, labels = cv2.connectedComponents((coverage > 0).astype(np.uint8), connectivity=8)
     highest = np.asarray(ndimage.maximum(coverage, labels, index=np.arange(count)), dtype=np.float32)
     # 1e-5: the sums of INTER_AREA are float32

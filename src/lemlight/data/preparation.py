@@ -5,17 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from lemlight.data.arrays import write_slot
 from lemlight.data.breast import find_geometry, prepare_pixels
-from lemlight.data.images import read_image, read_mask
+from lemlight.data.images import read_image
+from lemlight.data.label_image import label_image
+from lemlight.data.lesions import Lesion
 from lemlight.data.store import IMAGES, MASKS
 from lemlight.errors import ImageError
-
-ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -30,12 +26,12 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """An image, its lesion masks, and its slot in the store."""
+    """An image, its lesions, and its slot in the store."""
 
     slot: int
     image_id: str
     path: Path
-    mask_paths: tuple[Path, ...]
+    lesions: tuple[Lesion, ...] | None  # None: nothing is known of them
 
 
 def prepare_image(task: Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
@@ -48,42 +44,17 @@ def prepare_image(task: Task, folder: Path, settings: PrepareSettings) -> dict[s
     except ImageError as error:
         return {"image_id": task.image_id, "reason": str(error)}
     pixels = prepare_pixels(image.pixels, geometry, breast)
-    mask, note = _lesions(task.mask_paths, image.pixels.shape)
+    labels, notes = label_image(task.lesions, geometry)
     write_slot(folder / IMAGES, task.slot, pixels)
-    if mask is not None:
-        prepared_mask = geometry.mask_to_prepared(mask)
-        write_slot(folder / MASKS, task.slot, prepared_mask)
-        if mask.any() and not prepared_mask.any():
-            note = "; ".join(filter(None, [note, "the whole lesion lies outside the breast that was cut out"]))
+    if labels is not None:
+        write_slot(folder / MASKS, task.slot, labels)
     return {
         "image_id": task.image_id,
         "slot": task.slot,
         "geometry": geometry.to_dict(),
         "spacing": image.spacing_mm,
-        "has_mask": mask is not None,
-        "note": note,
+        "has_mask": labels is not None,
+        "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
+        "note": "; ".join(notes),
         "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
     }
-
-
-def _lesions(paths: tuple[Path, ...], shape: tuple[int, ...]) -> tuple[NDArray[np.bool_] | None, str]:
-    """Unite the masks of an image.
-
-    A mask of another size is rescaled where its aspect is the image's within 2 %; otherwise, and where a mask cannot
-    be read, the lesions of the image count as unknown: a part of them would pass for all of them.
-    """
-    union = np.zeros(shape, dtype=bool)
-    notes = []
-    for path in paths:
-        try:
-            mask = read_mask(path)
-        except ImageError as error:
-            return None, f"mask left out: {error}"
-        if mask.shape != shape:
-            height, width = shape
-            if abs(mask.shape[0] * width / (mask.shape[1] * height) - 1) > ASPECT_TOLERANCE:
-                return None, f"mask left out: {path.name} has shape {mask.shape}, its image {shape}"
-            notes.append(f"mask {path.name} rescaled from {mask.shape} to {shape}")
-            mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-        union |= mask
-    return (union if paths else None), "; ".join(notes)

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from lemlight.data.arrays import allocate, disk_error
+from lemlight.data.lesions import Lesion
 from lemlight.data.preparation import PrepareSettings, Task, prepare_image
 from lemlight.data.processes import locked, map_in_processes
 from lemlight.data.store import CONFIG, IMAGES, LEFT_OUT, MASKS, RECORDS, PreparedStore, read_records
@@ -20,7 +21,7 @@ from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import write_json, written_aside
 
-FORMAT = 1  # raise it with every change that alters a prepared pixel: the store's name depends on it
+FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
 
 
 def prepare(
@@ -64,8 +65,10 @@ def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
     missing: list[str] = []
     digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings)], sort_keys=True).encode())
     for row in table.sort_values("image_id").itertuples():
-        files = [str(row.path), *row.mask_paths]  # type: ignore[misc]  # the column holds tuples of str
-        digest.update(str(row.image_id).encode())
+        lesions = cast(tuple[Lesion, ...], row.lesions)
+        files = [str(row.path), *(lesion.path for lesion in lesions if lesion.path)]
+        drawn = [lesion.to_dict() for lesion in lesions] if row.lesions_known else None
+        digest.update(json.dumps([str(row.image_id), drawn], sort_keys=True).encode())
         for file in files:
             try:
                 status = Path(file).stat()
@@ -87,13 +90,18 @@ def _fill(
     rows = table.sort_values("image_id")
     shape = (len(rows), settings.height, settings.width)
     allocate(folder / IMAGES, shape, np.uint16)
-    if rows["mask_paths"].map(len).any():
+    if rows["lesions_known"].any():
         allocate(folder / MASKS, shape, np.uint8)
     if not (folder / CONFIG).is_file():
         write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
     done = {image_id for image_id, record in read_records(folder).items() if "slot" in record}
     tasks = [
-        Task(slot, str(row.image_id), Path(str(row.path)), tuple(map(Path, row.mask_paths)))  # type: ignore[arg-type]
+        Task(
+            slot,
+            str(row.image_id),
+            Path(str(row.path)),
+            cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else None,
+        )
         for slot, row in enumerate(rows.itertuples())
         if row.image_id not in done
     ]

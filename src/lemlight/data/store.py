@@ -69,11 +69,15 @@ class PreparedStore:
         return pixels
 
     def mask(self, i: int) -> NDArray[np.uint8] | None:
-        """Lesion mask (H, W) of 0 and 1, a read-only view; None where unknown."""
+        """Lesions (H, W) uint8, a read-only view: 0 none, k the k-th of `lesion_types`; None where unknown."""
         if not self._records[i]["has_mask"]:
             return None
         mask: NDArray[np.uint8] = self._masks[self._records[i]["slot"]]
         return mask
+
+    def lesion_types(self, i: int) -> list[str]:
+        """Types of the lesions of an image, "" where unknown; those of a number without pixels were not drawn."""
+        return [str(kind) for kind in self._records[i]["lesion_types"]]
 
     def geometry(self, i: int) -> BreastGeometry:
         """The way from the original pixels to the prepared ones and back."""

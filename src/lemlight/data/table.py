@@ -1,14 +1,16 @@
 """The image table: one row per image, the one form that every data set takes before anything else sees it."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from lemlight.data.lesions import SHAPES, TYPES, Lesion
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 
-COLUMNS = ("image_id", "path", "label", "patient_id", "split", "laterality", "view", "mask_paths")
+COLUMNS = ("image_id", "path", "label", "patient_id", "split", "laterality", "view", "lesions", "lesions_known")
 SPLITS = ("train", "val", "test")
 TEXTS = ("image_id", "path", "patient_id", "split", "laterality", "view")
 
@@ -26,8 +28,13 @@ def bullet_error(headline: str, problems: Iterable[str]) -> LemlightError:
 
 def _problem(table: pd.DataFrame, bad: "pd.Series[bool]", what: str, column: str, row: str) -> list[str]:
     """Name the rows (by the table's index) and the values of one kind of mistake."""
-    where = [f"{row} {index} ({value!r})" for index, value in table.loc[bad, column].items()]
+    where = [f"{row} {index} ({_short(value)})" for index, value in table.loc[bad, column].items()]
     return [f"{what}: {first_ten(where)}"] if where else []
+
+
+def _short(value: object) -> str:
+    text = repr(value)  # the outlines of an image's lesions may fill pages
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
@@ -39,9 +46,9 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
         return ["it has no rows"]
     text = table[list(TEXTS)].fillna("").astype(str)
     label = pd.to_numeric(table["label"], errors="coerce")
-    mask_bad = table["mask_paths"].map(
-        lambda paths: not isinstance(paths, tuple) or any("|" in p or not Path(p).is_absolute() for p in paths)
-    )
+    known = table["lesions_known"].map(lambda value: value in (True, False))
+    several = table["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
+    unknown = several & ~table["lesions_known"].map(lambda value: value is not False and bool(value))
     checks = (
         (text["image_id"].str.strip() == "", "image_id is empty", "image_id"),
         (text["image_id"].duplicated(keep=False), "image_id is not unique", "image_id"),
@@ -51,9 +58,35 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
         (~text["split"].isin([*SPLITS, ""]), "split is not train, val, test or empty", "split"),
         (~text["laterality"].isin(["L", "R", ""]), "laterality is not L, R or empty", "laterality"),
         (text["view"] != text["view"].str.upper(), "view is not in upper case", "view"),
-        (mask_bad, "mask_paths is not a tuple of absolute paths without '|'", "mask_paths"),
+        (~table["lesions"].map(_are_lesions), "lesions is not a tuple of Lesion", "lesions"),
+        (_any_lesion(table, _of_unknown_shape), f"a lesion's shape is none of {', '.join(SHAPES)}", "lesions"),
+        (_any_lesion(table, _of_unknown_type), f"a lesion's type is none of {', '.join(TYPES[:-1])}", "lesions"),
+        (_any_lesion(table, _of_relative_path), "a lesion's mask path is not absolute", "lesions"),
+        (~known, "lesions_known is neither True nor False", "lesions_known"),
+        (unknown, "lesions are given, but lesions_known is not True", "lesions_known"),
     )
     return [line for bad, what, column in checks for line in _problem(table, bad, what, column, row)]
+
+
+def _are_lesions(lesions: object) -> bool:
+    return isinstance(lesions, tuple) and all(isinstance(lesion, Lesion) for lesion in lesions)
+
+
+def _any_lesion(table: pd.DataFrame, wrong: Callable[[Lesion], bool]) -> "pd.Series[bool]":
+    """Rows with lesions of which one is wrong."""
+    return table["lesions"].map(lambda lesions: _are_lesions(lesions) and any(map(wrong, lesions)))
+
+
+def _of_unknown_shape(lesion: Lesion) -> bool:
+    return lesion.shape not in SHAPES
+
+
+def _of_unknown_type(lesion: Lesion) -> bool:
+    return lesion.type not in TYPES
+
+
+def _of_relative_path(lesion: Lesion) -> bool:
+    return lesion.shape == "mask" and not Path(lesion.path).is_absolute()
 
 
 def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFrame:
@@ -65,12 +98,14 @@ def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFr
     for column in TEXTS:
         checked[column] = checked[column].fillna("").astype(str)
     checked["label"] = pd.to_numeric(checked["label"]).astype("int64")
+    checked["lesions_known"] = checked["lesions_known"].astype(bool)
     return checked
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write an image table as CSV (mask paths joined with `|`), whole or not at all; LemlightError if it cannot be."""
-    flat = check_table(table).assign(mask_paths=lambda t: t["mask_paths"].map("|".join))
+    """Write an image table as CSV (lesions as a JSON list), whole or not at all; LemlightError if it cannot be."""
+    flat = check_table(table)
+    flat["lesions"] = flat["lesions"].map(lambda lesions: json.dumps([lesion.to_dict() for lesion in lesions]))
     with written_aside(path) as aside:
         flat.to_csv(aside, index=False)
 
@@ -81,7 +116,16 @@ def read_table(path: Path) -> pd.DataFrame:
         flat = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise LemlightError(f"{path}: no image table can be read here ({error}); prepare the data set again") from error
-    if "mask_paths" in flat:
-        masks = [tuple(part for part in joined.split("|") if part) for joined in flat["mask_paths"]]
-        flat["mask_paths"] = pd.Series(masks, index=flat.index, dtype=object)
+    if {"lesions", "lesions_known"} <= set(flat):
+        lesions = [_lesions(cell) for cell in flat["lesions"]]
+        flat["lesions"] = pd.Series(lesions, index=flat.index, dtype=object)
+        flat["lesions_known"] = flat["lesions_known"].map({"True": True, "False": False})
     return check_table(flat, str(path))
+
+
+def _lesions(cell: str) -> object:
+    """The lesions of one cell; what cannot be understood stays text, which the check then names."""
+    try:
+        return tuple(Lesion.from_dict(values) for values in json.loads(cell))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return cell

@@ -29,6 +29,11 @@ class PreparedData:
     store: PreparedStore
     leaks: LeakReport
 
+    def fingerprints(self, split: str) -> list[str]:
+        """Hashes of the prepared images of a split, in the order of the table."""
+        chosen = self.table.loc[self.table["split"] == split, "image_id"]
+        return [self.store.fingerprint(self.store.index_of(image_id)) for image_id in chosen]
+
 
 def prepare_data(
     dataset: DatasetConfig, settings: PrepareSettings, command: Command, split: bool = True

@@ -13,8 +13,9 @@ from lemlight.data.module import MammogramData
 from lemlight.data.preparation import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
-from lemlight.recipe.data import prepare_data, record_data
+from lemlight.recipe.data import prepare_data, record_data, say
 from lemlight.recipe.model import build_classifier, build_module
+from lemlight.recipe.region_settings import chosen_settings
 from lemlight.recipe.results import Run, write_results
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from lemlight.training.trainer import build_trainer
@@ -39,13 +40,15 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     geometry = PrepareSettings(**dataset.prepare.model_dump())
     prepared = prepare_data(dataset, geometry, config, split=config.split != "all")
     record_data(prepared, folder)
+    _say_known(prepared.fingerprints(config.split), checkpoint)
     module = build_module(trained, classifier, checkpoint.preprocessing)
     data = MammogramData(prepared.table, prepared.store, config.batch_size, config.workers)
     title = f"{trained.run_name}, trained on {trained.dataset.name}, tested on {dataset.name}"
     trainer = _trainer(config, trained, folder)
-    run = Run("evaluate", title, folder, config, settings, overrides, trainer, module, prepared)
     threshold = trained.threshold if config.threshold is None else config.threshold
-    return write_results(run, data.eval_dataloader(config.split), threshold)
+    chosen = chosen_settings(checkpoint)
+    run = Run("evaluate", title, folder, config, settings, overrides, trainer, module, prepared, chosen, threshold)
+    return write_results(run, data.eval_dataloader(config.split))
 
 
 def _dataset(config: EvaluateConfig, trained: TrainConfig, checkpoint: Checkpoint) -> DatasetConfig:
@@ -58,6 +61,15 @@ def _dataset(config: EvaluateConfig, trained: TrainConfig, checkpoint: Checkpoin
             f"the data set of the training ({dataset.name}) is not at {dataset.root}: give dataset=... dataset.root=DIR"
         )
     return dataset.model_copy(update={"prepare": geometry})
+
+
+def _say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> None:
+    """Warn of images that the network was trained on: their figures say nothing of new images."""
+    known = len(set(checkpoint.trained_on).intersection(fingerprints))
+    if known:
+        say(
+            f"warning: the network was trained on {known} of these {len(fingerprints)} images: their figures flatter it"
+        )
 
 
 def _trainer(config: EvaluateConfig, trained: TrainConfig, folder: Path) -> pl.Trainer:

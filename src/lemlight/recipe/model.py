@@ -40,17 +40,19 @@ def build_module(
     config: TrainConfig,
     classifier: MammogramClassifier,
     preprocessing: dict[str, Any],
-    train_labels: Sequence[int] | None = None,
+    train_labels: Sequence[int] = (),
+    trained_on: Sequence[str] = (),
 ) -> MammogramModule:
     """Build the Lightning module around a classifier.
 
-    `train_labels` decide what a balanced class weight is; None for a module that is tested and not trained.
+    `train_labels` decide what a balanced class weight is; `trained_on` are the fingerprints of the training images.
+    Both stay empty for a module that is tested and not trained.
     """
     loss = config.loss
     return MammogramModule(
         classifier,
         beta=loss.beta if isinstance(loss, CombinedLoss) else 0.0,
-        positive_weight=_positive_weight(loss.positive_weight, train_labels or []),
+        positive_weight=_positive_weight(loss.positive_weight, train_labels),
         optimizer=config.optimizer.model_dump(),
         schedule=config.scheduler.model_dump(),
         card={
@@ -58,6 +60,8 @@ def build_module(
             "label_names": list(config.label_names),
             "preprocessing": preprocessing,
             "versions": versions(),
+            "trained_on": list(trained_on),
+            "localization": {},
         },
     )
 

@@ -16,7 +16,10 @@ from lemlight.data.dataset import unit_range
 from lemlight.metrics.summary import summarize, write_metrics, write_predictions
 from lemlight.models.lem import local_extrema
 from lemlight.recipe.data import PreparedData
+from lemlight.recipe.localization import Localizing, localizing
+from lemlight.recipe.localization_results import measure_localization
 from lemlight.recipe.model import versions
+from lemlight.recipe.region_settings import Chosen
 from lemlight.reporting.console import metrics_text
 from lemlight.reporting.figures import (
     SheetItem,
@@ -26,6 +29,7 @@ from lemlight.reporting.figures import (
     roc_figure,
     training_curves,
 )
+from lemlight.reporting.localization_table import has_lesions, localization_text
 from lemlight.reporting.page import write_run_page
 from lemlight.training.module import MammogramModule
 from lemlight.training.predictions import predict, score_maps
@@ -38,7 +42,7 @@ class Run:
     """A command at the point where the network is to be tested.
 
     `command` is train or evaluate, `title` heads the report, `settings` is the whole configuration as plain values,
-    `overrides` is what the command line changed.
+    `overrides` is what the command line changed, `chosen` are the localization settings of the validation split.
     """
 
     command: str
@@ -50,36 +54,48 @@ class Run:
     trainer: Trainer
     module: MammogramModule
     prepared: PreparedData
+    chosen: Mapping[str, Chosen]
+    threshold: float
+
+    def localizing(self) -> Localizing:
+        """The network on its device, ready to localize."""
+        return localizing(self.config, self.trainer, self.module, self.prepared, self.threshold)
 
 
-def write_results(run: Run, batches: DataLoader[Any], threshold: float) -> dict[str, Any]:
+def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     """Predict every image of `batches`, write and print what came out, and return what metrics.json holds.
 
-    An image is called malignant above the probability `threshold`. With several processes the first one writes.
+    With several processes the first one writes.
     """
     scores = predict(run.trainer, run.module, batches).set_index("index")
     predictions = run.prepared.table.loc[scores.index].join(scores)
-    summary = summarize(predictions, threshold=threshold, resamples=run.config.bootstrap)
+    summary = summarize(predictions, threshold=run.threshold, resamples=run.config.bootstrap)
     if not run.trainer.is_global_zero:
         return summary
+    localized = measure_localization(
+        run.localizing(), run.chosen, str(summary["split"]), run.folder, run.config.bootstrap
+    )
+    summary |= localized.summary
     write_metrics(summary, run.folder / "metrics.json")
     write_predictions(predictions, run.folder / "predictions.csv")
-    figures = _figures(run, predictions, summary, threshold)
+    figures = _figures(run, predictions, summary) | localized.figures
     page = _page(run, summary, figures)
     log_results(run.trainer.loggers, summary, figures)
     print(f"\n{metrics_text(summary)}\n")
+    if has_lesions(summary):
+        print(f"{localization_text(summary)}\n")
     print(f"figures and report: {page}")
     print(f"pictures:           {run.folder / 'figures'}")
     print(f"all of this run:    {run.folder}")
     return summary
 
 
-def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any], threshold: float) -> dict[str, Path]:
+def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Path]:
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     figures: dict[str, Path] = {}
     if run.config.examples:
-        chosen = choose_examples(predictions, run.config.examples, seed=0, threshold=threshold)
+        chosen = choose_examples(predictions, run.config.examples, seed=0, threshold=run.threshold)
         items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
         figures["sheet"] = image_sheet(items, folder / "sheet.png")
     figures["roc"] = roc_figure(predictions, summary, folder / "roc.png")

@@ -15,11 +15,14 @@ from lemlight.data.preparation import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
 from lemlight.recipe.data import PreparedData, prepare_data, record_data
+from lemlight.recipe.localization import localizing
+from lemlight.recipe.localization_results import choose_settings
 from lemlight.recipe.machine import check_machine
 from lemlight.recipe.model import build_classifier, build_module, ramps
 from lemlight.recipe.results import Run, write_results
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.training.checkpoint_io import add_to_card
 from lemlight.training.fitting import fit
 from lemlight.training.gathering import leave_process_group
 from lemlight.training.loggers import build_loggers, finish_loggers
@@ -48,17 +51,34 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     record_data(prepared, folder)
     labels = {str(split): rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
     _check_labels(config, labels)
-    module = build_module(config, classifier, config.dataset.prepare.model_dump(), labels["train"])
+    preprocessing = config.dataset.prepare.model_dump()
+    module = build_module(config, classifier, preprocessing, labels["train"], prepared.fingerprints("train"))
     data = batches_of(config, prepared)
     loggers = loggers_of(config, folder)
     failed = True
     try:
         trainer = trainer_of(config, folder, loggers)
         fit(trainer, module, data, Path(config.resume) if config.resume else None)
-        load_weights(classifier, load_checkpoint(folder / "checkpoints" / "best.ckpt"))
-        title = f"{config.run_name} on {config.dataset.name}"
-        run = Run("train", title, folder, config, config.model_dump(), overrides, trainer, module, prepared)
-        summary = write_results(run, data.test_dataloader(), config.threshold)
+        best = folder / "checkpoints" / "best.ckpt"
+        load_weights(classifier, load_checkpoint(best))
+        chosen = {}
+        if trainer.is_global_zero:
+            chosen = choose_settings(localizing(config, trainer, module, prepared, config.threshold))
+            add_to_card(best, localization={method: one.model_dump() for method, one in chosen.items()})
+        run = Run(
+            command="train",
+            title=f"{config.run_name} on {config.dataset.name}",
+            folder=folder,
+            config=config,
+            settings=config.model_dump(),
+            overrides=overrides,
+            trainer=trainer,
+            module=module,
+            prepared=prepared,
+            chosen=chosen,
+            threshold=config.threshold,
+        )
+        summary = write_results(run, data.test_dataloader())
         leave_process_group()
         failed = False
     finally:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
+from lemlight.reporting.localization_table import FIGURE_NAMES, has_lesions, method_rows
 from lemlight.reporting.names import how_text, metric_rows
 
 # name of a figure -> its heading, and what it shows for those who do not see it; other names are their own heading
@@ -26,6 +27,15 @@ FIGURE_TEXTS = {
         "Reliability",
         "Share of malignant images against predicted probability in bins of equal width, with 95 % Wilson intervals "
         "(sample size: the patients of the bin) and the number of images per bin.",
+    ),
+    "overlays": (
+        "Where the network looks",
+        "Each image beside itself under its location map: regions outlined, true lesions dashed; the three best, "
+        "three around the median and the three worst by DSC.",
+    ),
+    "froc": (
+        "FROC curve",
+        "Share of lesions found against false regions per image, as the score from which a region counts falls.",
     ),
     "curves": ("Training", "Losses, figures on the validation split and lambda over the training."),
 }
@@ -71,6 +81,9 @@ def write_run_page(
         title=title,
         how=how_text(summary),
         rows=metric_rows(summary),
+        localization=method_rows(summary) if has_lesions(summary) else [],
+        localization_figures=list(FIGURE_NAMES.values()),
+        localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[_embed(name, path) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         leak_text=leak_text,

@@ -6,14 +6,23 @@ from typing import Any
 
 CARD_KEY = "lemlight"
 FORMAT = 1
-CARD_FIELDS = {"config": dict, "label_names": list, "preprocessing": dict, "versions": dict}
+CARD_FIELDS = {
+    "config": dict,
+    "label_names": list,
+    "preprocessing": dict,
+    "versions": dict,
+    "trained_on": list,
+    "localization": dict,
+}
 
 
 def seal(card: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a card as plain values, with the number of its format.
 
-    A card holds config, label_names, preprocessing and versions. Raises TypeError for a missing or unknown field and
-    for values that are not plain: the mistake of a programmer, who is to see it before the training.
+    A card holds config, label_names, preprocessing, versions, trained_on (fingerprints of the prepared training images)
+    and localization (what was chosen on the validation split, by method; empty before that). Raises TypeError for a
+    missing or unknown field and for values that are not plain: the mistake of a programmer, who is to see it before the
+    training.
     """
     wrong = set(card) ^ set(CARD_FIELDS)
     if wrong:

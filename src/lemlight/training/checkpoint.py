@@ -27,6 +27,8 @@ class Checkpoint:
     label_names: list[str]
     preprocessing: dict[str, Any]
     versions: dict[str, str]
+    trained_on: list[str]
+    localization: dict[str, Any]
     state_dict: dict[str, Tensor]
     epoch: int
     step: int

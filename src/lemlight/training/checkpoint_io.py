@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lemlight.errors import LemlightError
+from lemlight.training.card import CARD_KEY, plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -46,3 +47,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             f"the checkpoint {target} cannot be written: {why}; make room or choose another output folder, then go on "
             "with resume= from the last checkpoint, which is untouched"
         )
+
+
+def add_to_card(path: Path, **fields: Any) -> None:
+    """Write plain values into the card of a checkpoint of ours, the rest of the file as it was."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content[CARD_KEY] |= {name: plain(value) for name, value in fields.items()}
+    AtomicCheckpointIO().save_checkpoint(content, path)

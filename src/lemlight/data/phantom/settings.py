@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from lemlight.errors import LemlightError
 
-GENERATOR_VERSION = 1  # raise it with every change that alters a pixel or a tag: the folder's name depends on it
+GENERATOR_VERSION = 2  # raise it with every change that alters a pixel or a tag: the folder's name depends on it
 
 LIMITS: dict[str, tuple[float, float]] = {
     "patients": (1, 9999),  # whole numbers here are whole in the settings; four digits in a patient ID

@@ -17,9 +17,10 @@ from lemlight.data.phantom.patient import NORMAL, SIDES, VIEWS
 from lemlight.data.phantom.render import render
 from lemlight.data.phantom.settings import PhantomSettings
 from lemlight.data.processes import locked, map_in_processes
+from lemlight.data.sources.folder import NO_LESION
 from lemlight.errors import LemlightError
 
-TABLE_COLUMNS = ["image_id", "path", "label", "patient", "laterality", "view", "mask"]
+TABLE_COLUMNS = ["image_id", "path", "label", "patient", "laterality", "view", "mask", "lesion_type"]
 
 
 def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = None, progress: bool = True) -> Path:
@@ -54,7 +55,7 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
         rows = _write_patients(aside, settings, workers, progress)
         table = pd.DataFrame(rows)
         table[TABLE_COLUMNS].to_csv(aside / "images.csv", index=False)
-        table.drop(columns=["path", "mask"]).to_csv(aside / "findings.csv", index=False)
+        table.drop(columns=["path", "mask", "lesion_type"]).to_csv(aside / "findings.csv", index=False)
         (aside / "phantom.json").write_text(json.dumps(settings.stamp(), indent=2, sort_keys=True) + "\n")
         os.replace(aside, folder)
     except BaseException:
@@ -93,8 +94,13 @@ def _write_image(folder: Path, settings: PhantomSettings, number: int, side: str
         "patient": patient.patient_id,
         "laterality": side,
         "view": view,
-        "mask": "" if lesion is None else mask.as_posix(),
+        "mask": NO_LESION if lesion is None else mask.as_posix(),
+        "lesion_type": "" if lesion is None else _type(lesion.finding),
         "finding": NORMAL if lesion is None else lesion.finding,
         "lesion_share": round(float(rendering.mask.sum() / rendering.breast.sum()), 6),
         "density": round(patient.density, 4),
     }
+
+
+def _type(finding: str) -> str:
+    return "calcification" if "calcification" in finding else "mass"

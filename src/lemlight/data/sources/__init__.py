@@ -7,7 +7,12 @@ from typing import Any
 import pandas as pd
 
 from lemlight.data.sources.cbis import cbis_table
+from lemlight.data.sources.cmmd import cmmd_table
 from lemlight.data.sources.folder import folder_table
+from lemlight.data.sources.inbreast import inbreast_table
+from lemlight.data.sources.mias import mias_table
+from lemlight.data.sources.rsna import rsna_table
+from lemlight.data.sources.vindr import vindr_table
 from lemlight.errors import LemlightError
 
 
@@ -19,8 +24,13 @@ def _phantom(root: Path, **options: Any) -> pd.DataFrame:
 
 SOURCES: dict[str, Callable[..., pd.DataFrame]] = {
     "cbis": cbis_table,
+    "cmmd": cmmd_table,
     "folder": folder_table,
+    "inbreast": inbreast_table,
+    "mias": mias_table,
     "phantom": _phantom,
+    "rsna": rsna_table,
+    "vindr": vindr_table,
 }
 
 

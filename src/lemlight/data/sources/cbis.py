@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lemlight.data.lesions import Lesion
 from lemlight.data.sources.cbis_files import find_mammogram, find_mask, read_header, scan
 from lemlight.data.table import bullet_error, check_table, first_ten
 from lemlight.errors import LemlightError
@@ -157,15 +158,23 @@ def group_images(descriptions: pd.DataFrame, patient_disjoint: bool = True) -> p
 
 
 def _locate(images: pd.DataFrame, cases: dict[str, list[Path]]) -> pd.DataFrame:
-    """Add `path` ("" where no file is there) and `mask_paths` to a table of images."""
-    paths, masks = [], []
+    """Add `path` ("" where no file is there), `lesions` and `lesions_known` to a table of images."""
+    paths, lesions, known = [], [], []
     for folders, mask_folders in zip(images["folders"], images["mask_folders"], strict=True):
         mammogram = find_mammogram([place for name in folders for place in cases.get(name, [])])
         header = read_header(mammogram) if mammogram else None
         found = [find_mask(cases.get(name, []), header) if header else None for name in mask_folders]
         paths.append(str(mammogram or ""))
-        masks.append(tuple(str(path) for path in found if path) if all(found) else ())
-    without = sum(bool(path) and not mask for path, mask in zip(paths, masks, strict=True))
+        known.append(all(found))
+        lesions.append(
+            tuple(_lesion(name, path) for name, path in zip(mask_folders, found, strict=True) if path and all(found))
+        )
+    without = sum(bool(path) and not usable for path, usable in zip(paths, known, strict=True))
     if without:
         logger.warning("CBIS-DDSM: %d mammograms have no usable mask of every abnormality: mask unknown", without)
-    return images.assign(path=paths, mask_paths=pd.Series(masks, index=images.index, dtype=object))
+    return images.assign(path=paths, lesions=pd.Series(lesions, index=images.index, dtype=object), lesions_known=known)
+
+
+def _lesion(folder: str, path: Path) -> Lesion:
+    """The lesion of a mask; its folder is named Mass-... or Calc-..."""
+    return Lesion("mask", "mass" if folder.lower().startswith("mass") else "calcification", path=str(path))

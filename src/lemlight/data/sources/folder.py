@@ -1,8 +1,10 @@
 """A folder of images and a CSV that names them: the way in for a hospital's own data, and for the phantom.
 
 Layout: `root/images.csv` with the columns path (below root), label (1 malignant, 0 benign), patient, and, where known,
-split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (several joined with `|`) and image_id (default:
-the path without its suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark.
+split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (a file below root for each lesion, joined with
+`|`; `none`: known to have no lesion; empty: nothing is known), lesion_type (mass, calcification, distortion, asymmetry,
+other; one for all masks of the image, or one for each, joined with `|`) and image_id (default: the path without its
+suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark.
 """
 
 import csv as csv_module
@@ -12,11 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from lemlight.data.lesions import TYPES, Lesion
 from lemlight.data.table import bullet_error, check_table, first_ten, table_problems
 from lemlight.errors import LemlightError
 
 NEEDED = ("path", "label", "patient")
-OPTIONAL = ("split", "laterality", "view", "mask", "image_id")
+OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "image_id")
+NO_LESION = "none"
 SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
 
 
@@ -33,7 +37,7 @@ def folder_table(root: Path, csv: str = "images.csv") -> pd.DataFrame:
         )
     rows = rows.reindex(columns=[*NEEDED, *OPTIONAL], fill_value="")
     table = _to_table(rows, root)
-    problems = [*table_problems(table, row="line"), *_path_problems(table, root)]
+    problems = [*table_problems(table, row="line"), *_type_problems(rows), *_path_problems(table, root)]
     if problems:
         raise bullet_error(f"{file} cannot be used", problems)
     return check_table(table, str(file))
@@ -89,7 +93,7 @@ def _to_table(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
     default_id = rows["path"].map(
         lambda path: str(PurePosixPath(path.replace("\\", "/")).with_suffix("")) if path else ""
     )
-    masks = [tuple(_below(root, part.strip()) for part in cell.split("|") if part.strip()) for cell in rows["mask"]]
+    lesions = [_lesions(root, mask, kind) for mask, kind in zip(rows["mask"], rows["lesion_type"], strict=True)]
     return pd.DataFrame(
         {
             "image_id": rows["image_id"].where(rows["image_id"] != "", default_id),
@@ -99,16 +103,51 @@ def _to_table(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
             "split": rows["split"].str.lower(),
             "laterality": rows["laterality"].map(lambda side: SIDES.get(side.lower(), side)),
             "view": rows["view"].str.upper(),
-            "mask_paths": pd.Series(masks, index=rows.index, dtype=object),
+            "lesions": pd.Series(lesions, index=rows.index, dtype=object),
+            "lesions_known": rows["mask"] != "",
         }
     )
+
+
+def _parts(cell: str) -> list[str]:
+    return [part.strip() for part in cell.split("|") if part.strip()]
+
+
+def _lesions(root: Path, mask: str, kind: str) -> tuple[Lesion, ...]:
+    """The lesions of one image; a type that is not one, and a wrong number of types, are left to `_type_problems`."""
+    paths = [] if mask.lower() == NO_LESION else _parts(mask)
+    kinds = [part.lower() for part in _parts(kind)]
+    kinds = kinds * len(paths) if len(kinds) == 1 else kinds
+    known = kinds if len(kinds) == len(paths) and set(kinds) <= set(TYPES) else [""] * len(paths)
+    return tuple(Lesion("mask", type, path=_below(root, path)) for path, type in zip(paths, known, strict=True))
+
+
+def _type_problems(rows: pd.DataFrame) -> list[str]:
+    """List lesion types that do not exist, belong to no lesion, or whose number is not that of the masks."""
+    unknown, wrong, contrary = [], [], []
+    for line, mask, kind in zip(rows.index, rows["mask"], rows["lesion_type"], strict=True):
+        kinds = [part.lower() for part in _parts(kind)]
+        masks = 0 if mask.lower() == NO_LESION else len(_parts(mask))
+        unknown += [f"line {line} ({part!r})" for part in kinds if part not in TYPES]
+        if kinds and mask.lower() == NO_LESION:
+            contrary.append(f"line {line} ({kind!r})")
+        elif len(kinds) > 1 and len(kinds) != masks:
+            wrong.append(f"line {line} ({len(kinds)} types, {masks} masks)")
+    problems = []
+    if unknown:
+        problems.append(f"lesion_type is not one of {', '.join(filter(None, TYPES))}: {first_ten(unknown)}")
+    if wrong:
+        problems.append(f"lesion_type needs one type for all masks, or one for each: {first_ten(wrong)}")
+    if contrary:
+        problems.append(f"lesion_type is given, but mask says that there is no lesion: {first_ten(contrary)}")
+    return problems
 
 
 def _path_problems(table: pd.DataFrame, root: Path) -> list[str]:
     """List paths outside root, listed twice, or of files that are not there."""
     paths = table["path"]
     named = [(line, path) for line, path in paths.items() if path]
-    named += [(line, path) for line, masks in table["mask_paths"].items() for path in masks]
+    named += [(line, lesion.path) for line, lesions in table["lesions"].items() for lesion in lesions]
     outside = [f"line {line} ({path})" for line, path in named if not Path(path).is_relative_to(root)]
     inside = [path for _, path in named if Path(path).is_relative_to(root)]
     absent = [str(Path(path).relative_to(root)) for path in dict.fromkeys(inside) if not os.path.isfile(path)]

@@ -18,6 +18,7 @@ def phantom_table(
 
     Layout: `<root>/phantom-<hash of the settings>/` with `images.csv`, `images/<patient>/<side>_<view>.dcm` and
     `masks/<patient>/<side>_<view>.png`. Label: 1 for the images of a breast with a malignant lesion. A mask shows the
-    lesion of its image, malignant or benign; a normal image has none. No split is given.
+    lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
+    whatever else in it looks like one. No split is given.
     """
     return folder_table(write_phantom(root, settings, workers, progress))

@@ -1,0 +1,79 @@
+"""From images to location maps, by any method, with what the network said of them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lemlight.errors import LemlightError
+from lemlight.localization.importance import location_maps
+from lemlight.localization.rivals import RIVALS, rival_maps
+from lemlight.localization.selection import select_extrema
+
+METHODS = ("importance", *RIVALS)
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How a location map is made.
+
+    method: importance (top-down from the extrema, Zhu et al. 2025, Eq. 10-11), or a rival.
+    follow: predicted (Algorithm 2: maxima above `threshold`, else minima), maxima, minima, both; importance alone.
+    keep: share of the strongest extremum's strength that an extremum must reach [open]; importance alone.
+    threshold: probability above which an image is called malignant.
+    """
+
+    method: str = "importance"
+    follow: str = "predicted"
+    keep: float = 0.5
+    threshold: float = 0.5
+
+
+class Explanation(NamedTuple):
+    """What a classifier says of images, and where it looks.
+
+    Attributes:
+        probability: `(N,)` float64 in [0, 1].
+        score_map: `(N, h, w)` logits.
+        maps: `(N, H, W)` float32, at least 0.
+        maxima, minima: `(N, h, w)` bool, the extrema that were followed; none for a rival.
+        lost: `(N,)` importance that reached no pixel; 0 for a rival.
+    """
+
+    probability: Tensor
+    score_map: Tensor
+    maps: Tensor
+    maxima: Tensor
+    minima: Tensor
+    lost: Tensor
+
+
+def explain(classifier: nn.Module, images: Tensor, settings: MapSettings) -> Explanation:
+    """Predict images `(N, 1, H, W)` in [0, 1] and map where the prediction comes from; the classifier is in eval mode.
+
+    A rival explains the logit of an image that is called malignant, and minus the logit of another.
+
+    Raises:
+        LemlightError: there is no such method.
+    """
+    if settings.method not in METHODS:
+        raise LemlightError(f"there is no method {settings.method!r}: choose {', '.join(METHODS)}")
+    with torch.no_grad():
+        scores = classifier(images)
+    probability = scores.logit.double().sigmoid()
+    score_map = scores.score_map.float()
+    nothing = torch.zeros_like(score_map, dtype=torch.bool)
+    if settings.method != "importance":
+        maps = rival_maps(settings.method, classifier, images, probability > settings.threshold)
+        return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))
+    maxima, minima = select_extrema(
+        score_map,
+        probability,
+        follow=settings.follow,
+        keep=settings.keep,
+        ties=getattr(classifier.get_submodule("pooling"), "ties", "strict"),
+        threshold=settings.threshold,
+    )
+    found = location_maps(classifier, images, maxima, minima)
+    return Explanation(probability, score_map, found.maps, maxima > 0, minima > 0, found.lost)

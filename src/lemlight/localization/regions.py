@@ -1,0 +1,200 @@
+"""From a location map to regions: smoothed, cut off, outlined, in pixels of the original mammogram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from skimage.measure import find_contours
+
+from lemlight.data.geometry import BreastGeometry
+from lemlight.errors import LemlightError
+
+Point = tuple[float, float]
+
+
+def smoothed(location_map: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+    """Smooth a map (H, W) >= 0 with a Gaussian and scale it so that its highest value is 1.
+
+    The image is mirrored at its border (d c b a | a b c d | d c b a), so that what lies at the chest wall loses
+    nothing to the outside. The Gaussian ends at 4 sigma. A map of zeros stays one.
+
+    Args:
+        location_map: finite, any floating or integer type.
+        sigma: standard deviation in px, at least 0; 0 leaves the map as sharp as it is.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        LemlightError: sigma is negative.
+    """
+    if not sigma >= 0:
+        raise LemlightError(f"localization: sigma is a standard deviation in px and must be at least 0, got {sigma}")
+    return _scaled(ndimage.gaussian_filter(_scaled(np.asarray(location_map)), sigma))
+
+
+def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Divided by its maximum, which thereby is exactly 1; dividing first keeps tiny values from vanishing."""
+    highest = array.max(initial=0)
+    return (array / highest if highest > 0 else np.zeros_like(array)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One suspicious region, in px of the original image: x to the right, y down, pixel centres at integers.
+
+    Attributes:
+        box: (y0, x0, y1, x1), half open, whole px; it holds at least one px.
+        contour: (P, 2) points (x, y), the outer border, closed: the last point repeats the first.
+        area_px: px of the original; a fraction where the prepared image was larger than the original.
+        area_mm2: None where the spacing is unknown.
+        score: in [0, 1]; the image's confidence times the highest strength inside.
+        peak: (x, y) of that highest strength.
+        extremum: (x, y) of the extremum nearest to the peak; None where there are none.
+        mask: (H, W) of the prepared image.
+    """
+
+    box: tuple[int, int, int, int]
+    contour: NDArray[np.float64]
+    area_px: float
+    area_mm2: float | None
+    score: float
+    peak: Point
+    extremum: Point | None
+    mask: NDArray[np.bool_]
+
+
+def find_regions(
+    strength: NDArray[Any],
+    cutoff: float,
+    geometry: BreastGeometry,
+    *,
+    spacing: tuple[float, float] | None,
+    confidence: float,
+    extrema: ArrayLike,
+) -> list[Region]:
+    """Find the connected regions (8 neighbours) whose strength reaches `cutoff`.
+
+    Args:
+        strength: (H, W) in [0, 1] in the prepared image, as `smoothed` makes it. Its padding is disregarded.
+        cutoff: in [0, 1], share of the map's highest strength [open]; 0 takes everything above 0.
+        geometry: of the prepared image.
+        spacing: (row, column) mm per px of the original; None where unknown.
+        confidence: of the prediction, in [0, 1].
+        extrema: (K, 2) points (x, y) px in the prepared image.
+
+    Returns:
+        The regions by falling score.
+
+    Raises:
+        LemlightError: cutoff out of range, or a map that does not belong to the geometry.
+    """
+    if not 0 <= cutoff <= 1:
+        raise LemlightError(f"localization: cutoff is a share of the highest strength in [0, 1], got {cutoff}")
+    if strength.shape != tuple(geometry.prepared_shape):
+        raise LemlightError(f"A map of shape {strength.shape} does not belong to an image of {geometry.prepared_shape}")
+    rows, columns = geometry.resized_shape
+    inside = strength[:rows, :columns]
+    labels, _ = ndimage.label((inside > 0) & (inside >= cutoff), structure=np.ones((3, 3)))
+    points = geometry.points_to_original(extrema)
+    found = [
+        _region(labels == number, inside[window], window, geometry, spacing, confidence, points)
+        for number, window in enumerate(ndimage.find_objects(labels), start=1)
+    ]
+    return sorted(found, key=lambda region: -region.score)
+
+
+def regions_to_rows(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    """The regions as plain JSON values, one dict each: columns of a CSV file, None where there is no value.
+
+    Coordinates are px of the original, rounded to 0.01; the contour is a list of [x, y].
+    """
+    return [
+        {
+            "region": number,
+            "score": region.score,
+            **dict(zip(("y0", "x0", "y1", "x1"), region.box, strict=True)),
+            "area_px": round(region.area_px, 2),
+            "area_mm2": None if region.area_mm2 is None else round(region.area_mm2, 4),
+            "peak_x": round(region.peak[0], 2),
+            "peak_y": round(region.peak[1], 2),
+            "extremum_x": None if region.extremum is None else round(region.extremum[0], 2),
+            "extremum_y": None if region.extremum is None else round(region.extremum[1], 2),
+            "contour": region.contour.round(2).tolist(),
+        }
+        for number, region in enumerate(regions, start=1)
+    ]
+
+
+def _region(
+    whole: NDArray[np.bool_],
+    strength: NDArray[Any],
+    window: tuple[slice, slice],
+    geometry: BreastGeometry,
+    spacing: tuple[float, float] | None,
+    confidence: float,
+    extrema: NDArray[np.float64],
+) -> Region:
+    """Describe the region `whole`, which lies in `window` of the prepared image; `extrema` are in the original already.
+
+    `strength` is that of the window.
+    """
+    rows, columns = window
+    mask = whole[window]
+    corner = np.array([columns.start, rows.start])
+    highest = np.where(mask, strength, -1)
+    y, x = np.unravel_index(highest.argmax(), highest.shape)
+    peak = geometry.points_to_original([columns.start + x, rows.start + y])[0]
+    area = float(mask.sum()) / (geometry.scale[0] * geometry.scale[1])
+    return Region(
+        box=_box(geometry, (rows.start, columns.start, rows.stop, columns.stop)),
+        contour=geometry.points_to_original(_outline(mask) + corner),
+        area_px=area,
+        area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
+        score=float(confidence) * float(highest.max()),
+        peak=_point(peak),
+        extremum=_point(extrema[np.linalg.norm(extrema - peak, axis=1).argmin()]) if len(extrema) else None,
+        mask=_padded(whole, geometry.prepared_shape),
+    )
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The outer border (P, 2) xy of a connected mask, closed; it runs half way between the px inside and outside."""
+    filled = np.pad(ndimage.binary_fill_holes(mask), 1)
+    # "high" joins diagonal neighbours, as the regions do: one border
+    (outline,) = find_contours(filled, 0.5, fully_connected="high")  # type: ignore[no-untyped-call]
+    return np.asarray(outline[:, ::-1] - 1, dtype=np.float64)
+
+
+def _box(geometry: BreastGeometry, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """A box (y0, x0, y1, x1) of the prepared image as the px of the original whose centres it holds."""
+    y0, x0, y1, x1 = box
+    corners = geometry.points_to_original([[x0 - 0.5, y0 - 0.5], [x1 - 0.5, y1 - 0.5]])
+    (left, right), (top, bottom) = np.sort(corners.T, axis=1)
+    height, width = geometry.original_shape
+    rows, columns = _whole(top, bottom, height), _whole(left, right, width)
+    return rows[0], columns[0], rows[1], columns[1]
+
+
+def _whole(low: float, high: float, length: int) -> tuple[int, int]:
+    """The px [first, last) with their centres between two edges; the one in the middle if there are none."""
+    # 1e-6: an edge that runs through a centre comes with a rounding error
+    first, last = int(np.ceil(low - 1e-6)), int(np.ceil(high - 1e-6))
+    if last <= first:
+        first = int(np.clip(round((low + high) / 2), 0, length - 1))
+        last = first + 1
+    return max(first, 0), min(last, length)
+
+
+def _point(xy: NDArray[np.float64]) -> Point:
+    return float(xy[0]), float(xy[1])
+
+
+def _padded(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask of the image proper with the padding at the right and the bottom."""
+    return np.pad(mask, ((0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])))

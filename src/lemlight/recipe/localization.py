@@ -1,0 +1,144 @@
+"""How well location maps meet the known lesions of a split, and the settings that meet those of the val split best."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from lemlight.config.commands import Command
+from lemlight.config.localization import LocalizationConfig
+from lemlight.data.dataset import unit_range
+from lemlight.localization.explain import Explanation, MapSettings, explain
+from lemlight.localization.regions import smoothed
+from lemlight.metrics.localization import CutoffChooser, LocalizationMeter
+from lemlight.recipe.data import PreparedData
+from lemlight.recipe.region_settings import RegionSettings, candidates
+from lemlight.training.module import MammogramModule
+
+Pair = tuple[float, float]  # keep, smoothing
+
+
+@dataclass(frozen=True)
+class Localizing:
+    """A trained network in eval mode on its device, the images, and how they are to be localized in."""
+
+    classifier: nn.Module
+    device: torch.device
+    prepared: PreparedData
+    config: LocalizationConfig
+    threshold: float
+    output_stride: int
+    batch_size: int
+
+    @property
+    def given(self) -> dict[str, float | None]:
+        """The settings that leave no choice."""
+        return {"keep": self.config.keep, "smoothing": self.config.smoothing, "cutoff": self.config.cutoff}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a split gave: the figures at the chosen settings, and the mean Dice at all candidates."""
+
+    meter: LocalizationMeter
+    choosers: dict[Pair, CutoffChooser]
+
+    def best(self) -> tuple[RegionSettings, float]:
+        """The settings of the highest mean Dice, and that mean; LemlightError where the split has no lesion."""
+        found = [(pair, *chooser.best()) for pair, chooser in self.choosers.items()]
+        (keep, smoothing), cutoff, dice = max(found, key=lambda one: one[2])
+        return RegionSettings(keep, smoothing, cutoff), dice
+
+
+def localizing(
+    command: Command, trainer: Trainer, module: MammogramModule, prepared: PreparedData, threshold: float
+) -> Localizing:
+    """Put the network of a module back on the trainer's device (Lightning leaves it on the CPU), in eval mode."""
+    device = trainer.strategy.root_device
+    classifier = module.classifier.to(device).eval()
+    backbone = classifier.get_submodule("backbone")
+    stride = int(backbone.output_stride)  # type: ignore[arg-type]  # a plain number of Backbone, not a tensor
+    return Localizing(classifier, device, prepared, command.localization, threshold, stride, command.batch_size)
+
+
+def images_with_known_lesions(prepared: PreparedData, split: str) -> list[str]:
+    """The image_ids of a split whose lesions are known (some may be known to have none)."""
+    ids = prepared.table.loc[prepared.table["split"] == split, "image_id"]
+    return [str(image_id) for image_id in ids if prepared.store.mask(prepared.store.index_of(image_id)) is not None]
+
+
+def images_with_a_lesion(prepared: PreparedData, split: str) -> list[str]:
+    """The image_ids of a split that show a known lesion."""
+    store = prepared.store
+    known = images_with_known_lesions(prepared, split)
+    return [image_id for image_id in known if np.any(store.mask(store.index_of(image_id)))]
+
+
+def survey(place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
+    """Localize in images by one method: try every candidate, and measure at the `chosen` settings."""
+    pairs = candidates(method, place.given, place.output_stride)
+    at = None if chosen is None else (chosen.keep, chosen.smoothing)
+    pairs = list(dict.fromkeys([*pairs, *([at] if at else [])]))
+    result = Survey(LocalizationMeter(chosen.cutoff if chosen else 0.5), {pair: CutoffChooser() for pair in pairs})
+    for ids, images in _batches(place, image_ids):
+        shown = any(np.any(_lesions(place, image_id)) for image_id in ids)
+        asked = pairs if shown else [at] if at else []  # without a lesion there is no Dice to compare by
+        for keep in dict.fromkeys(keep for keep, _ in asked):
+            found = explain(place.classifier, images, MapSettings(method, place.config.follow, keep, place.threshold))
+            smoothings = [smoothing for other, smoothing in asked if other == keep]
+            for number, image_id in enumerate(ids):
+                for smoothing in smoothings:
+                    _measure(result, place, image_id, found, number, (keep, smoothing), at)
+    return result
+
+
+def strengths(
+    place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings
+) -> Iterator[tuple[str, float, NDArray[np.float32]]]:
+    """Yield image_id, probability and strength (H, W) of images, one at a time."""
+    settings = MapSettings(method, place.config.follow, chosen.keep, place.threshold)
+    for ids, images in _batches(place, image_ids):
+        found = explain(place.classifier, images, settings)
+        for number, image_id in enumerate(ids):
+            strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
+            yield image_id, float(found.probability[number]), strength
+
+
+def _measure(
+    result: Survey, place: Localizing, image_id: str, found: Explanation, number: int, pair: Pair, at: Pair | None
+) -> None:
+    store = place.prepared.store
+    lesions = _lesions(place, image_id)
+    strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
+    result.choosers[pair].add(lesions, strength)
+    if pair != at:
+        return
+    probability = float(found.probability[number])
+    rows = place.prepared.table
+    result.meter.update(
+        image_id=image_id,
+        patient_id=str(rows.loc[rows["image_id"] == image_id, "patient_id"].iloc[0]),
+        lesions=lesions,
+        types=store.lesion_types(store.index_of(image_id)),
+        strength=strength,
+        confidence=max(probability, 1 - probability),
+        tolerance_px=place.config.tolerance * lesions.shape[0],
+    )
+
+
+def _lesions(place: Localizing, image_id: str) -> NDArray[np.uint8]:
+    lesions = place.prepared.store.mask(place.prepared.store.index_of(image_id))
+    assert lesions is not None  # see images_with_known_lesions
+    return lesions
+
+
+def _batches(place: Localizing, image_ids: Sequence[str]) -> Iterator[tuple[Sequence[str], Tensor]]:
+    store = place.prepared.store
+    for start in range(0, len(image_ids), place.batch_size):
+        ids = image_ids[start : start + place.batch_size]
+        pixels = np.stack([store.image(store.index_of(image_id)) for image_id in ids])[:, None]
+        yield ids, unit_range(torch.from_numpy(pixels)).to(place.device)

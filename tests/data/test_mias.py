@@ -1,0 +1,219 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.sources import build_table
+from lemlight.data.sources.mias import mias_table
+from lemlight.errors import LemlightError
+from tests.layouts.mias import write_mias
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mias")
+    return root, write_mias(root, patients=6)
+
+
+@pytest.fixture
+def download(written, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(written[0], root)
+    return root
+
+
+@pytest.fixture
+def truth(written):
+    return written[1].set_index("image_id")
+
+
+def failure(root, **options):
+    with pytest.raises(LemlightError) as error:
+        mias_table(root, **options)
+    return str(error.value)
+
+
+def edit(root, old, new):
+    """Change Info.txt, and remove the README that says the same."""
+    (root / "all-mias" / "README").unlink(missing_ok=True)
+    text = (root / "Info.txt").read_text()
+    assert old in text
+    (root / "Info.txt").write_text(text.replace(old, new, 1))
+
+
+def lines_of(root, image):
+    return [line for line in (root / "Info.txt").read_text().splitlines() if line.startswith(image)]
+
+
+def test_the_table_is_the_truth(written, truth):
+    table = build_table("mias", written[0]).set_index("image_id")
+    assert list(table.index) == list(truth.index)
+    for column in ("label", "laterality", "lesions_known"):
+        assert list(table[column]) == list(truth[column]), column
+    assert (table["view"] == "MLO").all()
+    assert (table["split"] == "").all()
+    assert (table.groupby("patient_id").size() == 2).all()
+    assert table.groupby(truth["patient"])["patient_id"].nunique().max() == 1
+    assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
+
+
+def test_every_circle_is_drawn_where_it_is_with_y_from_the_bottom(written, truth):
+    drawn = 0
+    for row in mias_table(written[0]).itertuples():
+        for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
+            np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
+            drawn += 1
+    assert drawn >= 5
+
+
+def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path):
+    table = mias_table(written[0]).iloc[:8]
+    store = prepare(table, PrepareSettings(160, 96), tmp_path / "store", workers=1, progress=False)
+    assert len(store) == 8
+    for i, image in enumerate(store.image_ids):
+        mask, true = store.mask(i), truth.loc[image]
+        assert (mask is None) == (not true["lesions_known"])
+        if mask is not None:
+            small = [store.geometry(i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
+            np.testing.assert_array_equal(mask > 0, np.any([np.zeros(mask.shape, bool), *small], axis=0))
+            for number, lesion in enumerate(small, 1):
+                assert not (mask == number)[~lesion].any()
+            assert list(store.lesion_types(i)) == true["types"]
+
+
+def test_the_worked_example_of_the_readme(download):
+    edit(download, lines_of(download, "mdb003")[0], "mdb003 G CIRC B 535 425 197")
+    lesion = mias_table(download).set_index("image_id").loc["mdb003", "lesions"][0]
+    assert (lesion.shape, lesion.type, lesion.points, lesion.radius) == ("circle", "mass", ((535.0, 598.0),), 197.0)
+
+
+def test_normal_images_may_be_left_out(written, truth):
+    assert set(mias_table(written[0], normal_images=False)["image_id"]) == set(truth.index[~truth["normal"]])
+
+
+def test_any_malignant_line_makes_the_image_malignant_and_a_line_twice_is_one_lesion(download):
+    first, second = lines_of(download, "mdb001")
+    edit(download, second, f"{second.replace(' B ', ' M ')}\n{first}")
+    row = mias_table(download).set_index("image_id").loc["mdb001"]
+    assert row["label"] == 1
+    assert len(row["lesions"]) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["mdb003 D CALC M *NOTE 3*", "mdb003 D CALC M", "mdb003 D CALC M *** see note 2", "mdb003 CALC M *NOTE 3*"],
+)
+def test_a_line_without_circle_makes_the_lesions_unknown_even_beside_one_with(download, line):
+    edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC B 535 425 197\n{line}")
+    row = mias_table(download).set_index("image_id").loc["mdb003"]
+    assert (row["label"], row["lesions"], row["lesions_known"]) == (1, (), False)
+
+
+@pytest.mark.parametrize("circle", ["1024 5 9", "5 1024 9", "5 5 0"])
+def test_a_circle_outside_the_image_makes_the_lesions_unknown(download, circle, caplog):
+    edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC M {circle}")
+    assert not mias_table(download).set_index("image_id").loc["mdb003", "lesions_known"]
+    assert "mdb003" in caplog.text
+
+
+@pytest.mark.parametrize("circle", ["0 0 9", "1023 1023 9"])
+def test_a_circle_in_the_corner_is_inside(download, circle):
+    edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC M {circle}")
+    lesion = mias_table(download).set_index("image_id").loc["mdb003", "lesions"][0]
+    assert lesion.draw((1024, 1024)).any()
+
+
+def test_an_image_of_another_size_has_no_known_lesions_but_a_normal_one_has_none(download):
+    for image in ("mdb003", "mdb004"):
+        path = download / "all-mias" / f"{image}.pgm"
+        Image.open(path).resize((256, 256)).save(path)
+    table = mias_table(download).set_index("image_id")
+    assert list(table.loc[["mdb003", "mdb004"], "lesions_known"]) == [False, True]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "PNG"])
+def test_copies_in_other_formats(download, truth, suffix):
+    for path in list((download / "all-mias").glob("*.pgm")):
+        Image.open(path).save(path.with_suffix(f".{suffix}"))
+        path.unlink()
+    table = mias_table(download)
+    assert list(table["image_id"]) == list(truth.index)
+    assert all(path.endswith(suffix) for path in table["path"])
+
+
+@pytest.mark.parametrize("name", ["00README", "README.txt", "info.TXT"])
+def test_the_table_is_found_in_any_of_its_files(download, written, name):
+    (download / "all-mias" / "README").rename(download / "aside")
+    (download / "Info.txt").unlink()
+    (download / "aside").rename(download / name)
+    assert list(mias_table(download)["label"]) == list(mias_table(written[0])["label"])
+
+
+def test_everything_wrong_is_listed_at_once(download):
+    images = download / "all-mias"
+    edit(download, "mdb008 D NORM", "mdb008 D NORMAL")
+    edit(download, "mdb010 G NORM", "mdb010 G NORM\nmdb010 G CIRC B 5 5 5")
+    edit(download, lines_of(download, "mdb011")[0], "mdb011 F CIRC X 5 5 5")
+    (images / "mdb002.pgm").unlink()
+    (images / "mdb003.pgm").write_bytes((images / "mdb003.pgm").read_bytes()[:5000])
+    (images / "mdb004.pgm").write_bytes(b"<html>")
+    (images / "mdb006.pgm").write_bytes(b"P5\n0.5 x\n255\n")
+    shutil.copyfile(images / "mdb005.pgm", images / "mdb099.pgm")
+    shutil.copyfile(images / "mdb005.pgm", download / "mdb005.pgm")
+    shutil.copyfile(images / "mdb005.pgm", images / "mdb005lm.pgm")
+    (images / "22678622_MG_L_CC_ANON.dcm").write_bytes(b"")
+    message = failure(download)
+    for part in (
+        "('mdb008 D NORMAL')",
+        "('mdb011 F CIRC X 5 5 5')",
+        "normal and abnormal (1): mdb010",
+        "without a file (1): mdb002",
+        "mdb003.pgm: cut short",
+        "mdb004.pgm: no image",
+        "mdb006.pgm: no image",
+        "without a line in the table (3): mdb008, mdb011, mdb099",
+        "there twice (1): mdb005.pgm and mdb005.pgm",
+        "original MIAS, which has other coordinates (1): mdb005lm.pgm",
+        "not mini-MIAS's (1): 22678622_MG_L_CC_ANON.dcm",
+        "allow_missing",
+    ):
+        assert part in message, part
+
+
+def test_normal_images_that_are_left_out_may_be_missing(download, truth):
+    for image in truth.index[truth["normal"]]:
+        (download / "all-mias" / f"{image}.pgm").unlink()
+    assert len(mias_table(download, normal_images=False)) == (~truth["normal"]).sum()
+
+
+def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth, caplog):
+    (download / "all-mias" / "mdb002.pgm").unlink()
+    (download / "all-mias" / "mdb003.pgm").write_bytes(b"")
+    table = mias_table(download, allow_missing=True)
+    assert set(truth.index) - set(table["image_id"]) == {"mdb002", "mdb003"}
+    assert "mdb002" in caplog.text
+
+
+def test_a_table_of_the_original_mias_is_refused(download):
+    edit(download, "mdb004 G NORM", "mdb004rl G NORM")
+    assert "mdb004rl G NORM" in failure(download)
+
+
+def test_tables_that_contradict_each_other(download):
+    path = download / "Info.txt"
+    path.write_text(path.read_text().replace(" B ", " M ", 1))
+    assert "contradict each other (2): Info.txt, README" in failure(download)
+
+
+def test_no_table_no_images_no_folder_an_empty_one(download, tmp_path):
+    (download / "Info.txt").unlink()
+    (download / "all-mias" / "README").unlink()
+    assert "no table of abnormalities" in failure(download)
+    assert "there is no folder" in failure(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in failure(tmp_path / "empty")
+    (tmp_path / "empty" / "Info.txt").write_text("mdb001 D NORM\n")
+    assert "no image of mini-MIAS is left" in failure(tmp_path / "empty", allow_missing=True)

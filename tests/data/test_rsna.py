@@ -1,0 +1,228 @@
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lemlight.data.images import read_image
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.sources import build_table
+from lemlight.data.sources.rsna import rsna_table
+from lemlight.data.splits import split_table
+from lemlight.errors import LemlightError
+from tests.layouts.rsna import write_rsna
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rsna")
+    return root, write_rsna(root)
+
+
+@pytest.fixture
+def download(written, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(written[0], root)
+    return root
+
+
+@pytest.fixture
+def truth(written):
+    return written[1].set_index("image_id")
+
+
+def failure(root, **options):
+    with pytest.raises(LemlightError) as error:
+        rsna_table(root, **options)
+    return str(error.value)
+
+
+def edit(root, old, new, count=1):
+    text = (root / "train.csv").read_text()
+    assert old in text
+    (root / "train.csv").write_text(text.replace(old, new, count))
+
+
+def image_of(root, truth, number):
+    return root / "train_images" / truth["patient_id"].iloc[number] / f"{truth.index[number]}.dcm"
+
+
+def test_the_table_is_the_truth(written, truth):
+    table = build_table("rsna", written[0], views=["CC", "MLO", "AT"]).set_index("image_id")
+    assert list(table.index) == list(truth.index)
+    for column in ("label", "patient_id", "laterality", "view"):
+        assert list(table[column]) == list(truth[column]), column
+    assert not table["lesions_known"].any()
+    assert (table["split"] == "").all()
+
+
+@pytest.mark.parametrize("views", [["CC", "MLO"], ["MLO"], ["at"]])
+def test_views_are_chosen(written, truth, views):
+    kept = truth.index[truth["view"].isin([view.upper() for view in views])]
+    assert list(rsna_table(written[0], views=views)["image_id"]) == list(kept)
+    assert 0 < len(kept) < len(truth)
+
+
+def test_images_are_shown_as_a_viewer_would(written, truth):
+    for row in rsna_table(written[0]).itertuples():
+        shown = truth.loc[row.image_id, "shown"]
+        np.testing.assert_allclose(read_image(Path(row.path)).pixels, shown, atol=2e-3)
+
+
+def test_prepared_without_masks(written, tmp_path):
+    table = rsna_table(written[0]).iloc[:8]
+    store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
+    assert len(store) == 8
+    assert all(store.mask(i) is None for i in range(8))
+
+
+def test_patients_are_kept_apart(written):
+    table = split_table(rsna_table(written[0]), "patient", seed=0)
+    assert table.groupby("patient_id")["split"].nunique().max() == 1
+
+
+def test_png_copies(tmp_path, truth):
+    copies = write_rsna(tmp_path, png=True).set_index("image_id")
+    table = rsna_table(tmp_path, views=["CC", "MLO", "AT"]).set_index("image_id")
+    assert list(table.index) == list(truth.index)
+    assert list(table["label"]) == list(copies["label"])
+    assert table["path"].str.endswith(".png").all()
+    first = table.index[0]
+    np.testing.assert_allclose(read_image(Path(table.loc[first, "path"])).pixels, copies.loc[first, "shown"], atol=1e-4)
+
+
+def test_png_copies_in_folders_of_patients(tmp_path):
+    write_rsna(tmp_path, png=True)
+    count = 0
+    for path in (tmp_path / "train_images").glob("*.png"):
+        patient, image = path.stem.split("_")
+        (tmp_path / "png" / patient).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "png" / patient / f"{image}.png")
+        count += 1
+    assert len(rsna_table(tmp_path, views=["CC", "MLO", "AT"])) == count
+
+
+def test_png_copies_never_stand_in_for_missing_dicom_files(download, truth):
+    gone = image_of(download, truth, 7)
+    for number in range(5, 9):
+        path = image_of(download, truth, number)
+        shutil.copyfile(path, download / f"{path.parent.name}_{path.stem}.png")
+    assert rsna_table(download)["path"].str.endswith(".dcm").all()
+    gone.unlink()
+    assert f"images of the table without a file (1): {gone.parent.name}/{gone.stem}" in failure(download)
+
+
+def test_no_image_is_opened_and_none_asked_for_its_size(download, written, monkeypatch):
+    for path in (download / "train_images").glob("*/*.dcm"):
+        path.write_bytes(b"")
+    asked = Counter()
+    stat = __import__("os").stat
+    monkeypatch.setattr("os.stat", lambda path, **how: asked.update([str(path)]) or stat(path, **how))
+    assert len(rsna_table(download)) == len(rsna_table(written[0]))
+    assert not [path for path in asked if path.endswith(".dcm")]
+
+
+def test_everything_wrong_is_listed_at_once(download, truth):
+    edit(download, ",L,CC,61.0,1,", ",L,CC,61.0,2,")
+    edit(download, f",{truth.index[3]},R,", f",{truth.index[3]},B,")
+    edit(download, f",{truth.index[8]},", ",unknown,")
+    gone = image_of(download, truth, 20)
+    gone.unlink()
+    twice = image_of(download, truth, 21)
+    shutil.copyfile(twice, download / f"{twice.parent.name}_{twice.stem}.dcm")
+    (download / "images" / "aa").mkdir(parents=True)
+    (download / "images" / "aa" / "b.dicom").write_bytes(b"")
+    message = failure(download)
+    for part in (
+        "cancer is neither 0 nor 1 (1): line 7 ('2')",
+        "unknown laterality (1): line 5 ('B')",
+        "image_id is no number (1): line 10 ('unknown')",
+        f"{gone.parent.name}/{gone.stem}",
+        f"images without a row in the table (1): {truth['patient_id'].iloc[8]}/{truth.index[8]}",
+        f"images that are there twice (1): {twice.parent.name}_{twice.stem}.dcm and train_images/",
+        "images whose names are not RSNA's (1): images/aa/b.dicom",
+        "dataset.allow_missing=true",
+    ):
+        assert part in message
+
+
+def test_what_is_missing_is_left_out_on_demand(download, truth):
+    image_of(download, truth, 20).unlink()
+    shutil.copytree(download / "train_images/10006", download / "train_images/99999")
+    message = failure(download)
+    assert "finish the download" in message
+    assert "images without a row in the table (5)" in message
+    kept = rsna_table(download, views=("CC", "MLO", "AT"), allow_missing=True)["image_id"]
+    assert set(truth.index) - set(kept) == {truth.index[20]}
+
+
+def test_images_of_a_view_that_is_not_wanted_may_be_missing(download, truth):
+    other = list(truth["view"]).index("AT")
+    image_of(download, truth, other).unlink()
+    assert len(rsna_table(download)) == len(truth) - 1
+    assert truth.index[other] in failure(download, views=["AT"])
+
+
+@pytest.mark.parametrize(("cancer", "what"), [("1", " with different labels (1)"), ("0", " (1)")])
+def test_an_image_twice_in_the_table(download, truth, cancer, what):
+    row = (download / "train.csv").read_text().splitlines()[1]
+    again = row.replace(",61.0,0,", f",61.0,{cancer},")
+    edit(download, row, f"{row}\n{again}")
+    assert f"the table lists twice{what}: {truth.index[0]}" in failure(download)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "id,label\n", 'patient_id,"image'])
+def test_another_table(download, content):
+    (download / "train.csv").write_text(content)
+    message = failure(download)
+    assert "the table" in message
+    assert "without a" not in message
+
+
+def test_a_table_without_rows_and_one_cut_short(download):
+    text = (download / "train.csv").read_text()
+    (download / "train.csv").write_text(text.splitlines()[0])
+    assert "has no rows" in failure(download)
+    (download / "train.csv").write_text(text[:-20])
+    assert "not 14 cells in line 51" in failure(download)
+
+
+def test_no_table_and_two_of_them(download):
+    (download / "extra").mkdir()
+    (download / "train.csv").rename(download / "extra" / "train.csv")
+    assert len(rsna_table(download)) > 0
+    (download / "train.csv").write_text("patient_id\n")
+    assert "2 times with different contents" in failure(download)
+    (download / "train.csv").unlink()
+    (download / "extra" / "train.csv").unlink()
+    assert "there is no train.csv below" in failure(download)
+
+
+def test_a_table_that_another_program_wrote(download, written):
+    lines = (download / "train.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    rows[1:] = [[*row[:1], f"{row[1]}.0", *row[2:6], f"{row[6]}.0", *row[7:]] for row in rows[1:]]
+    text = "\r\n".join(";".join(row) for row in rows)
+    (download / "train.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert list(rsna_table(download)["label"]) == list(rsna_table(written[0])["label"])
+
+
+def test_no_folder_and_an_empty_one(tmp_path):
+    assert "there is no folder" in failure(tmp_path / "absent")
+    assert "is empty" in failure(tmp_path)
+
+
+def test_no_image_at_all(download):
+    shutil.rmtree(download / "train_images")
+    assert "without a file" in failure(download)
+    assert "no image of RSNA is left" in failure(download, allow_missing=True)
+
+
+def test_a_file_that_is_no_image_is_found_when_it_is_prepared(download, truth, tmp_path):
+    image_of(download, truth, 0).write_bytes(b"<html>not found</html>")
+    store = prepare(
+        rsna_table(download).iloc[:4], PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False
+    )
+    assert list(store.left_out["image_id"]) == [truth.index[0]]

@@ -1,0 +1,298 @@
+"""What single functions of a network do with importance."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lemlight.errors import LemlightError
+from lemlight.localization.importance import location_maps
+from lemlight.localization.propagation.rules import Inside, Ledger, Sum, Weighted, Weights
+from tests.localization.propagation.by_hand import Network
+
+
+class Steps(nn.Module):
+    """A 1x1 convolution that keeps the image as it is, then one function."""
+
+    def __init__(self, function, channels=1):
+        super().__init__()
+        self.identity, self.function = nn.Conv2d(1, channels, 1, bias=False), function
+        nn.init.ones_(self.identity.weight)
+
+    def forward(self, images):
+        return torch.relu(self.function(self.identity(images)))
+
+
+def maps_of(function, images, maxima, channels=1, weights=(1.0,)):
+    found = location_maps(Network(Steps(function, channels), list(weights)), images, maxima, torch.zeros_like(maxima))
+    total = found.maps.double().sum(dim=(1, 2)) + found.lost
+    torch.testing.assert_close(total, found.started, rtol=1e-4, atol=0)
+    return found
+
+
+def image(rows):
+    return torch.tensor(rows, dtype=torch.float32)[None, None]
+
+
+def test_max_pooling_hands_to_the_winner_and_to_one_of_several():
+    images = image([[1, 2, 5, 5], [3, 9, 5, 5]]) / 10
+    found = maps_of(lambda x: functional.max_pool2d(x, 2), images, torch.tensor([[[1.0, 4.0]]]))
+    assert found.maps[0, 1, 1] == 1
+    tie = found.maps[0, :, 2:]
+    assert tie.max() == 4
+    assert (tie > 0).sum() == 1
+
+
+@pytest.mark.parametrize(
+    "pool", [lambda x: functional.avg_pool2d(x, 2), lambda x: functional.adaptive_avg_pool2d(x, (1, 2))]
+)
+def test_average_pooling_hands_down_in_proportion_to_the_values(pool):
+    images = image([[1, 2, 0, 0], [3, 4, 0, 5]]) / 10
+    found = maps_of(pool, images, torch.tensor([[[1.0, 2.0]]]))
+    expected = np.array([[0.1, 0.2, 0, 0], [0.3, 0.4, 0, 2]])
+    np.testing.assert_allclose(found.maps[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * torch.sigmoid(functional.adaptive_avg_pool2d(x, 1)),
+        lambda x: functional.hardsigmoid(x.mean((2, 3), keepdim=True)) * x,
+        lambda x: x.mul_(torch.sigmoid(x)),
+        functional.silu,
+        functional.gelu,
+        functional.hardswish,
+        functional.relu6,
+        lambda x: functional.leaky_relu(x, 0.1),
+        lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (1,), bias=torch.ones(1)).permute(0, 3, 1, 2),
+        lambda x: torch.full((1, 1, 1), 0.3) * x,
+        lambda x: functional.dropout(x, training=False),
+        lambda x: functional.pad(x, (1, 0, 0, 2))[:, :, :2, 1:],
+        lambda x: x.flatten(2).view(1, 1, 2, 3),
+        lambda x: torch.cat(x.chunk(3, dim=3), dim=3).contiguous(),
+        lambda x: torch.stack(x.split(1, dim=2), dim=2).squeeze(3).unsqueeze(0)[0],
+    ],
+)
+def test_one_to_one_functions_and_moves_leave_importance_where_it_is(function):
+    images, maxima = image([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), torch.tensor([[[1.0, 0, 2], [0, 3, 0]]])
+    np.testing.assert_allclose(maps_of(function, images, maxima).maps, maxima, rtol=1e-5)
+
+
+def test_a_gate_carries_nothing_also_where_the_map_is_one_cell():
+    images, maxima = image([[0.5]]), torch.ones(1, 1, 1)
+    found = maps_of(lambda x: torch.sigmoid(x) * functional.adaptive_avg_pool2d(x, 1), images, maxima)
+    assert found.maps.item() == pytest.approx(1)
+
+
+def shuffled(x):
+    images, channels, height, width = x.shape
+    return x.view(images, 2, channels // 2, height, width).transpose(1, 2).reshape(images, channels, height, width)
+
+
+def test_a_channel_shuffle_moves_importance_with_its_channels():
+    backbone = Steps(shuffled, channels=4)
+    backbone.identity.weight.data = torch.tensor([1.0, 0, 0, 0]).view(4, 1, 1, 1)
+    images, maxima = torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 1, 1)
+    for weights, lost in (([1.0, 0, 0, 0], 0), ([0, 1.0, 0, 0], 1)):
+        assert location_maps(Network(backbone, weights), images, maxima, 0 * maxima).lost.item() == lost
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: torch.cumsum(x, 3), "cumsum"),
+        (torch.exp, "exp"),
+        (lambda x: x - x.flip(3), "flip"),
+        (lambda x: x - torch.relu(x), "sub"),
+        (lambda x: 1 / x, "div|reciprocal"),
+        (lambda x: torch.relu(x) * x, "mul"),
+        (lambda x: torch.einsum("nchw->nchw", x), "einsum"),
+    ],
+)
+def test_a_function_without_a_rule_is_named(function, name):
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match=f"'?({name})"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)
+
+
+def without_gradients(x):
+    with torch.no_grad():
+        return torch.relu(x)
+
+
+@pytest.mark.parametrize("function", [without_gradients, torch.detach, lambda x: functional.relu(input=x)])
+def test_parts_that_run_without_gradients_hand_importance_down(function):
+    images, maxima = image([[0.1, 0.2, 0.3]]), torch.tensor([[[1.0, 2, 3]]])
+    np.testing.assert_allclose(maps_of(function, images, maxima).maps, maxima, rtol=1e-5)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.data, lambda x: torch.from_numpy(x.detach().numpy())])
+def test_a_map_that_leaves_torch_s_functions_is_refused(function):
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match="importance"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)
+
+
+class Standardised(nn.Conv2d):
+    """A weight that is computed from a parameter."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+def test_what_is_computed_from_parameters_is_a_constant():
+    torch.manual_seed(0)
+    standardised, images, maxima = Standardised(1, 1, 3, padding=1), torch.rand(1, 1, 4, 4), torch.ones(1, 4, 4)
+    plain = copy.deepcopy(standardised)
+    plain.__class__ = nn.Conv2d
+    plain.weight.data -= plain.weight.data.mean()
+    expected = maps_of(plain, images, maxima).maps
+    torch.testing.assert_close(maps_of(standardised, images, maxima).maps, expected)
+    assert standardised.weight.grad is None
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.seen.add_(x.mean())
+        return x
+
+
+def test_a_buffer_that_the_network_overwrites_stays_as_it_is():
+    counting = Counting()
+    for _ in range(2):
+        maps_of(counting, torch.rand(1, 1, 2, 2), torch.ones(1, 2, 2))
+        assert counting.seen.tolist() == [0]
+        assert not vars(counting.seen)
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        lambda x: x * 4 + (-2.0),
+        lambda x: torch.add(x / 0.25, torch.tensor(-2.0)),
+        lambda x: torch.cat([x.expand(-1, 3, -1, -1) * 4 - 2][0].chunk(3, dim=1), dim=1)[:, :1],
+        lambda x: torch.stack(list(((x - 0.5) / 0.25)[:, 0].unbind(0))).unsqueeze(1),
+        lambda x: functional.pad(x * 4 - 2, (1, 1, 1, 1))[..., 1:-1, 1:-1],
+        lambda x: functional.batch_norm(x, torch.full((1,), 0.5), torch.full((1,), 0.0625)),
+    ],
+)
+def test_behind_any_normalisation_the_first_convolution_sees_the_image(normalise):
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(1, 1, (1, 3), padding=(0, 1), bias=False)
+            nn.init.ones_(self.convolution.weight)
+
+        def forward(self, images):
+            return torch.relu(self.convolution(normalise(images)) + 20)
+
+    found = location_maps(
+        Network(Normalised(), [1.0]), image([[0.0, 0.1, 0.3]]), torch.tensor([[[0.0, 1, 0]]]), torch.zeros(1, 1, 3)
+    )
+    np.testing.assert_allclose(found.maps[0, 0], [0, 0.25, 0.75], rtol=1e-5)
+
+
+def test_what_arrives_in_the_padding_is_lost():
+    padded = functional.pad(torch.zeros(1, 1, 1, 2, requires_grad=True), (1, 0))
+    ledger = Ledger(1, padded.device)
+    inside = functional.pad(torch.ones(1, 1, 1, 2), (1, 0))
+    handed = torch.autograd.grad(
+        Inside.apply(padded, inside, ledger), padded, torch.tensor([2.0, 3, 4]).view(1, 1, 1, 3)
+    )
+    assert handed[0].flatten().tolist() == [0, 3, 4]
+    assert ledger.lost.item() == 2
+    maps_of(lambda x: functional.pad(x, (1, 0, 0, 0), value=9.0)[..., :2], torch.rand(1, 1, 1, 2), torch.ones(1, 1, 2))
+
+
+def test_a_batch_norm_with_a_weight_of_0_hands_nothing_down():
+    backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU())
+    backbone[0].weight.data.fill_(1)
+    backbone[1].weight.data, backbone[1].bias.data = torch.tensor([0.0, 1]), torch.tensor([1.0, 1])
+    maxima = torch.ones(1, 1, 1)
+    for weights, lost in (([1.0, 0], 1), ([0, 1.0], 0)):
+        found = location_maps(Network(backbone, weights), torch.full((1, 1, 1, 1), 0.5), maxima, 0 * maxima)
+        assert found.lost.item() == pytest.approx(lost)
+
+
+def test_a_sum_with_a_broadcast_map_splits_in_proportion_to_both():
+    images, maxima = image([[0.2, 0.6]]), torch.tensor([[[1.0, 0]]])
+    found = maps_of(lambda x: x + functional.adaptive_avg_pool2d(x, 1), images, maxima)
+    # a third is the cell's own; the mean, 0.4, comes from both in proportion
+    np.testing.assert_allclose(found.maps[0, 0], [1 / 3 + 2 / 3 * 0.25, 2 / 3 * 0.75], rtol=1e-5)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize("function", [Doubled.apply, lambda x: torch.relu(Doubled.apply(x))])
+def test_a_network_s_own_autograd_function_is_refused(function):
+    """It does not pass by torch's functions; its gradient would stand in for importance."""
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match="Doubled"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)
+
+
+def discarded(x):
+    """In place, with the result left aside; the short cut sees what became of x."""
+    x.relu_()
+    return x + nn.functional.relu(x - 0.3, inplace=True)
+
+
+def test_an_in_place_function_counts_for_all_who_hold_the_tensor():
+    def plain(x):
+        return torch.relu(x) + torch.relu(torch.relu(x) - 0.3)
+
+    images, maxima = image([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), torch.ones(1, 2, 3)
+    torch.testing.assert_close(maps_of(discarded, images, maxima).maps, maps_of(plain, images, maxima).maps)
+
+
+def test_a_sum_where_neither_is_positive_splits_by_size():
+    one, other = torch.tensor([[3.0, -1, 1, 0]]), torch.tensor([[1.0, -3, -5, 0]])
+    one.requires_grad_(), other.requires_grad_()
+    arrived = torch.tensor([[1.0, 1, 1, 1]])
+    handed = torch.autograd.grad(Sum.apply(one, other, one.detach() + other.detach()), (one, other), arrived)
+    torch.testing.assert_close(handed[0], torch.tensor([[0.75, 0.25, 1, 0.5]]))
+    torch.testing.assert_close(handed[0] + handed[1], arrived)
+
+
+def test_importance_that_no_positive_contribution_reaches_is_lost_and_counted():
+    source = torch.tensor([[[[1.0]], [[2.0]]], [[[0.0]], [[-1.0]]]], requires_grad=True)  # (2, 2, 1, 1)
+    weight = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).view(2, 2, 1, 1)
+    ledger = Ledger(2, torch.device("cpu"))
+    weights = Weights(lambda activation: functional.conv2d(activation, weight.clamp(min=0)))
+    value = functional.conv2d(source.detach(), weight)
+    out = Weighted.apply(source, source.detach(), None, value, weights, ledger)
+    (handed,) = torch.autograd.grad(out, source, torch.tensor([[3.0, 5.0], [7.0, 0.0]]).view(2, 2, 1, 1))
+    torch.testing.assert_close(handed.flatten(1), torch.tensor([[1.0, 2.0], [0, 0]]))
+    assert ledger.lost.tolist() == [5, 7]
+
+
+def test_a_depthwise_convolution_keeps_importance_in_its_window():
+    """Where its one channel offers nothing positive, by the sizes of the weights; padding takes nothing."""
+    depthwise = nn.Conv2d(2, 2, (1, 3), padding=(0, 1), groups=2, bias=False)
+    depthwise.weight.data = torch.tensor([[-1.0, -3.0, -1.0], [0, 0, 0]]).view(2, 1, 1, 3)
+    source = torch.ones(1, 2, 1, 3, requires_grad=True)
+    ledger = Ledger(1, torch.device("cpu"))
+
+    def applying(weight):
+        return lambda activation: functional.conv2d(activation, weight, padding=(0, 1), groups=2)
+
+    weights = Weights(applying(depthwise.weight.detach().clamp(min=0)), applying(depthwise.weight.detach().abs()))
+    out = Weighted.apply(source, source.detach(), None, depthwise(source).detach(), weights, ledger)
+    (handed,) = torch.autograd.grad(out, source, torch.tensor([[4.0, 5, 0], [0, 1, 0]]).view(1, 2, 1, 3))
+    torch.testing.assert_close(handed, torch.tensor([[3.0 + 1, 1 + 3, 1], [0, 0, 0]]).view(1, 2, 1, 3))
+    assert ledger.lost.item() == pytest.approx(1)  # weights of 0 reach nobody

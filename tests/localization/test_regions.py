@@ -1,0 +1,249 @@
+"""Regions drawn by hand and drawn back: flipped, cropped, padded, anisotropic, enlarged and shrunk."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from skimage.draw import polygon2mask
+
+from lemlight.data.geometry import BreastGeometry
+from lemlight.errors import LemlightError
+from lemlight.localization.regions import find_regions, regions_to_rows, smoothed
+
+
+def as_it_is(height, width):
+    return BreastGeometry((height, width), False, (0, 0, height, width), (1.0, 1.0), (height, width))
+
+
+def regions(strength, cutoff=0.5, geometry=None, spacing=None, confidence=1.0, extrema=()):
+    strength = np.asarray(strength, dtype=np.float32)
+    geometry = geometry or as_it_is(*strength.shape)
+    return find_regions(strength, cutoff, geometry, spacing=spacing, confidence=confidence, extrema=extrema)
+
+
+def drawn(region, shape):
+    """The px whose centres the contour holds."""
+    return polygon2mask(shape, region.contour[:, ::-1])
+
+
+def shoelace(contour):
+    x, y = contour.T
+    return abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+
+
+def test_a_map_drawn_by_hand():
+    strength = np.zeros((6, 8))
+    strength[1, 1], strength[2, 2], strength[1, 2] = 0.5, 0.8, 0.6  # diagonal neighbours are one region
+    strength[4:6, 5:8] = 0.9
+    strength[5, 6] = 1.0
+    strength[4, 1] = 0.49
+    first, second = regions(strength, spacing=(0.1, 0.2), confidence=0.5, extrema=[[0, 0], [7, 5], [3, 1]])
+    assert first.box == (4, 5, 6, 8)
+    assert first.area_px == 6
+    assert first.area_mm2 == pytest.approx(6 * 0.02)
+    assert first.score == pytest.approx(0.5)
+    assert first.peak == (6.0, 5.0)
+    assert first.extremum == (7.0, 5.0)
+    assert second.box == (1, 1, 3, 3)
+    assert second.area_px == 3
+    assert second.score == pytest.approx(0.4)
+    assert second.peak == (2.0, 2.0)
+    assert second.extremum == (3.0, 1.0)
+    np.testing.assert_array_equal(drawn(second, (6, 8)), (strength >= 0.5) & (strength < 0.85))
+
+
+@pytest.mark.parametrize("cutoff", [0.0, 0.5, 1.0])
+def test_a_map_of_zeros_has_no_regions(cutoff):
+    assert regions(np.zeros((5, 7)), cutoff=cutoff) == []
+
+
+def test_the_whole_image_is_one_region():
+    (region,) = regions(np.ones((5, 7)), cutoff=0.0)
+    assert region.box == (0, 0, 5, 7)
+    assert region.contour.min() == -0.5
+    np.testing.assert_array_equal(region.contour.max(axis=0), [6.5, 4.5])
+
+
+def test_the_cutoff_itself_belongs_to_the_region():
+    strength = np.array([[0.3, 0.6, 1.0, 0.0]])
+    assert [region.area_px for region in regions(strength, cutoff=0.6)] == [2]
+    assert [region.area_px for region in regions(strength, cutoff=1.0)] == [1]
+    assert [region.area_px for region in regions(strength, cutoff=0.0)] == [3]
+
+
+def test_a_ring_has_its_outer_contour_and_its_own_area():
+    strength = np.zeros((9, 10))
+    strength[1:8, 1:9] = 1
+    strength[3:5, 3:6] = 0
+    (region,) = regions(strength)
+    assert region.area_px == 7 * 8 - 2 * 3
+    assert drawn(region, strength.shape).sum() == 7 * 8
+
+
+def test_the_hole_of_a_diagonal_ring_is_not_its_border():
+    strength = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    (region,) = regions(strength)
+    np.testing.assert_array_equal(np.abs(region.contour - 1).max(axis=0), [1.5, 1.5])
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (3, 5), (6, 9), (0, 9)])
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("prepared", [(7, 10), (3, 4), (21, 25)])
+def test_a_region_of_one_px(y, x, flipped, prepared):
+    geometry = BreastGeometry((9, 14), flipped, (1, 2, 8, 12), (prepared[0] / 7, prepared[1] / 10), prepared)
+    strength = np.zeros(prepared)
+    y, x = min(y, prepared[0] - 1), min(x, prepared[1] - 1)
+    strength[y, x] = 0.7
+    (region,) = regions(strength, cutoff=0.7, geometry=geometry)
+    y0, x0, y1, x1 = region.box
+    assert 0 <= y0 < y1 <= 9
+    assert 0 <= x0 < x1 <= 14
+    assert len(region.contour) == 5
+    np.testing.assert_array_equal(region.contour[0], region.contour[-1])
+    assert shoelace(region.contour) == pytest.approx(region.area_px / 2)  # a diamond in its rectangle
+    np.testing.assert_allclose(region.contour[:-1].mean(axis=0), region.peak)
+    np.testing.assert_allclose(region.peak, geometry.points_to_original([[x, y]])[0])
+    assert region.score == pytest.approx(0.7)
+
+
+@st.composite
+def geometries(draw, factor):
+    """Prepared images with `factor` times the px of their crop, another factor along each axis."""
+    height, width = draw(st.integers(10, 90)), draw(st.integers(10, 90))
+    y0, x0 = draw(st.integers(0, height - 10)), draw(st.integers(0, width - 10))
+    box = (y0, x0, draw(st.integers(y0 + 10, height)), draw(st.integers(x0 + 10, width)))
+    scale = (draw(factor), draw(factor))
+    rows, columns = round((box[2] - y0) * scale[0]), round((box[3] - x0) * scale[1])
+    padded = (rows + draw(st.integers(0, 4)), columns + draw(st.integers(0, 4)))
+    return BreastGeometry((height, width), draw(st.booleans()), box, scale, padded)
+
+
+SHRUNK, ENLARGED = geometries(st.floats(0.2, 1.0)), geometries(st.floats(1.0, 2.5))
+
+
+@settings(deadline=None, max_examples=200)
+@given(SHRUNK | ENLARGED, st.data())
+def test_a_rectangle_lies_where_its_mask_is_drawn_back(geometry, data):
+    rows, columns = geometry.resized_shape
+    y0, x0 = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    y1, x1 = data.draw(st.integers(y0 + 1, rows)), data.draw(st.integers(x0 + 1, columns))
+    strength = np.zeros(geometry.prepared_shape)
+    strength[y0:y1, x0:x1] = 1
+    (region,) = regions(strength, geometry=geometry, spacing=(0.5, 0.25))
+    mask = geometry.mask_to_original(strength)
+    where = np.argwhere(mask)
+    expected = np.array([*where.min(axis=0), *(where.max(axis=0) + 1)])
+    assert np.abs(region.box - expected).max() <= 1  # OpenCV's nearest px is exact to 2^-16 of the image
+    assert geometry.original_shape[0] >= region.box[2] > region.box[0] >= 0
+    assert geometry.original_shape[1] >= region.box[3] > region.box[1] >= 0
+    # the area is that of the rectangle before it is rounded to px: less than a px more or less at each side
+    height, width = (y1 - y0) / geometry.scale[0], (x1 - x0) / geometry.scale[1]
+    assert region.area_px == pytest.approx(height * width)
+    assert region.area_mm2 == pytest.approx(height * width / 8)
+    assert abs(mask.sum() - region.area_px) <= 2 * (height + width) + 4
+    # the contour reaches to the border of the box and holds the peak
+    assert np.abs(region.contour.max(axis=0) - region.contour.min(axis=0) - [width, height]).max() < 1e-6
+    assert np.abs(region.contour.min(axis=0) + 0.5 - expected[[1, 0]]).max() <= 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(geometries(st.floats(0.2, 0.45)), st.integers(0, 10**6))
+def test_blobs_lie_where_their_mask_is_drawn_back(geometry, seed):
+    noise = np.random.default_rng(seed).random(geometry.prepared_shape)
+    strength = smoothed(noise, 1.5)
+    strength = (strength - strength.min()) / (strength.max() - strength.min())
+    found = regions(strength, geometry=geometry, extrema=[[0, 0], [3, 5]])
+    mask = geometry.mask_to_original(strength >= 0.5)
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    assert len(found) == count
+    for region in found:
+        x, y = np.round(region.peak).astype(int)
+        assert labels[y, x] > 0
+        part = labels == labels[y, x]
+        where = np.argwhere(part)
+        assert np.abs(region.box - np.array([*where.min(axis=0), *(where.max(axis=0) + 1)])).max() <= 1
+        # px deeper inside (or further outside) than one prepared px are on the right side of the outline
+        reach = np.ceil(1 / np.array(geometry.scale)).astype(int) * 2 + 1
+        outline = drawn(region, mask.shape)
+        filled = ndimage.binary_fill_holes(part)
+        assert not (outline & ~ndimage.binary_dilation(filled, np.ones(reach))).any()
+        assert not (ndimage.binary_erosion(filled, np.ones(reach)) & ~outline).any()
+        extrema = geometry.points_to_original([[0, 0], [3, 5]])
+        nearest = extrema[np.argmin([np.hypot(*(point - region.peak)) for point in extrema])]
+        np.testing.assert_allclose(region.extremum, nearest)
+
+
+MASKS = st.tuples(st.integers(1, 7), st.integers(1, 8)).flatmap(
+    lambda shape: hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(MASKS, st.sampled_from([0.2, 0.5, 0.75]), st.floats(0, 1))
+def test_regions_of_any_map_are_complete_and_in_order(strength, cutoff, confidence):
+    found = regions(strength, cutoff=cutoff, confidence=confidence)
+    assert sum(region.area_px for region in found) == (strength >= cutoff).sum()
+    scores = [region.score for region in found]
+    assert scores == sorted(scores, reverse=True)
+    assert not found or scores[0] == pytest.approx(confidence * strength.max())
+    union = np.zeros(strength.shape, bool)
+    for region in found:
+        inside = drawn(region, strength.shape)
+        np.testing.assert_array_equal(region.contour[0], region.contour[-1])
+        y0, x0, y1, x1 = region.box
+        assert not inside[:y0].any()
+        assert not inside[y1:].any()
+        x, y = (int(value) for value in region.peak)
+        assert inside[y, x]
+        assert confidence * strength[y, x] == pytest.approx(region.score)
+        assert region.area_px <= inside.sum() <= (y1 - y0) * (x1 - x0)
+        union |= inside
+    assert (union | (strength < cutoff)).all()
+
+
+def test_padding_is_no_part_of_a_region():
+    geometry = BreastGeometry((10, 8), True, (0, 0, 10, 8), (0.5, 0.5), (7, 6))
+    strength = np.zeros((7, 6))
+    strength[3:7, 2:6] = 0.8
+    strength[6, 0] = 1.0  # in the padding alone
+    (region,) = regions(strength, geometry=geometry)
+    assert region.box == (6, 0, 10, 4)
+    assert region.area_px == 16
+    assert region.score == pytest.approx(0.8)
+
+
+def test_the_anisotropic_scale_decides_which_extremum_is_nearest():
+    geometry = BreastGeometry((10, 100), False, (0, 0, 10, 100), (1.0, 0.1), (10, 10))
+    strength = np.zeros((10, 10))
+    strength[5, 5] = 1
+    (region,) = regions(strength, geometry=geometry, extrema=[[6, 5], [5, 9]])
+    assert region.extremum == pytest.approx((54.5, 9.0))  # 4 px away in the original, the other 10
+
+
+def test_rows_are_plain_json():
+    geometry = BreastGeometry((30, 20), True, (3, 0, 27, 17), (0.3, 0.3), (9, 9))
+    found = regions(np.pad([[0.8]], 4), geometry=geometry, spacing=(0.07, 0.05), confidence=0.9, extrema=[[1, 1]])
+    found += regions(np.pad([[0.8]], 4), geometry=geometry)
+    rows = regions_to_rows(found)
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row["region"] for row in rows] == [1, 2]
+    assert (rows[0]["y0"], rows[0]["x0"], rows[0]["y1"], rows[0]["x1"]) == found[0].box
+    np.testing.assert_allclose(rows[0]["contour"], found[0].contour, atol=0.005)
+    assert (rows[0]["peak_x"], rows[0]["peak_y"]) == pytest.approx(found[0].peak, abs=0.005)
+    assert (rows[0]["extremum_x"], rows[0]["extremum_y"]) == pytest.approx(found[0].extremum, abs=0.005)
+    assert rows[0]["score"] == found[0].score
+    assert rows[0]["area_mm2"] == pytest.approx(found[0].area_mm2, abs=1e-4)
+    assert rows[1]["area_mm2"] is None
+    assert rows[1]["extremum_x"] is None
+    assert regions_to_rows([]) == []
+
+
+def test_mistakes_are_named():
+    with pytest.raises(LemlightError, match=r"cutoff .* got 1.1"):
+        regions(np.ones((2, 2)), cutoff=1.1)
+    with pytest.raises(LemlightError, match=r"shape \(2, 3\) does not belong to an image of \(3, 2\)"):
+        regions(np.ones((2, 3)), geometry=as_it_is(3, 2))

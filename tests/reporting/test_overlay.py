@@ -1,0 +1,297 @@
+"""Overlays as they are drawn: what lies where, in px of the original, and that nothing else is ever drawn."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib import pyplot
+
+from lemlight.data.phantom.render import render
+from lemlight.data.phantom.settings import PhantomSettings
+from lemlight.errors import LemlightError
+from lemlight.localization.regions import Region
+from lemlight.reporting.figures import froc, overlay
+from lemlight.reporting.figures.froc import curve_points, froc_figure
+from lemlight.reporting.figures.overlay import overlay_figure, overlay_sheet
+from lemlight.reporting.figures.overlay_panels import HEAT, LONGEST, OverlayItem, lesion_outlines
+
+
+def square(x0, y0, x1, y1, score=0.75):
+    contour = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=float)
+    return Region((y0, x0, y1, x1), contour, 1.0, None, score, (x0, y0), None, np.zeros((1, 1), dtype=bool))
+
+
+def make_item(height=96, width=60, **others):
+    lesions = np.zeros((height, width), dtype=bool)
+    lesions[30:40, 5:25] = True
+    strength = np.zeros((height, width))
+    strength[50:60, 10:20] = 0.5
+    given = {
+        "image_id": "image_0001_0a1b2c",
+        "image": np.random.default_rng(0).random((height, width)),
+        "strength": strength,
+        "regions": [square(8, 50, 22, 60)],
+        "probability": 0.8125,
+        "call": "malignant",
+        "lesions": lesions,
+        "spacing": (0.5, 1.0),
+    }
+    return OverlayItem(**given | others)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures instead of files, to be looked at from inside."""
+    figures = []
+    for module in (overlay, froc):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure) or path)
+    return figures
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_map_regions_and_lesions_lie_in_px_of_the_original(drawn, tmp_path):
+    item = make_item()
+    overlay_figure(item, tmp_path / "overlay.png")
+    plain, heated = drawn[0].axes[:2]
+    for axes in (plain, heated):
+        np.testing.assert_allclose(axes.images[0].get_array(), item.image, rtol=1e-6)
+        assert axes.images[0].get_clim() == (0, 1)
+        assert axes.images[0].get_extent() == [-0.5, 59.5, 95.5, -0.5]
+        assert axes.get_aspect() == 1
+    heat = heated.images[1]
+    np.testing.assert_array_equal(heat.get_array(), item.strength.astype(np.float32))
+    assert heat.get_extent() == [-0.5, 59.5, 95.5, -0.5]
+    assert heat.get_clim() == (0, 1)
+    lesion, region = heated.lines
+    x, y = lesion.get_data()
+    assert (x.min(), x.max(), y.min(), y.max()) == (4.5, 24.5, 29.5, 39.5)
+    np.testing.assert_array_equal(np.stack(region.get_data(), axis=1), item.regions[0].contour)
+    assert lesion.get_color() != region.get_color()
+    assert lesion.get_linestyle() != region.get_linestyle()
+    assert texts(heated) == ["0.75"]
+    assert legend_texts(drawn[0]) == ["region with its score", "true lesion"]
+    assert drawn[0].get_suptitle() == "called malignant, p = 0.812"
+    assert plain.get_title(loc="left") == item.image_id
+
+
+def test_the_colours_mean_the_same_whatever_the_map(drawn, tmp_path):
+    for highest in (0.0, 0.01, 1.0):
+        overlay_figure(make_item(strength=np.full((96, 60), highest)), tmp_path / "overlay.png")
+    for figure in drawn:
+        assert figure.axes[1].images[1].get_clim() == (0, 1)
+        assert figure.axes[2].get_ylim() == (0, 1)
+        assert "location map" in figure.axes[2].get_ylabel()
+
+
+def test_zero_is_see_through_and_brightness_rises_with_strength():
+    colours = HEAT(np.linspace(0, 1, 50))
+    assert colours[0, 3] == 0
+    assert colours[-1, 3] < 1
+    brightness = colours[:, :3] @ [0.299, 0.587, 0.114] * colours[:, 3]  # as over black
+    assert (np.diff(brightness) > 0).all()
+
+
+def test_a_map_of_zeros_is_stated(drawn, tmp_path):
+    overlay_figure(make_item(strength=np.zeros((96, 60)), regions=[]), tmp_path / "overlay.png")
+    assert texts(drawn[0].axes[1]) == ["no extremum"]
+    assert legend_texts(drawn[0]) == ["true lesion"]
+
+
+@pytest.mark.parametrize("lesions", [None, np.zeros((96, 60), bool)])
+def test_without_lesions_none_is_drawn_or_explained(drawn, tmp_path, lesions):
+    overlay_figure(make_item(lesions=lesions, regions=[]), tmp_path / "overlay.png")
+    assert not drawn[0].axes[1].lines
+    assert not drawn[0].legends
+
+
+def test_the_score_of_a_region_at_the_upper_edge_stands_below_it(drawn, tmp_path):
+    overlay_figure(make_item(regions=[square(5, 0, 20, 9, 0.25), square(30, 40, 40, 70, 0.5)]), tmp_path / "o.png")
+    below, above = drawn[0].axes[1].texts
+    assert (below.get_text(), below.xy, below.get_va()) == ("0.25", (11.0, 9.0), "top")
+    assert (above.get_text(), above.xy[1], above.get_va()) == ("0.50", 40, "bottom")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "label", "pixels"), [((9, 1.0), "20 mm", 20), ((9, 0.05), "1 mm", 20), ((9, 2), "20 mm", 10)]
+)
+def test_the_scale_bar_is_as_long_as_it_says(drawn, tmp_path, spacing, label, pixels):
+    overlay_figure(make_item(spacing=spacing), tmp_path / "overlay.png")
+    (bar,) = drawn[0].axes[0].lines
+    assert np.ptp(bar.get_xdata()) == pytest.approx(pixels)
+    assert texts(drawn[0].axes[0]) == [label]
+
+
+@pytest.mark.parametrize("bright", ["left", "right"])
+def test_the_scale_bar_keeps_out_of_the_breast(drawn, tmp_path, bright):
+    image = np.zeros((96, 60))
+    image[:, :30] = 1
+    overlay_figure(make_item(image=image if bright == "left" else image[:, ::-1]), tmp_path / "overlay.png")
+    (bar,) = drawn[0].axes[0].lines
+    assert (bar.get_xdata().mean() > 30) == (bright == "left")
+
+
+@pytest.mark.parametrize("spacing", [None, (0.001, 0.001)])
+def test_without_a_spacing_that_can_be_drawn_there_is_no_bar(drawn, tmp_path, spacing):
+    overlay_figure(make_item(spacing=spacing), tmp_path / "overlay.png")
+    assert not drawn[0].axes[0].lines
+    assert not texts(drawn[0].axes[0])
+
+
+def test_large_images_are_drawn_smaller_in_their_own_px(drawn, tmp_path):
+    image = np.zeros((2 * LONGEST, 1001))
+    image[:, 500:] = 1
+    strength = np.zeros_like(image)
+    strength[1000:1200, 200:400] = 1
+    item = make_item(image=image, strength=strength, lesions=strength > 0, regions=[])
+    overlay_figure(item, tmp_path / "overlay.png")
+    grey, heat = drawn[0].axes[1].images
+    assert grey.get_array().shape == heat.get_array().shape == (1600, 500)
+    assert heat.get_extent() == [-0.5, 1000.5, 3199.5, -0.5]
+    rows, columns = np.nonzero(heat.get_array().filled() > 0.5)
+    assert (rows.min() * 2, rows.max() * 2 + 2) == (1000, 1200)
+    assert columns.min() * 1001 / 500 == pytest.approx(200, abs=2)
+    x, y = drawn[0].axes[1].lines[0].get_data()
+    assert (x.min(), x.max(), y.min(), y.max()) == (199.5, 399.5, 999.5, 1199.5)
+    assert max(drawn[0].get_size_inches() * drawn[0].dpi) < 2000
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 300), (300, 3), (64, 64)])
+def test_any_shape_can_be_drawn(tmp_path, shape):
+    item = make_item(image=np.ones(shape), strength=np.ones(shape), lesions=np.ones(shape, bool), regions=[])
+    overlay_figure(item, tmp_path / "figure.png")
+    overlay_sheet([item], tmp_path / "sheet.png", ["one"])
+    assert all(max(matplotlib.image.imread(path).shape) < 4000 for path in tmp_path.iterdir())
+
+
+def test_a_phantom_is_drawn_in_its_own_orientation(drawn, tmp_path):
+    rendering = render(PhantomSettings(patients=1, scale=0.25), 0, "R", "MLO")
+    strength = rendering.mask.astype(float)
+    item = make_item(image=rendering.pixels, strength=strength, lesions=rendering.mask, regions=[])
+    overlay_figure(item, tmp_path / "overlay.png")
+    drawn[0].savefig(tmp_path / "overlay.png")
+    pixels = matplotlib.image.imread(tmp_path / "overlay.png")[..., :3].mean(axis=2)
+    np.testing.assert_array_equal(drawn[0].axes[0].images[0].get_array(), rendering.pixels)
+    box, (height, width) = drawn[0].axes[0].get_position(), pixels.shape
+    rows = slice(int((1 - box.y1) * height) + 2, int((1 - box.y0) * height) - 2)
+    left, middle, right = (int(x * width) for x in (box.x0, (box.x0 + box.x1) / 2, box.x1))
+    # a right breast lies on the right
+    assert pixels[rows, middle : right - 2].mean() > 2 * pixels[rows, left + 2 : middle].mean()
+
+
+def test_the_same_item_gives_the_same_bytes_and_leaves_no_figure_behind(tmp_path):
+    for name in ("a.png", "b.png"):
+        overlay_figure(make_item(), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert not pyplot.get_fignums()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_signs_in_an_image_id_are_no_formula(tmp_path):
+    overlay_figure(make_item(image_id=r"$\broken$"), tmp_path / "overlay.png")
+    overlay_sheet([make_item(image_id=r"$\broken$")], tmp_path / "sheet.png", [r"$\worse$"])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_sheet_has_a_title_and_a_pair_for_every_image(drawn, tmp_path):
+    items = [
+        make_item(50 + 9 * n, 40 + n, image_id=f"i{n}", regions=[], call=("benign", "malignant")[n % 2])
+        for n in range(4)
+    ]
+    overlay_sheet(items, tmp_path / "sheet.png", ["best", "median", "worst", "more"])
+    shown = [axes for axes in drawn[0].axes if axes.images]
+    plain, heated = shown[::2], shown[1:9:2]
+    assert [axes.get_title(loc="left") for axes in plain[:4]] == ["best\ni0", "median\ni1", "worst\ni2", "more\ni3"]
+    for item, left, right in zip(items, plain, heated, strict=False):
+        np.testing.assert_allclose(left.images[0].get_array(), item.image, rtol=1e-6)
+        np.testing.assert_allclose(right.images[1].get_array(), item.strength)
+    assert heated[0].get_title(loc="left") == "called benign, p = 0.81"
+
+
+def test_what_cannot_be_drawn_is_listed_and_writes_nothing(tmp_path):
+    nan = np.full((96, 60), np.nan)
+    bad = [
+        make_item(image_id="a", strength=np.zeros((60, 96))),
+        make_item(image_id="b", strength=nan),
+        make_item(image_id="c", image=np.full((96, 60), 255.0), lesions=np.zeros((5, 5), bool)),
+    ]
+    wrong = r"a: image \(96, 60\) and location map \(60, 96\).*b: the location map.*c: the image.*c: lesions \(5, 5\)"
+    with pytest.raises(LemlightError, match=wrong):
+        overlay_sheet(bad, tmp_path / "sheet.png", ["a", "b", "c"])
+    with pytest.raises(LemlightError, match="b: the location map has values outside"):
+        overlay_figure(bad[1], tmp_path / "overlay.png")
+    for items, titles in (([], []), ([make_item()], ["a", "b"])):
+        with pytest.raises(LemlightError, match="titles"):
+            overlay_sheet(items, tmp_path / "sheet.png", titles)
+    assert not list(tmp_path.iterdir())
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_outlines_run_half_way_around_every_lesion(lesions):
+    outlines = lesion_outlines(lesions)
+    assert bool(outlines) == lesions.any()
+    if outlines:
+        rows, columns = np.nonzero(lesions)
+        points = np.concatenate(outlines)
+        assert tuple(points.min(axis=0)) == (columns.min() - 0.5, rows.min() - 0.5)
+        assert tuple(points.max(axis=0)) == (columns.max() + 0.5, rows.max() + 0.5)
+        assert all(np.array_equal(outline[0], outline[-1]) for outline in outlines)
+
+
+FROC = {
+    "mean": {"value": 0.5, "low": 0.4, "high": 0.6},
+    "at": {
+        "0.25": {"value": 0.2, "low": 0.1, "high": 0.3},
+        "1": {"value": 0.5, "low": 0.45, "high": 0.6},
+        "8": {"value": 0.75, "low": None, "high": None, "reason": "one patient"},
+    },
+    "curve": {"false_positives_per_image": [0, 0, 0.25, 0.25, 1, 2], "sensitivity": [0, 0.1, 0.15, 0.2, 0.5, 0.75]},
+}
+
+
+def test_the_froc_curve_shows_its_points_with_their_intervals(drawn, tmp_path):
+    froc_figure(FROC, tmp_path / "froc.png")
+    (axes,) = drawn[0].axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[0] == 0.125
+    assert list(axes.get_xticks()) == [0.125, 0.25, 0.5, 1, 2, 4, 8]
+    (reported,) = axes.containers
+    np.testing.assert_array_equal(reported.lines[0].get_xydata(), [[0.25, 0.2], [1, 0.5], [8, 0.75]])
+    bars = [segment[:, 1].tolist() for segment in reported.lines[2][0].get_segments()]
+    np.testing.assert_allclose(bars, [[0.1, 0.3], [0.45, 0.6], [0.75, 0.75]])
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "mean of the points 0.500 (95 %: 0.400 to 0.600)" in legend
+
+
+def test_the_froc_curve_is_drawn_straight_between_its_points_and_level_behind_them():
+    rates, sensitivity = FROC["curve"]["false_positives_per_image"], FROC["curve"]["sensitivity"]
+    x, y = curve_points(rates, sensitivity)
+    assert (np.diff(x) >= 0).all()
+    assert (np.diff(y) >= 0).all()
+    between = (x > 1) & (x < 2)
+    assert between.sum() > 20
+    np.testing.assert_allclose(y[between], 0.5 + 0.25 * (x[between] - 1))
+    np.testing.assert_array_equal(y[x > 2], 0.75)
+    assert x[-1] > 8
+    assert sorted(y[x == 0.25]) == [0.15, 0.15, 0.2, 0.2]  # a jump, with both its ends
+
+
+def test_the_froc_figure_is_a_picture(tmp_path):
+    assert matplotlib.image.imread(froc_figure(FROC, tmp_path / "froc.png")).std() > 0.01
+
+
+def test_a_froc_curve_of_one_point_and_of_none(drawn, tmp_path):
+    one = {"mean": {"value": 1.0}, "at": {"1": {"value": 1.0}}}
+    froc_figure(one | {"curve": {"false_positives_per_image": [0], "sensitivity": [1]}}, tmp_path / "one.png")
+    assert "reported" in [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    none = {"mean": {"value": None, "reason": "no image with a lesion"}, "at": {"1": {"value": None}}}
+    froc_figure(none | {"curve": {"false_positives_per_image": [], "sensitivity": []}}, tmp_path / "none.png")
+    assert texts(drawn[1].axes[0]) == ["no image with a lesion"]
