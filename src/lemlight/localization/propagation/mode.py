@@ -203,6 +203,8 @@ def _in_place(function: Function, args: Any, kwargs: dict[str, Any]) -> bool:
 
 def _value(function: Function, args: Any, kwargs: dict[str, Any]) -> Tensor:
     """What the network computes, without a graph of gradients and with nothing overwritten."""
+    if kwargs.get("inplace") is True:
+        kwargs = kwargs | {"inplace": False}
     with torch.no_grad():
         first = args[0].clone() if _in_place(function, args, kwargs) else args[0]
         value: Tensor = function(first, *args[1:], **kwargs)

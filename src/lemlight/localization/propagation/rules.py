@@ -121,11 +121,10 @@ def share_out(weights: Linear, excitation: Tensor, importance: Tensor) -> tuple[
     with torch.enable_grad():
         inputs = excitation.detach().requires_grad_()
         outputs = weights(inputs)
-    total = outputs.detach()
-    unreached = total <= SMALLEST
-    left = importance * unreached
-    # divided by infinity, the importance of a node that nothing reaches is 0
-    share = importance / total.masked_fill(unreached, torch.inf)
+    # in place and without masks of bool, which take most of the time of a map otherwise
+    total = torch.threshold_(outputs.detach(), SMALLEST, torch.inf)  # what nothing reaches hands on 0
+    share = importance / total
+    left = total.eq_(torch.inf).mul_(importance)
     # the far tails of one extremum would be denormal numbers, with which a convolution takes three times as long
     torch.threshold_(share, SMALLEST, 0.0)
     (handed,) = torch.autograd.grad(outputs, inputs, share)
@@ -145,13 +144,13 @@ class Sum(Function):
     def backward(ctx: Any, *importance: Tensor) -> Any:
         """Hand down the importance of the output."""
         one, other = ctx.saved_tensors
-        left = one.clamp(min=0)
-        total = other.clamp(min=0).add_(left)
-        neither = total <= SMALLEST
-        share = left.div_(total.masked_fill_(neither, 1))
-        if bool((importance[0] * neither).any()):  # seldom: behind the sum comes a ReLU as a rule
+        part = one.clamp(min=0)
+        total = torch.threshold_(other.clamp(min=0).add_(part), SMALLEST, torch.inf)
+        share = part.div_(total)
+        neither = total.eq_(torch.inf)
+        if bool((neither * importance[0]).any()):  # seldom: behind the sum comes a ReLU as a rule
             sizes = one.abs() + other.abs()
             by_size = torch.where(sizes > SMALLEST, one.abs() / sizes.clamp(min=SMALLEST), 0.5)
-            share = torch.where(neither, by_size, share)
+            share = torch.where(neither > 0, by_size, share)
         first = share.mul_(importance[0])
         return first, importance[0] - first, None
