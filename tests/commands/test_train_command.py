@@ -24,6 +24,7 @@ LEFT = {
     "metrics.json",
     "predictions.csv",
     "localization.csv",
+    "localization_images.csv",
     "report.html",
     "leaks.json",
     "left_out.csv",
@@ -157,3 +158,11 @@ def test_a_finer_score_map_has_twice_the_height_and_width(losses):
     load_weights(classifier, checkpoint)
     with torch.no_grad():
         assert classifier(torch.rand(2, 1, 96, 64)).score_map.shape == (2, 6, 4)
+
+
+def test_the_mean_dice_is_the_mean_over_the_images_of_its_table(trained):
+    rows = pd.read_csv(trained.folder / "localization_images.csv")
+    metrics = json.loads((trained.folder / "metrics.json").read_text())
+    assert set(rows["method"]) == {"importance"}
+    assert len(rows) == metrics["localization"]["images"]
+    assert rows["dsc"].mean() == pytest.approx(metrics["dsc"]["value"])

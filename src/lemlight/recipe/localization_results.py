@@ -1,4 +1,4 @@
-"""What a tested network leaves about its localization: figures for metrics.json, a table of methods, a sheet."""
+"""What a tested network leaves about its localization: figures for metrics.json, tables, a sheet of overlays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,14 +44,14 @@ def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
 def measure_localization(
     place: Localizing, chosen: Mapping[str, Chosen], split: str, folder: Path, resamples: int
 ) -> LocalizationResults:
-    """Measure every method on a split, write localization.csv, the FROC curve and the sheet of overlays.
+    """Measure every method on a split; write localization.csv and localization_images.csv, FROC and overlays.
 
     `chosen` are the settings of the validation split; the oracle, the best on these very images, stands beside them.
     """
     with_lesion = images_with_a_lesion(place.prepared, split)
     known = images_with_known_lesions(place.prepared, split)
     ids = with_lesion + [image_id for image_id in known if image_id not in set(with_lesion)]
-    sections = {}
+    sections, per_image = {}, []
     for method in place.config.methods:
         settings = settings_of(method, chosen, place.given, place.output_stride)
         result = survey(place, method, ids, settings)
@@ -61,11 +61,12 @@ def measure_localization(
             best, dice = result.best()
             section["oracle"] = {**best.to_dict(), "dsc": dice, "what": "the best settings for these very images"}
         sections[method] = section
+        per_image.append(result.meter.per_image().assign(method=method))
         if method == place.config.method:
             figures = _figures(place, result.meter, settings, section, folder / "figures")
     if ids:
-        with written_aside(folder / "localization.csv") as aside:
-            localization_table(sections).to_csv(aside, index=False)
+        _write(localization_table(sections), folder / "localization.csv")
+        _write(pd.concat(per_image), folder / "localization_images.csv")
     first = sections[place.config.method]
     top = {name: first[name] for name in (*FIGURES, "froc")}
     rest = {name: value for name, value in first.items() if name not in top}
@@ -87,6 +88,11 @@ def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
         row["dsc_oracle"] = section.get("oracle", {}).get("dsc")
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False)
 
 
 def _source(method: str, chosen: Mapping[str, Chosen], given: Mapping[str, float | None]) -> str:
