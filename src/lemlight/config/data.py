@@ -70,6 +70,7 @@ class CbisDataset(Dataset):
     """CBIS-DDSM."""
 
     name: Literal["cbis"]
+    tables: str | None
     patient_disjoint: bool
     allow_missing: bool
 
