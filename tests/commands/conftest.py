@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lemlight import evaluate, localize, train
+from lemlight import evaluate, localize, prepare, train
 
-MAINS = {"train": train.main, "evaluate": evaluate.main, "localize": localize.main}
+MAINS = {"train": train.main, "evaluate": evaluate.main, "localize": localize.main, "prepare": prepare.main}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 TINY = [
     *MACHINE,
@@ -34,7 +34,8 @@ TINY = [
     "examples=0",
 ]
 
-ALWAYS = {"train": TINY, "localize": []}
+SMALL = ["prepare_workers=1", "dataset.prepare.height=96", "dataset.prepare.width=64"]
+ALWAYS = {"train": TINY, "localize": [], "prepare": SMALL}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from lemlight.config.check import check
-from lemlight.config.commands import EvaluateConfig, TrainConfig
+from lemlight.config.commands import EvaluateConfig, LocalizeConfig, PrepareCommandConfig, TrainConfig
 from lemlight.config.conf_dir import conf_dir
 from lemlight.data.phantom.settings import PhantomSettings
 from lemlight.data.sources import SOURCES
 from lemlight.errors import LemlightError
 
-SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig}
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "localize": LocalizeConfig,
+    "prepare": PrepareCommandConfig,
+}
 
 
 def checked(*overrides, command="train"):
@@ -90,6 +95,10 @@ def test_a_value_that_the_user_must_give_is_asked_for():
         checked("dataset=cbis")
     with pytest.raises(LemlightError, match=r"checkpoint: a value is needed"):
         checked(command="evaluate")
+    with pytest.raises(LemlightError, match=r"input: a value is needed"):
+        checked("checkpoint=best.ckpt", command="localize")
+    with pytest.raises(LemlightError, match=r"dataset\.root: a value is needed"):
+        checked("dataset=vindr", command="prepare")
 
 
 def test_a_missing_key_is_named():

@@ -1,0 +1,171 @@
+"""What a check of a data set finds, in numbers: nothing in it names a patient, a file or a folder."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import pandas as pd
+
+from lemlight.data.file_headers import FileHeader
+from lemlight.data.leaks import LeakReport, leak_report
+from lemlight.data.lesions import Lesion
+from lemlight.data.store import PreparedStore
+
+Counts = dict[str, int]  # by falling number
+NAME_EDGE = r"(?<![\w.-]){}(?![\w-]|\.\w)"  # a dot may end a sentence
+TWO_SIDES = re.compile(r"\(?\d+(?:, | x )\d+\)?")
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Images by what is known of their lesions, and the lesions by type ("unknown" where no type is given).
+
+    rejected: images whose annotated lesions could not be drawn, so that nothing is known of them; 0 before preparing.
+    notes: what was odd, by how many images it concerns.
+    """
+
+    with_lesions: int
+    without_lesions: int
+    unknown: int
+    rejected: int
+    types: Counts
+    notes: Counts
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A data set in numbers.
+
+    images: rows of the image table; left_out: of these, by reason; duplicates: of these, images whose pixels another
+    one has too (None before preparing); duplicates_in_splits: pictures that stand in more than one split.
+    formats, greys (bits and colours) and sizes (`H x W` px as in the files): of all images whose header says it.
+    leaks: counts per split, and who stands in more than one, of the images that are used.
+    """
+
+    images: int
+    used: int
+    left_out: Counts
+    duplicates: int | None
+    duplicates_in_splits: int | None
+    formats: Counts
+    greys: Counts
+    sizes: Counts
+    lesions: LesionCounts
+    leaks: LeakReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the numbers as plain values for JSON, without the patients that the leak report names."""
+        leaks = self.leaks
+        return asdict(self) | {
+            "leaks": {
+                "scheme": leaks.scheme,
+                "splits": [asdict(split) for split in leaks.splits],
+                "patients": len(leaks.leaking_patients),
+                "breasts": len(leaks.leaking_breasts),
+                "files": len(leaks.leaking_files),
+                "warnings": list(leaks.warnings),
+            }
+        }
+
+
+def take_inventory(
+    table: pd.DataFrame,
+    headers: Sequence[FileHeader],
+    left_out: pd.DataFrame,
+    store: PreparedStore | None = None,
+    scheme: str = "",
+) -> Inventory:
+    """Count a data set.
+
+    Args:
+        table: the image table, dealt to splits.
+        headers: of its files, in its order.
+        left_out: image_id and reason of the images that cannot be used.
+        store: the prepared images; None where only the headers were looked at.
+        scheme: of the split, for the leak report.
+    """
+    used = table[~table["image_id"].isin(left_out["image_id"])]
+    groups = same_pixels(used, store) if store else None
+    splits = dict(zip(used["image_id"], used["split"], strict=True))
+    apart = [len({splits[image_id] for image_id in group}) > 1 for group in groups or ()]
+    return Inventory(
+        images=len(table),
+        used=len(used),
+        left_out=_plain_counts(left_out["image_id"], left_out["reason"], table),
+        duplicates=None if groups is None else sum(map(len, groups)),
+        duplicates_in_splits=None if groups is None else sum(apart),
+        formats=_counts(header.format for header in headers),
+        greys=_counts(header.grey for header in headers if header.grey),
+        sizes=_counts(f"{header.shape[0]} x {header.shape[1]}" for header in headers if header.shape),
+        lesions=_drawn(used, store) if store else _annotated(used),
+        leaks=leak_report(used, scheme),
+    )
+
+
+def same_pixels(used: pd.DataFrame, store: PreparedStore) -> list[tuple[str, ...]]:
+    """Find the image_ids of each picture that the store holds more than once."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for image_id in used["image_id"]:
+        groups[store.fingerprint(store.index_of(image_id))].append(image_id)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _annotated(used: pd.DataFrame) -> LesionCounts:
+    """Count the lesions as the data set gives them."""
+    known = used.loc[used["lesions_known"], "lesions"]
+    types = [lesion.type for lesions in known for lesion in lesions]
+    several = int(sum(bool(lesions) for lesions in known))
+    return LesionCounts(several, len(known) - several, len(used) - len(known), 0, _types(types), {})
+
+
+def _drawn(used: pd.DataFrame, store: PreparedStore) -> LesionCounts:
+    """Count the lesions that the prepared images have."""
+    several = without = unknown = rejected = 0
+    types: list[str] = []
+    for row in used.itertuples():
+        i = store.index_of(str(row.image_id))
+        if store.mask(i) is None:
+            rejected += bool(row.lesions_known)
+            unknown += not row.lesions_known
+        else:
+            here = store.lesion_types(i)
+            types += here
+            several += bool(here)
+            without += not here
+    notes = store.notes[store.notes["image_id"].isin(used["image_id"])]
+    notes_by_kind = _plain_counts(notes["image_id"], notes["note"], used)
+    return LesionCounts(several, without, unknown, rejected, _types(types), notes_by_kind)
+
+
+def _types(types: Iterable[str]) -> Counts:
+    return _counts(kind or "unknown" for kind in types)
+
+
+def _counts(items: Iterable[str]) -> Counts:
+    return dict(sorted(Counter(items).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _plain_counts(image_ids: Iterable[str], texts: Iterable[str], table: pd.DataFrame) -> Counts:
+    """Count texts about images by what they say, names and sizes taken out."""
+    rows = {str(row.image_id): row for row in table.itertuples()}
+    plain = []
+    for image_id, text in zip(image_ids, texts, strict=True):
+        row = rows[image_id]
+        lesions = cast(tuple[Lesion, ...], row.lesions)
+        plain.append(without_names(text, [str(row.path), *(lesion.path for lesion in lesions if lesion.path)]))
+    return _counts(plain)
+
+
+def without_names(text: str, paths: Sequence[str]) -> str:
+    """Take paths and their file names out of a text about an image, and the sizes that differ each time.
+
+    >>> without_names("/data/jane.dcm: mask jane.png rescaled from (3, 4) to (6, 8)", ["/data/jane.dcm", "/m/jane.png"])
+    'mask FILE rescaled from H x W to H x W'
+    """
+    text = text.removeprefix(f"{paths[0]}: ")
+    for name in [*paths, *(path.rsplit("/", 1)[-1] for path in paths)]:  # whole paths first: they hold the names
+        text = re.sub(NAME_EDGE.format(re.escape(name)), "FILE", text)
+    return ADDRESS.sub("", TWO_SIDES.sub("H x W", text))

@@ -1,0 +1,186 @@
+"""`python -m lemlight.prepare`: a check that leaves no store, the store, and one page that names nobody."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lemlight.data.store import PreparedStore
+from tests.layouts.inbreast import write_inbreast
+from tests.layouts.mias import write_mias
+
+FILES = {"config.yaml", "contact_sheet.png", "images.csv", "inventory.json", "leaks.json", "left_out.csv", "notes.csv"}
+FILES |= {"prepare.html", "prepare.log", ".hydra"}
+
+
+@pytest.fixture
+def hospital(write_folder, tmp_path):
+    """A folder with one letter, one black image, a copy under another name and a mask of another shape; overrides."""
+    root = tmp_path / "plantedfolder"
+    table = write_folder(root, name="plantedimage-{patient:02}-{side}.png", patient_id="plantedpatient^{patient}")
+    paths = [root / path for path in table["path"]]
+    paths[0].write_text("Dear colleague, please find the mammogram enclosed. " * 5)
+    cv2.imwrite(str(paths[3]), np.zeros((130, 90), np.uint16))
+    paths[31].write_bytes(paths[5].read_bytes())
+    cv2.imwrite(str(root / "plantedmask.png"), np.full((90, 130), 255, np.uint8))
+    table["mask"] = ["none", "plantedmask.png", *[""] * 30]
+    table.to_csv(root / "images.csv", index=False)
+    return ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
+
+
+def said(folder, file):
+    return pd.read_csv(folder / file, dtype=str, keep_default_na=False)
+
+
+def test_a_check_leaves_a_page_and_no_store(lemlight_run, phantom, tmp_path):
+    done = lemlight_run("prepare", *phantom, f"store={tmp_path / 'store'}", "check_only=true", "thumbnails=3")
+    assert {path.name for path in done.folder.iterdir()} == FILES
+    assert not (tmp_path / "store").exists()
+    found = json.loads((done.folder / "inventory.json").read_text())
+    assert (found["dataset"], found["check_only"], found["published"]) == ("phantom", True, None)
+    assert (found["images"], found["used"], found["duplicates"]) == (48, 48, None)
+    assert sum(found["formats"].values()) == sum(found["sizes"].values()) == 48
+    assert cv2.imread(str(done.folder / "contact_sheet.png")).std() > 0
+    assert "prepared images" not in done.out
+    for words in ("Split and leaks", "Lesions by type", "DICOM, JPEG 2000", str(done.folder / "prepare.html")):
+        assert words in done.out
+    assert list(said(done.folder, "left_out.csv")) == ["image_id", "path", "reason"]
+    assert len(said(done.folder, "images.csv")) == 48
+
+
+def test_preparing_leaves_the_store_that_training_uses(lemlight_run, phantom, trained, tmp_path):
+    done = lemlight_run("prepare", *phantom, f"store={tmp_path / 'store'}")
+    assert {path.name for path in done.folder.iterdir()} == FILES
+    (store,) = (tmp_path / "store").iterdir()
+    assert len(PreparedStore(store)) == 48
+    assert f"prepared images: {store}" in done.out
+    root = Path(phantom[0].removeprefix("store="))
+    assert store.name in {path.name for path in root.iterdir()}  # the name is a hash of all that decides the pixels
+    leaks = [json.loads((folder / "leaks.json").read_text()) for folder in (done.folder, trained.folder)]
+    assert leaks[0] == leaks[1]
+
+
+def test_the_header_says_it_or_decoding_does(hospital, lemlight_run):
+    checked = lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=0")
+    assert said(checked.folder, "left_out.csv")["image_id"].tolist() == ["plantedimage-00-L"]
+    assert not (checked.folder / "contact_sheet.png").exists()
+    seen = lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=99")  # all are decoded then
+    prepared = lemlight_run("prepare", *hospital)
+    for done in (seen, prepared):
+        left_out = said(done.folder, "left_out.csv")
+        assert left_out["image_id"].tolist() == ["plantedimage-00-L", "plantedimage-01-R"]
+        assert left_out["reason"].str[:15].tolist() == ["not an image of", "no breast found"]
+        assert left_out["path"].str.endswith(".png").all()
+        for row in left_out.itertuples():
+            assert f"{row.path}: {row.reason}" in done.out
+
+
+def test_copies_and_rejected_masks_are_listed_by_name(hospital, lemlight_run):
+    done = lemlight_run("prepare", *hospital)
+    notes = said(done.folder, "notes.csv").set_index("image_id")["note"]
+    assert notes["plantedimage-02-R"] == "the same pixels as plantedimage-15-R"
+    assert notes["plantedimage-15-R"] == "the same pixels as plantedimage-02-R"
+    assert "lesions left out" in notes["plantedimage-00-R"]
+    assert len(notes) == 3
+    found = json.loads((done.folder / "inventory.json").read_text())
+    assert (found["duplicates"], found["lesions"]["rejected"], found["lesions"]["unknown"]) == (2, 1, 29)
+    for note in notes:
+        assert note in done.out
+
+
+@pytest.mark.parametrize("check", ["true", "false"])
+def test_the_page_names_no_patient_no_file_and_no_folder(hospital, lemlight_run, check, tmp_path):
+    done = lemlight_run("prepare", *hospital, f"check_only={check}", "thumbnails=99", folder=tmp_path / "plantedrun")
+    for file in ("prepare.html", "inventory.json"):
+        assert "planted" not in (done.folder / file).read_text().lower()
+        assert str(tmp_path) not in (done.folder / file).read_text()
+    assert b"planted" not in (done.folder / "contact_sheet.png").read_bytes()
+
+
+def test_a_check_decodes_the_thumbnails_only(hospital, lemlight_run, monkeypatch):
+    from lemlight.data import thumbnails
+
+    decoded = []
+    read = thumbnails.read_image
+    monkeypatch.setattr(thumbnails, "read_image", lambda path: decoded.append(path) or read(path))
+    lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=5")
+    assert len(decoded) == 5
+
+
+def test_a_check_without_a_possible_split_says_what_is_there_and_then_why(lemlight_run, write_folder, tmp_path):
+    root = tmp_path / "images"
+    write_folder(root).assign(label=0).to_csv(root / "images.csv", index=False)
+    data = ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
+    done = lemlight_run("prepare", *data, "check_only=true", fails=True)
+    assert "one class only in the data set" in done.err
+    assert "found         32" in done.out
+    assert "cannot be dealt to splits" in (done.folder / "prepare.html").read_text()
+    done = lemlight_run("prepare", *data, fails=True)
+    assert "one class only in the data set" in done.err
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("check", ["true", "false"])
+def test_no_usable_image_is_an_error(lemlight_run, write_folder, tmp_path, check):
+    root = tmp_path / "images"
+    for path in write_folder(root)["path"]:
+        (root / path).write_text("no image")
+    data = ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
+    done = lemlight_run("prepare", *data, f"check_only={check}", fails=True)
+    assert "none of the 32 images can be used" in done.err
+
+
+def test_missing_files_are_one_error_or_counted(lemlight_run, tmp_path):
+    truth = write_mias(tmp_path / "download", seed=0)
+    gone = sorted((tmp_path / "download").rglob("mdb*.pgm"))[:3]
+    for path in gone:
+        path.unlink()
+    data = ["dataset=mias", f"dataset.root={tmp_path / 'download'}", f"store={tmp_path / 'store'}", "check_only=true"]
+    done = lemlight_run("prepare", *data, fails=True)
+    for path in gone:
+        assert path.stem in done.err
+    assert "dataset.allow_missing=true" in done.err
+    done = lemlight_run("prepare", *data, "dataset.allow_missing=true", "thumbnails=0", "dataset.split.val_share=0.3")
+    found = json.loads((done.folder / "inventory.json").read_text())
+    assert (found["images"], found["published"]) == (len(truth) - 3, 322)
+    assert "in the whole data set as published" in done.out
+
+
+@pytest.mark.parametrize("name", ["cbis", "cmmd", "inbreast", "mias", "rsna", "vindr", "folder"])
+def test_an_absent_or_empty_root_is_said(name, refused, tmp_path):
+    for root in (tmp_path / "gone", tmp_path):
+        message = refused("prepare", f"dataset={name}", f"dataset.root={root}", "check_only=true")
+        assert str(root) in message
+        assert "set dataset.root" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "other", "strange"),
+    [("inbreast", write_inbreast, write_mias, "mdb001.pgm"), ("mias", write_mias, write_inbreast, "ANON.dcm")],
+)
+def test_two_data_sets_in_one_folder_are_refused(name, write, other, strange, refused, tmp_path):
+    write(tmp_path / "both/its own")
+    other(tmp_path / "both/other")
+    message = refused("prepare", f"dataset={name}", f"dataset.root={tmp_path / 'both'}", "check_only=true")
+    assert "images whose names are not" in message
+    assert strange in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_said(refused, write_folder, tmp_path):
+    root = tmp_path / "images"
+    write_folder(root)
+    root.chmod(0)
+    try:
+        assert "ermission" in refused("prepare", "dataset=folder", f"dataset.root={root}")
+    finally:
+        root.chmod(0o755)
+
+
+def test_a_wrong_setting_is_named(refused):
+    assert "thumbnails=-1" in refused("prepare", "thumbnails=-1")
+    assert "check_onyl" in refused("prepare", "check_onyl=true")

@@ -1,0 +1,138 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from lemlight.data.inventory import Inventory, LesionCounts
+from lemlight.data.leaks import LeakReport, SplitCounts
+from lemlight.errors import LemlightError
+from lemlight.reporting.inventory_page import sections_text, write_inventory_page
+from lemlight.reporting.inventory_sections import Section, inventory_sections
+
+SPLITS = (SplitCounts("train", 1000, 250, 300, 0.5), SplitCounts("test", 1000, 100, 310, 0.5))
+CHECKED = Inventory(
+    images=2345,
+    used=2000,
+    left_out={"no decoder for RLE": 300, "cut short": 45},
+    duplicates=None,
+    duplicates_in_splits=None,
+    formats={"DICOM, RLE Lossless": 2345},
+    greys={"12 bits, MONOCHROME1": 2345},
+    sizes={"4084 x 3328": 2000, "3328 x 2560": 345},
+    lesions=LesionCounts(1500, 400, 100, 0, {"mass": 1200, "unknown": 400}, {}),
+    leaks=LeakReport("column", SPLITS, ("jane doe",), (), (), ("1 patients are trained and tested on",)),
+)
+PREPARED = replace(
+    CHECKED,
+    duplicates=6,
+    duplicates_in_splits=2,
+    lesions=LesionCounts(1490, 400, 100, 10, {"mass": 1200}, {"FILE has another aspect": 10}),
+)
+
+
+def by_heading(*arguments, **options):
+    return {section.heading: section for section in inventory_sections(*arguments, **options)}
+
+
+def rows(section):
+    return {row[0]: row[1:] for row in section.rows}
+
+
+def test_found_expected_left_out_and_used_stand_together():
+    section = by_heading(CHECKED, 3032)["Images"]
+    assert rows(section) == {
+        "found": ("2,345",),
+        "in the whole data set as published": ("3,032",),
+        "left out": ("345",),
+        "used": ("2,000",),
+    }
+    assert "fewer than published" in section.notes[0]
+    assert by_heading(CHECKED, 2345)["Images"].notes == []
+    assert "in the whole data set as published" not in rows(by_heading(CHECKED, None)["Images"])
+
+
+def test_the_splits_say_labels_patients_and_leaks():
+    section = by_heading(CHECKED, None)["Split and leaks"]
+    assert rows(section)["train"] == ("1,000", "50.0%", "750", "250", "300")
+    assert "1 patients, 0 breasts, 0 files" in section.notes[0]
+    assert section.notes[1].startswith("warning: 1 patients")
+    assert "jane" not in sections_text(inventory_sections(CHECKED, None))
+
+
+def test_no_split_is_said():
+    unsplit = (SplitCounts("train", 0, 0, 0, 0.0), SplitCounts("", 9, 9, 2, 1.0))
+    bare = replace(CHECKED, leaks=LeakReport("", unsplit, (), (), (), ()))
+    section = by_heading(bare, None, splits_made=False)["Split and leaks"]
+    assert rows(section) == {"(none)": ("9", "100.0%", "0", "9", "2")}
+    assert [note[:6] for note in section.notes] == ["error:"]
+
+
+def test_rejected_lesions_and_copies_are_known_after_preparing_only():
+    checked, prepared = by_heading(CHECKED, None), by_heading(PREPARED, None)
+    assert "rejected: a lesion cannot be drawn" not in rows(checked["Lesions"])
+    assert rows(prepared["Lesions"])["rejected: a lesion cannot be drawn"] == ("10",)
+    assert rows(prepared["Images"])["of these with the pixels of another one"] == ("6",)
+    assert "warning: 2 pictures stand in more than one split" in prepared["Images"].notes[0]
+    assert rows(prepared["Notes on lesions"]) == {"FILE has another aspect": ("10",)}
+    assert "Notes on lesions" not in checked
+
+
+def test_what_is_empty_has_no_section_and_many_kinds_end_in_one_line():
+    bare = replace(CHECKED, left_out={}, sizes={f"{100 + i} x {200 - i}": 20 - i for i in range(14)}, greys={})
+    found = by_heading(bare, None)
+    assert "Images left out" not in found
+    assert "Grey values" not in found
+    assert len(found["Original sizes"].rows) == 11
+    assert found["Original sizes"].rows[-1] == ("(4 others)", str(10 + 9 + 8 + 7))
+    assert found["Original sizes"].notes == ["heights 100 to 113 px, widths 187 to 200 px"]
+
+
+def test_text_is_aligned():
+    section = Section("Lesions", ("type", "lesions"), [("mass", "7"), ("calcification", "1,234")], ["a note"])
+    lines = ["Lesions", "  type           lesions", "  mass                 7", "  calcification    1,234", "  a note"]
+    text = sections_text([section, Section("Last", (), [], ["nothing"])])
+    assert text.split("\n") == [*lines, "", "Last", "  nothing"]
+
+
+@pytest.fixture
+def page(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"\x89PNG\r\n\x1a\n")
+    sections = [*inventory_sections(PREPARED, 3032), Section("<b>", ("&", "n"), [("<script>alert(1)</script>", "1")])]
+    path = tmp_path / "prepare.html"
+    settings = {"dataset.name": "cbis", "dataset.leave_out": "[3,4a]"}
+    assert write_inventory_page(path, "Data set <x>", "Prepared.", sections, sheet, settings) == path
+    return path.read_text()
+
+
+def test_the_page_says_what_the_text_says(page):
+    for words in ("2,345", "no decoder for RLE", "4084 x 3328", "DICOM, RLE Lossless", "[3,4a]", "Research only"):
+        assert words in page
+    assert page.count('<p class="warning">') == 2
+    assert "iVBORw0KGgo=" not in page.replace("data:image/png;base64,iVBORw0KGgo=", "")
+    assert "data:image/png;base64,iVBORw0KGgo=" in page
+
+
+def test_the_page_is_alone_and_fits_screens(page):
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+    assert "jane doe" not in page
+
+
+def test_words_of_the_data_are_no_markup(page):
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<title>Data set &lt;x&gt;</title>" in page
+
+
+def test_without_thumbnails_there_is_no_sheet(tmp_path):
+    page = write_inventory_page(tmp_path / "p.html", "t", "s", inventory_sections(CHECKED, None), None, {}).read_text()
+    assert "<img" not in page
+
+
+def test_a_missing_sheet_is_said(tmp_path):
+    with pytest.raises(LemlightError, match=r"no contact sheet at .*gone\.png"):
+        write_inventory_page(tmp_path / "p.html", "t", "s", [], tmp_path / "gone.png", {})
+    assert not (tmp_path / "p.html").exists()
