@@ -18,6 +18,11 @@ def cam(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tenso
     """
     with torch.no_grad():
         score_map: Tensor = classifier.scorer(classifier.backbone(images))
+    return cam_of_scores(score_map, signs)
+
+
+def cam_of_scores(score_map: Tensor, signs: Tensor) -> Tensor:
+    """CAM of a score map `(N, h, w)` that is there already."""
     return functional.relu(signs.view(-1, 1, 1) * score_map)
 
 

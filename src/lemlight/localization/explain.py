@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lemlight.errors import LemlightError
+from lemlight.localization.cam import cam_of_scores
 from lemlight.localization.importance import location_maps
-from lemlight.localization.rivals import RIVALS, rival_maps
+from lemlight.localization.rivals import RIVALS, enlarged, rival_maps, signs_of
 from lemlight.localization.selection import select_extrema
 
 METHODS = ("importance", *RIVALS)
@@ -77,3 +78,13 @@ def explain(classifier: nn.Module, images: Tensor, settings: MapSettings) -> Exp
     )
     found = location_maps(classifier, images, maxima, minima)
     return Explanation(probability, score_map, found.maps, maxima > 0, minima > 0, found.lost)
+
+
+def explain_scores(probability: Tensor, score_map: Tensor, shape: tuple[int, int], threshold: float) -> Explanation:
+    """Explain by CAM where probability `(N,)` and score map `(N, h, w)` are all that there is of the network.
+
+    The maps are those of `explain` with the method cam, at the size `shape` (H, W) of the image.
+    """
+    maps = enlarged(cam_of_scores(score_map, signs_of(probability > threshold)), shape)
+    nothing = torch.zeros_like(score_map, dtype=torch.bool)
+    return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))

@@ -42,12 +42,21 @@ def rival_maps(name: str, classifier: nn.Module, images: Tensor, malignant: Tens
         raise LemlightError(f"malignant must have shape ({len(images)},), got {tuple(malignant.shape)}")
     network = cast(MammogramClassifier, classifier)
     with evaluating(network, images.device.type):
-        signs = malignant.to(images.device).bool().to(images.dtype) * 2 - 1
+        signs = signs_of(malignant.to(images.device)).to(images.dtype)
         if name in CELL_MAPS:
-            cells = CELL_MAPS[name](network, images, signs).unsqueeze(1)
-            maps = functional.interpolate(cells, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+            maps = enlarged(CELL_MAPS[name](network, images, signs), (images.shape[2], images.shape[3]))
         elif name == "gradient":
             maps = gradient(network, images, signs)
         else:
             maps = smooth_grad(network, images, signs, seed=seed)
     return maps.detach().float()
+
+
+def signs_of(malignant: Tensor) -> Tensor:
+    """+1 for images that are called malignant, whose logit is explained, and -1 for the others: `(N,)` float32."""
+    return malignant.bool().float() * 2 - 1
+
+
+def enlarged(cells: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps of cells `(N, h, w)` at the size `shape` (H, W) of the image, bilinear (align_corners=False)."""
+    return functional.interpolate(cells.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]

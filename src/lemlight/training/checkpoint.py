@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lemlight.errors import LemlightError
+from lemlight.exporting.network import is_exported
 from lemlight.training.card import CARD_FIELDS, CARD_KEY, FORMAT
 
 PREFIX = "classifier."
@@ -102,6 +103,11 @@ def _listed(what: str, names: Sequence[str]) -> str:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise LemlightError(f"there is no checkpoint at {path}: give the path of a .ckpt file")
+    if is_exported(path):
+        raise LemlightError(
+            f"{path} is an exported network, which only lemlight.localize takes: give the checkpoint (.ckpt) that it "
+            "was exported from"
+        )
     with path.open("rb") as file:
         start = file.read(4)
     if start != b"PK\x03\x04":  # torch.save writes a zip file; older forms are bare pickles, not even looked into

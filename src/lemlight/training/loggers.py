@@ -15,7 +15,7 @@ from lemlight.training.privacy import public_config
 def build_loggers(
     folder: Path, *, tensorboard: bool, wandb: Mapping[str, Any] | None, config: Mapping[str, Any]
 ) -> list[Logger]:
-    """Build the loggers of a run in `folder` and send them the public part of `config`.
+    """Build the loggers of a training in `folder` and send them the public part of `config`.
 
     `wandb`: project, group, name, tags, mode (offline, online or disabled), or None. Raises LemlightError when
     TensorBoard is asked for and not installed.
@@ -30,8 +30,28 @@ def build_loggers(
     if wandb is not None and wandb["mode"] != "disabled":
         loggers.append(_wandb_logger(folder, wandb))
     for logger in loggers:
-        logger.log_hyperparams(public_config(config))
+        logger.log_hyperparams(sent_config(config))
     return loggers
+
+
+def sent_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the public part of `config` with a text in place of every list, without the loggers' own section.
+
+    It stays nested: W&B shows and filters nested keys with dots (`pooling.name`), but cannot filter keys that hold
+    dots themselves.
+    """
+    return _without_lists({key: value for key, value in public_config(config).items() if key != "logger"})
+
+
+def _without_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_lists(value)
+        if isinstance(value, Mapping)
+        else ", ".join(map(str, value))
+        if isinstance(value, list | tuple)
+        else value
+        for key, value in values.items()
+    }
 
 
 def finish_loggers(loggers: Sequence[Logger], failed: bool) -> None:
@@ -66,6 +86,7 @@ def _wandb_logger(folder: Path, options: Mapping[str, Any]) -> WandbLogger:
     return WandbLogger(
         project=options["project"],
         group=options["group"],
+        job_type="train",
         name=options["name"],
         tags=list(options["tags"]),
         save_dir=folder,

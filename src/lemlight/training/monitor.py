@@ -16,7 +16,9 @@ def check_monitor(monitor: str, val_labels: Sequence[int], key: str = "callbacks
     if monitor not in VALIDATED + TRAINED:
         raise LemlightError(f"{key}.monitor={monitor} is not logged: choose one of {', '.join(VALIDATED + TRAINED)}")
     if monitor in VALIDATED and len(val_labels) == 0:
-        raise LemlightError(f"{key}.monitor={monitor} needs a val split, which has no image: raise dataset.val_share")
+        raise LemlightError(
+            f"{key}.monitor={monitor} needs a val split, which has no image: raise dataset.split.val_share"
+        )
     if monitor == "val/auroc" and len(set(val_labels)) < 2:
         raise LemlightError(
             f"the val split has one class only ({next(iter(val_labels))}), so that val/auroc is undefined: "

@@ -5,7 +5,20 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-PATH_KEYS = {"root", "csv", "path", "file", "folder", "dir", "store", "output", "resume", "checkpoint", "input"}
+PATH_KEYS = {
+    "root",
+    "csv",
+    "table",
+    "path",
+    "file",
+    "folder",
+    "dir",
+    "store",
+    "output",
+    "resume",
+    "checkpoint",
+    "input",
+}
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,3 +52,10 @@ def _is_a_path(value: Any) -> bool:
     text = str(value)
     absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
     return absolute or text.startswith("~") or "://" in text or isinstance(value, PurePosixPath | PureWindowsPath)
+
+
+def public_override(override: str) -> bool:
+    """Tell whether an override of the command line (`key=value`) may leave the machine: it names no file or folder."""
+    key, _, value = override.lstrip("+~").partition("=")
+    parts = [part for part in re.split(r"[\s,\[\]{}'\"]+", value) if part]
+    return not _names_a_path(key.rpartition(".")[2]) and not any(_is_a_path(part) for part in parts)

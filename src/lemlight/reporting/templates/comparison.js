@@ -1,0 +1,63 @@
+"use strict";
+// Without this script the page shows everything: tables in their order, all mammograms below one another.
+
+function cellOf(row, column) {
+  return row.cells[column];
+}
+
+function sortBy(table, column, header, status) {
+  const falling = header.getAttribute("aria-sort") === "descending";
+  const numbers = header.dataset.kind === "number";
+  const direction = numbers && !falling || !numbers && header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  const body = table.tBodies[0];
+  const key = (row) => cellOf(row, column).dataset.value ?? cellOf(row, column).textContent.trim();
+  const rows = Array.from(body.rows);
+  rows.sort((one, other) => {
+    const a = key(one), b = key(other);
+    if (a === "" || b === "") return (a === "") - (b === ""); // unknown values stay below
+    return direction * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  });
+  body.append(...rows);
+  for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", "none");
+  header.setAttribute("aria-sort", direction < 0 ? "descending" : "ascending");
+  status.textContent = `sorted by ${header.textContent.trim()}, ${direction < 0 ? "descending" : "ascending"}`;
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const status = document.createElement("p");
+  status.className = "unseen";
+  status.setAttribute("role", "status");
+  table.parentElement.after(status);
+  for (const header of table.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    header.append(button);
+    header.setAttribute("aria-sort", "none");
+    button.addEventListener("click", () => sortBy(table, header.cellIndex, header, status));
+  }
+}
+
+const shown = document.getElementById("mammogram");
+if (shown) {
+  const fade = document.getElementById("fade");
+  const groups = Array.from(document.querySelectorAll(".mammogram"));
+  const show = () => {
+    groups.forEach((group, place) => { group.hidden = place !== shown.value - 1; });
+    const text = groups[shown.value - 1].dataset.name;
+    document.getElementById("mammogram-shown").textContent = text;
+    shown.setAttribute("aria-valuetext", text);
+  };
+  const blend = () => {
+    document.getElementById("mammograms").style.setProperty("--fade", fade.value / 100);
+    document.getElementById("fade-shown").textContent = `${fade.value} %`;
+    fade.setAttribute("aria-valuetext", `${fade.value} %`);
+  };
+  shown.addEventListener("input", show);
+  fade.addEventListener("input", blend);
+  shown.value = 1; // a browser may bring back the place of the last visit
+  fade.value = 100;
+  document.getElementById("sliders").hidden = false;
+  show();
+  blend();
+}

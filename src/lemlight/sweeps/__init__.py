@@ -1,0 +1,1 @@
+"""Sweeps that survive: names that a command alone decides, the state of each job, the table at the end."""
