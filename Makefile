@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # one torch thread for each of the test processes
 TEST_ENV := OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types pytest bench lock clean
+.PHONY: help install demo test lint format types pytest docs bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(INSTALLED) ## mend style and format
 types: $(INSTALLED) ## strict types of src
 	$(BIN)/mypy
 
+docs: $(INSTALLED) ## the documentation as a site, into site/
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(INSTALLED) ## the speed ratios of the README, measured side by side
 	$(BIN)/python -m tests.bench
 
@@ -50,4 +53,4 @@ lock: ## requirements.lock anew from pyproject.toml (needs uv)
 	  --python-version 3.11 --quiet --output-file requirements.lock
 
 clean: ## the environment and everything that a run left here
-	rm -rf $(VENV) data outputs multirun dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) data outputs multirun site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,10 +21,13 @@ def command(module, *arguments, folder):
     return subprocess.run(call, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["lemlight.train", "lemlight.evaluate"])
+COMMANDS = ["train", "evaluate", "localize", "prepare", "report", "export"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
-def test_help_and_config_answer_without_the_heavy_imports(module, arguments, tmp_path):
-    done = command(module, *arguments, folder=tmp_path)
+def test_help_and_config_answer_without_the_heavy_imports(name, arguments, tmp_path):
+    done = command(f"lemlight.{name}", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
     assert ("Research only" in done.stdout) == (arguments == ["--help"])

@@ -43,5 +43,6 @@ def test_the_installed_commands_compose(site, tmp_path, start):
 def test_the_wheel_carries_every_config_and_template(site):
     packed = {file.relative_to(site / "lemlight") for file in (site / "lemlight").rglob("*") if file.is_file()}
     wanted = {file.relative_to(ROOT) for file in (ROOT / "conf").rglob("*.yaml")}
-    wanted |= {file.relative_to(ROOT / "src/lemlight") for file in (ROOT / "src/lemlight").rglob("*.j2")}
+    for ending in ("*.j2", "*.js"):
+        wanted |= {file.relative_to(ROOT / "src/lemlight") for file in (ROOT / "src/lemlight").rglob(ending)}
     assert wanted <= packed

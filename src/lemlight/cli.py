@@ -17,14 +17,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
+from lemlight.sweeps.resolvers import register_resolvers
 
 MISTAKES = (LemlightError, HydraException, OmegaConfBaseException, OSError)
+EXTRAS = {  # of lemlight, by Hydra's name of what they bring
+    "hydra/launcher/ray": "ray",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/joblib": "joblib",
+    "hydra/sweeper/optuna": "optuna",
+}
+register_resolvers()  # on import: a process of a launcher imports this module before it reads a config
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose `conf/<config_name>.yaml` with the command line and run `task` on it; exit with 2 on a user's mistake.
 
-    In a multirun every job is run; each that fails says why, and the exit code tells that one did.
+    In a multirun every job is run; each that fails says why, and the exit code tells that one did. Trainings keep
+    account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     failed: list[BaseException] = []
@@ -32,14 +42,14 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     @functools.wraps(task)
     def job(config: DictConfig) -> Any:
         if not traceback_wanted:
-            del os.environ["HYDRA_FULL_ERROR"]  # ours: the processes that a task starts are not to inherit it
+            os.environ.pop("HYDRA_FULL_ERROR", None)  # ours: the processes that a task starts are not to inherit it
         try:
             return task(config)
         except MISTAKES as error:
             if traceback_wanted:
                 raise
             failed.append(error)
-            _say(error)
+            say(explain(error))
             return None
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -51,16 +61,19 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         if traceback_wanted:
             raise
         failed.append(error)
-        _say(error)
-    except KeyboardInterrupt:
-        print("lemlight: interrupted", file=sys.stderr)
+        say(explain(error))
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise  # Lightning turns an interruption of a training into an exit of its own
+        say("interrupted")
         sys.exit(130)
     if failed:
         sys.exit(2)
 
 
-def _say(error: BaseException) -> None:
-    print(f"lemlight: {explain(error)}", file=sys.stderr)
+def say(sentence: str) -> None:
+    """Print what went wrong."""
+    print(f"lemlight: {sentence}", file=sys.stderr)
 
 
 def explain(error: BaseException) -> str:
@@ -70,6 +83,10 @@ def explain(error: BaseException) -> str:
             return f"{error.filename or 'the run folder'}: the disk is full; make room or set hydra.run.dir=DIR"
         return f"{error.filename or 'a file'}: {error.strerror}"
     text = str(error).partition("Config search path:")[0].strip()
+    absent = re.search(r"Could not find '([^']+)'", text)
+    if absent and absent.group(1) in EXTRAS:
+        group, _, name = absent.group(1).rpartition("/")
+        return f"{group}={name} needs a package: pip install 'lemlight[{EXTRAS[absent.group(1)]}]'"
     unknown = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text
     )

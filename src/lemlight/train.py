@@ -11,14 +11,32 @@ def task(cfg: DictConfig) -> float | None:
     """Check the config, then train; returns the AUC on the test split, for a sweeper that optimizes it."""
     from lemlight.config.check import check
     from lemlight.config.commands import TrainConfig
-
-    config = check(cfg, TrainConfig)
-    from lemlight.recipe.train import train  # heavy: only once the config is known to be right
+    from lemlight.training.run_labels import Sweep
 
     hydra = HydraConfig.get()
-    summary = train(config, hydra.overrides.task, several_jobs=hydra.mode == RunMode.MULTIRUN)
-    value: float | None = summary["auroc"]["value"]
-    return value
+    sweep: Sweep | None = None
+
+    def train_one(config: TrainConfig) -> float | None:
+        from lemlight.recipe.train import train  # heavy: only once the config is known to be right
+
+        value: float | None = train(config, hydra.overrides.task, sweep)["auroc"]["value"]
+        return value
+
+    if hydra.mode != RunMode.MULTIRUN:
+        return train_one(check(cfg, TrainConfig))
+
+    from lemlight.sweeps.job import run_job
+    from lemlight.sweeps.resolvers import overrides_of_the_sweep
+
+    sweep = Sweep(overrides_of_the_sweep(cfg), list(hydra.sweeper.get("params") or ()))
+
+    def train_in_a_sweep(config: TrainConfig) -> float | None:
+        from lemlight.sweeps.processes import own_processes
+
+        with own_processes("lemlight.train", resume=config.resume):
+            return train_one(config)
+
+    return run_job(cfg, train_in_a_sweep)
 
 
 def main() -> None:

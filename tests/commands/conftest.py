@@ -16,9 +16,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lemlight import evaluate, localize, prepare, train
+from lemlight import evaluate, export, localize, prepare, report, train
 
-MAINS = {"train": train.main, "evaluate": evaluate.main, "localize": localize.main, "prepare": prepare.main}
+MAINS = {
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "localize": localize.main,
+    "prepare": prepare.main,
+    "export": export.main,
+    "report": report.main,
+}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 TINY = [
     *MACHINE,
@@ -35,7 +42,7 @@ TINY = [
 ]
 
 SMALL = ["prepare_workers=1", "dataset.prepare.height=96", "dataset.prepare.width=64"]
-ALWAYS = {"train": TINY, "localize": [], "prepare": SMALL}
+ALWAYS = {"train": TINY, "localize": [], "export": [], "prepare": SMALL, "report": ["resamples=1000"]}
 
 
 @dataclass(frozen=True)

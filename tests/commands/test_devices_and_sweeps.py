@@ -2,18 +2,6 @@ import json
 import os
 
 import pandas as pd
-import pytest
-
-
-@pytest.fixture(scope="module")
-def sweep(lemlight_run, folder_data, tmp_path_factory):
-    """Four jobs, two of them with a folder that is not there."""
-    folder = tmp_path_factory.mktemp("sweep")
-    store, choice, root = folder_data
-    roots = f"dataset.root={folder / 'missing'},{root.partition('=')[2]}"
-    where = f"hydra.sweep.dir={folder / 'jobs'}"
-    done = lemlight_run("train", "-m", where, store, choice, "pooling=gap,lem", roots, fails=True)
-    return done, folder / "jobs"
 
 
 def test_two_devices_predict_every_test_image_once(lemlight_run, folder_data):
@@ -31,29 +19,27 @@ def test_two_devices_predict_every_test_image_once(lemlight_run, folder_data):
     assert not list(two.folder.rglob("*.part"))
 
 
-def test_a_failing_job_does_not_stop_the_others(sweep):
-    _, jobs = sweep
-    left = {path.parent.name for path in jobs.glob("*/metrics.json")}
-    assert left == {"1", "3"}
-    poolings = {name: json.loads((jobs / name / "metrics.json").read_text())["images"] for name in left}
-    assert poolings == {"1": 6, "3": 6}
-    assert "pooling:\n  name: gap" in (jobs / "1" / "config.yaml").read_text()
-    assert "pooling:\n  name: lem" in (jobs / "3" / "config.yaml").read_text()
-
-
-def test_the_sweep_says_what_failed(sweep):
-    done, _ = sweep
-    assert done.err.count("lemlight: there is no folder") == 2
-    assert done.err.count("set dataset.root") == 2
-    assert "Error executing job" not in done.err
-
-
-def test_several_devices_in_a_sweep_are_refused_before_any_work(refused, folder_data, tmp_path):
-    where = f"hydra.sweep.dir={tmp_path / 'jobs'}"
-    said = refused("train", "-m", where, *folder_data, "trainer=ddp_cpu", "pooling=gap,lem")
-    assert "several devices in a multirun" in said
-    assert "trainer.devices=1" in said
-    assert not list((tmp_path / "jobs").rglob("checkpoints"))
+def test_a_sweep_mixes_one_device_and_two(lemlight_run, folder_data, tmp_path):
+    jobs = tmp_path / "jobs"
+    axes = ["trainer.devices=2,1", "pooling=gap,lem"]
+    more = ["trainer.strategy=ddp", "batch_size=4", f"hydra.sweep.dir={jobs}"]
+    lemlight_run("train", "-m", *folder_data, *more, *axes, own_process=True, cwd=tmp_path)
+    single = ["trainer.devices=2", "trainer.strategy=ddp", "batch_size=4", "pooling=gap"]
+    alone = lemlight_run("train", *folder_data, *single, own_process=True)
+    for pooling in ("gap", "lem"):
+        two, one = (jobs / f"pooling={pooling}+trainer.devices={devices}" for devices in (2, 1))
+        assert (two / "train_ddp_process_1.log").is_file()
+        assert not (one / "train_ddp_process_1.log").exists()
+        steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]
+        assert steps[0][0] * 2 == steps[1][0]  # every second image on each device: no device trained on all or half
+        assert len(pd.read_csv(two / "predictions.csv")) == 6
+    first = jobs / "pooling=gap+trainer.devices=2"
+    for name in ("metrics.json", "predictions.csv", "logs/metrics.csv"):
+        assert (first / name).read_text() == (alone.folder / name).read_text()
+    assert sorted(path.name for path in jobs.iterdir() if path.is_dir()) == sorted(
+        f"pooling={pooling}+trainer.devices={devices}" for pooling in ("gap", "lem") for devices in (1, 2)
+    )
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_the_processes_of_other_devices_inherit_no_wish_for_tracebacks(lemlight_run, folder_data, monkeypatch):

@@ -6,7 +6,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from lemlight.config.check import check
-from lemlight.config.commands import EvaluateConfig, LocalizeConfig, PrepareCommandConfig, TrainConfig
+from lemlight.config.commands import (
+    EvaluateConfig,
+    ExportConfig,
+    LocalizeConfig,
+    PrepareCommandConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from lemlight.config.conf_dir import conf_dir
 from lemlight.data.phantom.settings import PhantomSettings
 from lemlight.data.sources import SOURCES
@@ -15,8 +22,10 @@ from lemlight.errors import LemlightError
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "localize": LocalizeConfig,
     "prepare": PrepareCommandConfig,
+    "report": ReportConfig,
 }
 
 
@@ -99,6 +108,10 @@ def test_a_value_that_the_user_must_give_is_asked_for():
         checked("checkpoint=best.ckpt", command="localize")
     with pytest.raises(LemlightError, match=r"dataset\.root: a value is needed"):
         checked("dataset=vindr", command="prepare")
+    with pytest.raises(LemlightError, match=r"runs: a value is needed"):
+        checked(command="report")
+    with pytest.raises(LemlightError, match=r"checkpoint: a value is needed"):
+        checked(command="export")
 
 
 def test_a_missing_key_is_named():
@@ -131,6 +144,42 @@ def test_every_data_set_composes_with_options_that_its_source_takes(name):
     assert config.dataset.name == name
     taken = inspect.signature(SOURCES[name] if name != "phantom" else PhantomSettings).parameters
     assert set(config.dataset.source_options()) <= set(taken)
+
+
+EXPERIMENTS = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
+
+
+def axes(name):
+    """Every value on every axis of an experiment, as an override."""
+    values = OmegaConf.load(Path(conf_dir(), "experiment", f"{name}.yaml")).hydra.sweeper.params
+    return [f"{key}={value}" for key, swept in values.items() for value in str(swept).split(",")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_value_on_an_axis_of_an_experiment_composes(name):
+    for override in axes(name):
+        config = checked(f"experiment={name}", "dataset.root=somewhere", override)
+        assert (config.dataset.name, config.trainer.max_epochs) != ("phantom", 400)
+        assert config.optimizer.lr_backbone == 2e-5
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("scale", sorted(path.stem for path in Path(conf_dir(), "scale").glob("*.yaml")))
+def test_a_small_scale_makes_any_experiment_one_of_the_phantom(name, scale):
+    config = checked(f"experiment={name}", f"+scale={scale}", axes(name)[0])
+    assert (config.dataset.name, config.backbone.weights, config.trainer.accelerator) == ("phantom", "none", "cpu")
+    assert config.trainer.max_epochs <= 10
+    assert config.dataset.prepare.height < 300
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_a_sweep_and_has_its_folder(name):
+    folder = Path(conf_dir()).parent / "experiments" / name
+    assert (folder / f"{name}.yaml").resolve() == Path(conf_dir(), "experiment", f"{name}.yaml")
+    text = (folder / "README.md").read_text()
+    assert f"python -m lemlight.train experiment={name}" in text
+    assert f"experiment={name} +scale=small" in text
+    assert OmegaConf.load(folder / f"{name}.yaml").hydra.mode == "MULTIRUN"
 
 
 @pytest.mark.parametrize(

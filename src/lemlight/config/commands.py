@@ -63,8 +63,10 @@ class TrainConfig(Command):
 
     @property
     def run_name(self) -> str:
-        """A name for dashboards: pooling, backbone and seed."""
-        return f"{self.pooling.name}-{self.backbone.name}-seed{self.seed}"
+        """A name for dashboards: pooling, backbone, seed, and the fold of a cross-validation."""
+        split = self.dataset.split
+        fold = f"-fold{split.fold}" if split.scheme == "kfold" else ""
+        return f"{self.pooling.name}-{self.backbone.name}-seed{self.seed}{fold}"
 
 
 class EvaluateConfig(Command):
@@ -82,7 +84,8 @@ class LocalizeConfig(Section):
 
     checkpoint: str
     input: str
-    method: Method
+    trust: bool
+    method: Method | None
     follow: Follow
     keep: Share | None
     smoothing: NotNegative | None
@@ -95,6 +98,15 @@ class LocalizeConfig(Section):
     output: str
 
 
+class ExportConfig(Section):
+    """python -m lemlight.export."""
+
+    checkpoint: str
+    format: Literal["onnx", "torch", "both"]
+    input: str | None
+    output: str
+
+
 class PrepareCommandConfig(Section):
     """python -m lemlight.prepare."""
 
@@ -103,4 +115,14 @@ class PrepareCommandConfig(Section):
     store: str
     prepare_workers: Count | None
     thumbnails: Workers
+    output: str
+
+
+class ReportConfig(Section):
+    """python -m lemlight.report."""
+
+    runs: str
+    question: str | None
+    resamples: Annotated[int, Field(ge=100)]
+    to: Literal["wandb"] | None = None
     output: str

@@ -12,6 +12,7 @@ from lemlight.data.geometry import BreastGeometry
 from lemlight.files import written_aside
 from lemlight.localization.regions import find_regions
 from lemlight.metrics.localization import LocalizationMeter
+from lemlight.recipe.examples import write_examples
 from lemlight.recipe.localization import Localizing, images_with_a_lesion, images_with_known_lesions, strengths, survey
 from lemlight.recipe.region_settings import Chosen, RegionSettings, settings_of
 from lemlight.reporting.figures.froc import froc_figure
@@ -64,6 +65,7 @@ def measure_localization(
         per_image.append(result.meter.per_image().assign(method=method))
         if method == place.config.method:
             figures = _figures(place, result.meter, settings, section, folder / "figures")
+            write_examples(place, settings, split, folder)
     if ids:
         _write(localization_table(sections), folder / "localization.csv")
         _write(pd.concat(per_image), folder / "localization_images.csv")

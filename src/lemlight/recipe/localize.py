@@ -1,4 +1,4 @@
-"""The localization recipe: a checkpoint and images from anywhere -> probabilities, maps, regions, pictures."""
+"""The localization recipe: a checkpoint or its export, and images from anywhere -> probabilities, maps, pictures."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,10 @@ import lemlight
 from lemlight.config.commands import LocalizeConfig
 from lemlight.data.found_files import FoundImage, find_images
 from lemlight.errors import ImageError, LemlightError
+from lemlight.exporting.network import is_exported
 from lemlight.files import written_aside
 from lemlight.localization.regions import regions_to_rows
+from lemlight.recipe.exported_reader import build_exported_reader
 from lemlight.recipe.reader import Reader, Reading, build_reader, read_mammogram
 from lemlight.reporting.dicom_seg import check_highdicom, write_dicom_seg
 from lemlight.reporting.figures.overlay import OverlayItem, overlay_figure
@@ -31,7 +33,8 @@ def localize(config: LocalizeConfig) -> pd.DataFrame:
     """
     if config.dicom_seg:
         check_highdicom()
-    reader = build_reader(config)
+    exported = is_exported(Path(config.checkpoint))
+    reader = build_exported_reader(config) if exported else build_reader(config)
     found = find_images(Path(config.input))
     folder = Path(config.output)
     rows = []

@@ -9,12 +9,8 @@ from lemlight.config.commands import TrainConfig
 from lemlight.errors import LemlightError
 
 
-def check_machine(config: TrainConfig, several_jobs: bool = False) -> None:
+def check_machine(config: TrainConfig) -> None:
     """Refuse a training that this machine cannot carry out.
-
-    Args:
-        config: the checked configuration.
-        several_jobs: True in a job of a Hydra multirun.
 
     Raises:
         LemlightError: lists all that is missing, each with its remedy.
@@ -22,11 +18,6 @@ def check_machine(config: TrainConfig, several_jobs: bool = False) -> None:
     problems = [*_devices(config), *_files(config)]
     if config.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
         problems.append("logger=tensorboard needs a package: pip install 'lemlight[tensorboard]', or use logger=csv")
-    if several_jobs and config.trainer.devices != 1 and config.trainer.strategy != "ddp_spawn":
-        problems.append(
-            "several devices in a multirun: the second process would repeat the whole sweep; "
-            "use trainer.strategy=ddp_spawn, or trainer.devices=1"
-        )
     if problems:
         raise LemlightError("this training cannot start:\n" + "\n".join(f"  {problem}" for problem in problems))
 

@@ -1,12 +1,14 @@
 """A trained network that reads single images: probability, location map, regions in original pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from lemlight.config.check import check
 from lemlight.config.commands import LocalizeConfig, TrainConfig
@@ -29,7 +31,7 @@ from lemlight.training.checkpoint import load_checkpoint, load_weights
 class Reader:
     """A trained network that is ready to read single images."""
 
-    classifier: nn.Module
+    explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
     device: torch.device
     prepare: PrepareConfig
     maps: MapSettings
@@ -62,10 +64,12 @@ def build_reader(config: LocalizeConfig) -> Reader:
     load_weights(classifier, checkpoint)
     device = device_of(config.accelerator)
     given = {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
-    regions = settings_of(config.method, chosen_settings(checkpoint), given, classifier.backbone.output_stride)
+    method = config.method or "importance"
+    regions = settings_of(method, chosen_settings(checkpoint), given, classifier.backbone.output_stride)
     threshold = trained.threshold if config.threshold is None else config.threshold
-    maps = MapSettings(config.method, config.follow, regions.keep, threshold)
-    return Reader(classifier.to(device).eval(), device, prepare, maps, regions, checkpoint.label_names)
+    maps = MapSettings(method, config.follow, regions.keep, threshold)
+    explaining = partial(explain, classifier.to(device).eval(), settings=maps)
+    return Reader(explaining, device, prepare, maps, regions, checkpoint.label_names)
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -78,13 +82,20 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
+def prepare_mammogram(path: Path, prepare: PrepareConfig) -> tuple[Image, BreastGeometry, Tensor]:
+    """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
+    image = read_image(path)
+    geometry, breast = find_geometry(
+        image.pixels, (prepare.height, prepare.width), crop=prepare.crop, flip=prepare.flip
+    )
+    prepared = torch.from_numpy(prepare_pixels(image.pixels, geometry, breast))
+    return image, geometry, unit_range(prepared)[None, None]
+
+
 def read_mammogram(path: Path, reader: Reader) -> Reading:
     """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
-    image = read_image(path)
-    shape = (reader.prepare.height, reader.prepare.width)
-    geometry, breast = find_geometry(image.pixels, shape, crop=reader.prepare.crop, flip=reader.prepare.flip)
-    prepared = torch.from_numpy(prepare_pixels(image.pixels, geometry, breast))
-    explanation = explain(reader.classifier, unit_range(prepared)[None, None].to(reader.device), reader.maps)
+    image, geometry, prepared = prepare_mammogram(path, reader.prepare)
+    explanation = reader.explain(prepared.to(reader.device))
     strength = smoothed(explanation.maps[0].cpu().numpy(), reader.regions.smoothing)
     probability = float(explanation.probability[0])
     regions = find_regions(
@@ -93,6 +104,6 @@ def read_mammogram(path: Path, reader: Reader) -> Reading:
         geometry,
         spacing=image.spacing_mm,
         confidence=max(probability, 1 - probability),
-        extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], shape),
+        extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], geometry.prepared_shape),
     )
     return Reading(image, geometry, explanation, strength, regions)

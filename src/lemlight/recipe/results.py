@@ -80,7 +80,7 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     write_predictions(predictions, run.folder / "predictions.csv")
     figures = _figures(run, predictions, summary) | localized.figures
     page = _page(run, summary, figures)
-    log_results(run.trainer.loggers, summary, figures)
+    log_results(run.trainer.loggers, summary, figures, predictions)
     print(f"\n{metrics_text(summary)}\n")
     if has_lesions(summary):
         print(f"{localization_text(summary)}\n")

@@ -27,21 +27,22 @@ from lemlight.training.fitting import fit
 from lemlight.training.gathering import leave_process_group
 from lemlight.training.loggers import build_loggers, finish_loggers
 from lemlight.training.monitor import check_monitor
+from lemlight.training.run_labels import Sweep, group_label, run_label, tag_labels
 from lemlight.training.trainer import build_trainer
 
 
-def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool = False) -> dict[str, Any]:
+def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | None = None) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run folder, and return what metrics.json holds.
 
     Args:
         config: the checked configuration.
         overrides: of the command line, for the report.
-        several_jobs: True in a job of a Hydra multirun.
+        sweep: that this training is a job of, for the dashboard.
 
     Raises:
         LemlightError: anything that the user can mend, found as early as it can be.
     """
-    check_machine(config, several_jobs)
+    check_machine(config)
     folder = Path(config.output)
     write_yaml(config.model_dump(), folder / "config.yaml")
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -54,7 +55,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), several_jobs: bool
     preprocessing = config.dataset.prepare.model_dump()
     module = build_module(config, classifier, preprocessing, labels["train"], prepared.fingerprints("train"))
     data = batches_of(config, prepared)
-    loggers = loggers_of(config, folder)
+    loggers = loggers_of(config, folder, overrides, sweep)
     failed = True
     try:
         trainer = trainer_of(config, folder, loggers)
@@ -108,11 +109,13 @@ def batches_of(config: TrainConfig, prepared: PreparedData) -> MammogramData:
     return MammogramData(prepared.table, prepared.store, config.batch_size, config.workers, augment, config.seed)
 
 
-def loggers_of(config: TrainConfig, folder: Path) -> list[Logger]:
-    """The loggers beside the CSV log; a W&B run gets a name that tells it from others."""
+def loggers_of(config: TrainConfig, folder: Path, overrides: Sequence[str], sweep: Sweep | None) -> list[Logger]:
+    """The loggers beside the CSV log; a W&B run gets a name that tells it from others, a group and tags."""
     wandb = config.logger.wandb.model_dump() if config.logger.wandb else None
     if wandb is not None:
-        wandb["name"] = wandb["name"] or config.run_name
+        wandb["name"] = wandb["name"] or run_label(config.run_name, overrides, sweep)
+        wandb["group"] = wandb["group"] or group_label(overrides, sweep)
+        wandb["tags"] = tag_labels(overrides, [*wandb["tags"], config.dataset.name])
     return build_loggers(folder, tensorboard=config.logger.tensorboard, wandb=wandb, config=config.model_dump())
 
 

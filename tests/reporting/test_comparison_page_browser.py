@@ -1,0 +1,178 @@
+import pytest
+
+from lemlight.config.commands import ReportConfig
+from lemlight.recipe.report import report
+from tests.layouts.run_folders import write_state, write_sweep
+from tests.reporting.chromium import chromium, find_chromium
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium is installed: apt-get install chromium, then this runs for real"
+)
+FIRST = "document.querySelector('table.sortable')"
+TAB, ENTER, RIGHT, HOME, END = ("Tab", 9), ("Enter", 13), ("ArrowRight", 39), ("Home", 36), ("End", 35)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    root = tmp_path_factory.mktemp("browser")
+    write_sweep(root / "sweep", ("lem", "gap", "gmp"))
+    write_state(root / "sweep/failed", "failed", "it did")
+    return report(ReportConfig(runs=str(root / "sweep"), question=None, resamples=1000, output=str(root / "out")))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser, path):
+    browser.problems.clear()
+    browser.requests.clear()
+    browser.open(path)
+    yield browser
+    assert browser.problems == []
+    assert {request.partition(":")[0] for request in browser.requests} <= {"file", "data"}
+    assert [request for request in browser.requests if request.startswith("file:")] == [path.as_uri()]
+
+
+def column(page, number):
+    return page.run(f"Array.from({FIRST}.tBodies[0].rows).map(row => row.cells[{number}].innerText.split('\\n')[0])")
+
+
+def states(page):
+    return page.run(f"Array.from({FIRST}.tHead.rows[0].cells).map(cell => cell.getAttribute('aria-sort'))")
+
+
+def press_enter(page):
+    page.press(*ENTER, text="\r")
+
+
+def test_a_click_sorts_and_another_turns_it_round(page):
+    before = column(page, 2)
+    page.run(f"{FIRST}.tHead.rows[0].cells[2].querySelector('button').click()")
+    assert column(page, 2) == sorted(before, reverse=True)
+    assert states(page)[:4] == ["none", "none", "descending", "none"]
+    page.run(f"{FIRST}.tHead.rows[0].cells[2].querySelector('button').click()")
+    assert column(page, 2) == sorted(before)
+    assert states(page)[2] == "ascending"
+    assert page.run("document.querySelector('[role=status]').textContent") == "sorted by AUC, ascending"
+
+
+def test_names_sort_from_a_to_z_first(page):
+    page.run(f"{FIRST}.tHead.rows[0].cells[0].querySelector('button').click()")
+    assert column(page, 0) == ["GAP", "GMP", "LEM"]
+    assert states(page)[0] == "ascending"
+    page.run(f"{FIRST}.tHead.rows[0].cells[0].querySelector('button').click()")
+    assert column(page, 0) == ["LEM", "GMP", "GAP"]
+
+
+def test_unknown_values_stay_below(page):
+    page.run(f"{FIRST}.tBodies[0].rows[0].cells[2].dataset.value = ''")
+    unknown = page.run(f"{FIRST}.tBodies[0].rows[0].cells[0].innerText")
+    for _ in range(2):
+        page.run(f"{FIRST}.tHead.rows[0].cells[2].querySelector('button').click()")
+        assert column(page, 0)[-1] == unknown
+
+
+def test_the_keyboard_sorts(page):
+    page.run(f"{FIRST}.tHead.rows[0].cells[1].querySelector('button').focus()")
+    page.press(*TAB)
+    assert page.run("document.activeElement.textContent") == "AUC"
+    press_enter(page)
+    assert states(page)[2] == "descending"
+    assert page.run("document.activeElement.textContent") == "AUC"  # the focus stays
+
+
+def shown(page):
+    return page.run("Array.from(document.querySelectorAll('.mammogram')).map(each => each.checkVisibility())")
+
+
+def test_the_keyboard_goes_through_the_mammograms(page):
+    assert shown(page) == [True, False, False]
+    page.run("document.getElementById('mammogram').focus()")
+    page.press(*RIGHT)
+    assert shown(page) == [False, True, False]
+    page.press(*END)
+    assert shown(page) == [False, False, True]
+    assert page.run("document.getElementById('mammogram-shown').textContent").startswith("3 of 3: ")
+    assert page.run("document.getElementById('mammogram').getAttribute('aria-valuetext')").startswith("3 of 3: ")
+    page.press(*HOME)
+    assert shown(page) == [True, False, False]
+
+
+def test_the_overlay_fades(page):
+    opacity = "getComputedStyle(document.querySelector('.picture img')).opacity"
+    assert page.run(opacity) == "1"
+    page.run("document.getElementById('fade').focus()")
+    page.press(*HOME)
+    assert page.run(opacity) == "0"
+    page.press(*RIGHT)
+    assert float(page.run(opacity)) == pytest.approx(0.05)
+    assert page.run("document.getElementById('fade-shown').textContent") == "5 %"
+
+
+def test_every_picture_is_there(page):
+    assert page.run("Array.from(document.images).every(image => image.naturalWidth > 0)")
+    assert page.run("document.images.length") > 5
+    assert 'url("data:' in page.run("getComputedStyle(document.querySelector('.m1')).backgroundImage")
+    assert 'url("data:' in page.run("getComputedStyle(document.querySelector('.m1'), '::after').backgroundImage")
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_the_window(page, path, width, dark):
+    page.requests.clear()
+    page.open(path, width=width, height=800, dark=dark)
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.run("window.innerWidth") == width
+    bright = page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert bright != dark
+
+
+def test_a_screen_reader_is_told_all(page):
+    told = page.accessible()
+    names = set(told)
+    assert ("slider", "Mammogram") in names
+    assert ("slider", "Strength of the overlay") in names
+    assert ("main", "") in names
+    assert ("navigation", "Sections") in names
+    assert ("button", "AUC ↕") in names or ("button", "AUC") in names
+    assert all(name for role, name in told if role in ("image", "button", "slider", "link", "region"))
+    tables = [role for role, _ in told if role == "table"]
+    assert len(tables) >= 6
+
+
+def test_without_scripts_all_is_shown(browser, path):
+    browser.problems.clear()
+    browser.open(path, script=False)
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert shown(browser) == [True, True, True]
+    assert browser.run("document.querySelectorAll('th button').length") == 0
+    assert not browser.run("document.getElementById('sliders').checkVisibility()")
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_are_dark_enough_to_read(page, path, dark):
+    page.requests.clear()
+    page.open(path, dark=dark)
+    for words in ("body", "p.soft", "a[href='#table']", "th button", "p.note"):
+        assert page.run(CONTRAST.replace("WORDS", words)) >= 4.5, words
+
+
+CONTRAST = """(() => {
+  const element = document.querySelector("WORDS");
+  const luminance = (colour) => {
+    const [red, green, blue] = colour.match(/\\d+/g).slice(0, 3).map(Number).map((value) => {
+      const share = value / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  let behind = element;
+  while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+  const [one, other] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(luminance);
+  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+})()"""

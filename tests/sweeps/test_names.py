@@ -1,0 +1,93 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lemlight.sweeps.names import LONGEST, file_name, is_axis, job_name, sweep_name
+
+ALLOWED = re.compile(r"[A-Za-z0-9_.=,~+-]+")
+overrides = st.builds(
+    lambda key, value: f"{key}={value}",
+    st.from_regex(r"[a-z_]{1,12}(\.[a-z_]{1,12}){0,2}", fullmatch=True),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60),
+)
+jobs = st.lists(overrides, min_size=1, max_size=6, unique_by=lambda override: override.partition("=")[0])
+
+
+@given(jobs)
+def test_a_name_is_one_short_folder_on_every_file_system(parts):
+    name = file_name(parts)
+    assert ALLOWED.fullmatch(name)
+    assert len(name) <= LONGEST
+    assert name not in (".", "..")
+
+
+@given(jobs, jobs)
+def test_other_overrides_have_another_name(one, other):
+    assert (job_name(one, []) == job_name(other, [])) == (sorted(one) == sorted(other))
+
+
+@given(jobs, st.randoms())
+def test_the_order_on_the_command_line_does_not_matter(parts, random):
+    shuffled = random.sample(parts, len(parts))
+    assert job_name(parts, []) == job_name(shuffled, [])
+
+
+@given(st.text("ab/+=-,", max_size=120), st.text("ab/+=-,", max_size=120))
+def test_what_looks_alike_once_cleaned_is_told_apart(one, other):
+    assert (file_name([f"k={one}"]) == file_name([f"k={other}"])) == (one == other)
+
+
+def test_names_are_readable():
+    command = ["pooling=gap,lem", "seed=0,1", "batch_size=4", "workers=8", "callbacks.progress_bar=false"]
+    assert sweep_name(command) == "pooling=gap,lem+seed=0,1+batch_size=4"
+    assert job_name(["seed=1", "pooling=gap", "batch_size=4", "workers=8"], command) == "pooling=gap+seed=1"
+    assert sweep_name(["dataset.root=/data/cbis", "seed=0,1"]).startswith("seed=0,1+dataset.root=-data-cbis-")
+
+
+def test_a_sweep_without_overrides_and_a_job_without_an_axis_have_names():
+    assert sweep_name([]) == "defaults"
+    assert job_name(["seed=3"], ["seed=3"]) == "only"
+
+
+AXES = ("pooling", "seed")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["experiment=pooling"], "pooling"),
+        (["experiment=pooling", "+scale=small"], "pooling+scale=small"),
+        (["+scale=small", "experiment=pooling", "seed=0,1,2,3"], "pooling+scale=small"),
+        (["experiment=pooling", "pooling=lem", "seed=0"], "pooling"),
+        (["experiment=pooling", "loss.beta=0,1"], "pooling"),
+        (["experiment=pooling", "loss.beta=0"], "pooling+loss.beta=0"),
+        (["experiment=pooling", "workers=0", "logger=wandb"], "pooling"),
+    ],
+)
+def test_another_value_on_an_axis_of_an_experiment_stays_in_its_folder(command, name):
+    assert sweep_name(command, AXES) == name
+
+
+def test_an_axis_of_an_experiment_that_the_command_line_holds_fixed_stays_in_the_name_of_the_job():
+    command = ["experiment=pooling", "seed=0"]
+    assert job_name(["pooling=gap", "seed=0", "experiment=pooling"], command, AXES) == "pooling=gap+seed=0"
+    command = ["experiment=pooling"]
+    assert job_name(["pooling=gap", "seed=0", "experiment=pooling"], command, AXES) == "pooling=gap+seed=0"
+
+
+def test_a_value_that_hydra_writes_in_another_way_is_still_fixed():
+    assert job_name(["seed=0", "trainer.deterministic=False"], ["seed=0,1", "trainer.deterministic=false"]) == "seed=0"
+
+
+@pytest.mark.parametrize("override", ["seed=0,1", "seed=range(0,3)", "pooling=choice(gap,lem)", "pooling=glob(*)"])
+def test_an_axis_is_known(override):
+    assert is_axis(override)
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=0", "localization.compare=[cam,grad_cam]", "label_names='a,b'", "+scale=small"]
+)
+def test_a_single_value_is_no_axis(override):
+    assert not is_axis(override)
