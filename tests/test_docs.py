@@ -18,7 +18,13 @@ from omegaconf import open_dict
 
 from lemlight import cli
 from lemlight.config.check import check
-from lemlight.config.commands import EvaluateConfig, ExportConfig, LocalizeConfig, PrepareCommandConfig, TrainConfig
+from lemlight.config.commands import (
+    EvaluateConfig,
+    ExportConfig,
+    LocalizeConfig,
+    PrepareCommandConfig,
+    TrainConfig,
+)
 from lemlight.config.conf_dir import conf_dir
 from lemlight.config.data import SplitConfig
 from lemlight.config.localization import Method
@@ -31,6 +37,7 @@ SCHEMAS = {
     "export": ExportConfig,
     "localize": LocalizeConfig,
     "prepare": PrepareCommandConfig,
+    "report": ReportConfig,
 }
 NAMES = {"dataset=NAME": "dataset=folder", "experiment=NAME": "experiment=pooling"}
 FLAGS = {"-m", "...", "--cfg", "job", "--help"}

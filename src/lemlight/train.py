@@ -8,7 +8,7 @@ from lemlight.cli import run_command
 
 
 def task(cfg: DictConfig) -> float | None:
-    """Check the config, then train; returns the AUC on the test split, for a sweeper that optimizes it."""
+    """Check the config, then train; returns the best monitored figure of the validation split, for a search."""
     from lemlight.config.check import check
     from lemlight.config.commands import TrainConfig
     from lemlight.training.run_labels import Sweep
@@ -19,7 +19,7 @@ def task(cfg: DictConfig) -> float | None:
     def train_one(config: TrainConfig) -> float | None:
         from lemlight.recipe.train import train  # heavy: only once the config is known to be right
 
-        value: float | None = train(config, hydra.overrides.task, sweep)["auroc"]["value"]
+        value: float | None = train(config, hydra.overrides.task, sweep)["validation"]
         return value
 
     if hydra.mode != RunMode.MULTIRUN:

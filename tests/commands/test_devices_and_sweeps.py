@@ -47,7 +47,7 @@ def test_the_processes_of_other_devices_inherit_no_wish_for_tracebacks(lemlight_
 
     def train(*arguments, **options):
         seen.append("HYDRA_FULL_ERROR" in os.environ)
-        return {"auroc": {"value": None}}
+        return {"validation": None}
 
     monkeypatch.setattr("lemlight.recipe.train.train", train)
     lemlight_run("train", *folder_data)

@@ -46,8 +46,12 @@ def test_the_checkpoint_alone_gives_the_figures_of_its_training(trained, best, p
         "metrics.json",
         "predictions.csv",
         "localization.csv",
+        "localization_images.csv",
+        "examples/examples.csv",
     }
-    assert left == files | pictures | hydra | {"report.html"}
+    examples = {name for name in left if name.startswith("examples/") and name.endswith(".png")}
+    assert examples
+    assert left == files | pictures | hydra | examples | {"report.html"}
     assert "preparing images" not in done.err
 
 

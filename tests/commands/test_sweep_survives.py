@@ -64,6 +64,15 @@ def test_the_table_comes_by_itself(whole):
     assert head == ["pooling", "state", "AUC", "ACC", "sensitivity", "specificity", "F1", "DSC"]
 
 
+def test_a_search_is_given_the_validation_split_and_not_the_test_split(whole):
+    """What a job returns to a sweeper is the monitored figure of its best checkpoint, here the lowest loss."""
+    _, cwd = whole
+    for job in (only_folder(cwd) / f"pooling={pooling}" for pooling in POOLINGS):
+        with (job / "logs" / "metrics.csv").open(newline="") as file:
+            losses = [float(row["val/loss"]) for row in csv.DictReader(file)]
+        assert state(job)["result"] == pytest.approx(min(losses))
+
+
 def test_a_sweep_that_is_done_runs_nothing_again(whole, lemlight_run, folder_data, monkeypatch):
     _, cwd = whole
     before = started(only_folder(cwd))
@@ -182,7 +191,12 @@ def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(
     call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data]
     call += ["trainer.max_epochs=500", "pooling=gap,lem", "hydra.sweep.dir=sweep"]
     process = subprocess.Popen(
-        call, cwd=tmp_path, env=own_environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        call,
+        cwd=tmp_path,
+        env=own_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs behind it
     )
     log, until = tmp_path / "sweep" / "pooling=gap" / "logs" / "metrics.csv", time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None and not log.is_file():

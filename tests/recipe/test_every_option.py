@@ -45,7 +45,7 @@ def chosen(group, option):
 
 def test_no_group_is_forgotten():
     folders = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
-    assert folders == {*GROUPS, "dataset", "recipe", "debug", "hydra", "shared"}
+    assert folders == {*GROUPS, "dataset", "recipe", "debug", "experiment", "hydra", "scale", "shared"}
 
 
 @pytest.mark.parametrize("option", options("backbone"))
@@ -80,7 +80,7 @@ def test_optimizers_and_schedulers(group, option):
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("trainer", "callbacks", "logger") for o in options(g)])
 def test_trainers_callbacks_and_loggers(group, option, tmp_path):
     config = chosen(group, option)
-    loggers = loggers_of(config, tmp_path)
+    loggers = loggers_of(config, tmp_path, [], None)
     try:
         trainer = trainer_of(config, tmp_path, loggers)
         assert trainer.max_epochs == config.trainer.max_epochs

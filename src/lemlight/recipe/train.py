@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from lemlight.config.commands import TrainConfig
@@ -32,7 +33,7 @@ from lemlight.training.trainer import build_trainer
 
 
 def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | None = None) -> dict[str, Any]:
-    """Train, test the best checkpoint, write the run folder, and return what metrics.json holds.
+    """Train, test the best checkpoint, write the run folder, and return what metrics.json holds, and `validation`.
 
     Args:
         config: the checked configuration.
@@ -84,7 +85,15 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
         failed = False
     finally:
         finish_loggers(loggers, failed)
-    return summary
+    return summary | {"validation": best_validation(trainer)}
+
+
+def best_validation(trainer: pl.Trainer) -> float | None:
+    """The monitored figure of the best checkpoint, on the validation split: what a search may optimize."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            return float(callback.best_model_score)
+    return None
 
 
 def _check_labels(config: TrainConfig, labels: Mapping[str, Sequence[int]]) -> None:

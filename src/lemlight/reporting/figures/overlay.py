@@ -54,7 +54,7 @@ def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str
     pairs = min(PAIRS_PER_ROW, len(items))
     rows = -(-len(items) // pairs)
     tallest = min(3.0, max(item.image.shape[0] / item.image.shape[1] for item in items))
-    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.3 * tallest + 0.6)) + 0.5)
+    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
     grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)  # a gap parts the pairs
     for axes in grid.flat:
         axes.set_axis_off()
