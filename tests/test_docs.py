@@ -23,6 +23,7 @@ from lemlight.config.commands import (
     ExportConfig,
     LocalizeConfig,
     PrepareCommandConfig,
+    ReportConfig,
     TrainConfig,
 )
 from lemlight.config.conf_dir import conf_dir
