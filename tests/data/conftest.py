@@ -1,5 +1,7 @@
 """What the tests of this room share: a writer of DICOM files in every transfer syntax, and a table of PNG files."""
 
+import shutil
+
 import cv2
 import imagecodecs
 import numpy as np
@@ -127,3 +129,17 @@ def table(tmp_path):
         rows[number]["lesions"] = (Lesion("mask", "mass", path=str(folder / f"mask{number}.png")),)
         rows[number]["lesions_known"] = True
     return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")
+
+
+@pytest.fixture
+def download(written, tmp_path):
+    """A copy to spoil of the download that a test file has `written`: its root, and the truth."""
+    root = tmp_path / "copy"
+    shutil.copytree(written[0], root)
+    return root
+
+
+@pytest.fixture
+def truth(written):
+    """What is known of the download that a test file has `written`, by image."""
+    return written[1].set_index("image_id")

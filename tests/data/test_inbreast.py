@@ -23,19 +23,6 @@ def written(tmp_path_factory):
     return root, write_inbreast(root, patients=6)
 
 
-@pytest.fixture
-def download(written, tmp_path):
-    """A copy to spoil, its files and its truth by image."""
-    root = tmp_path / "copy"
-    shutil.copytree(written[0], root)
-    return root
-
-
-@pytest.fixture
-def truth(written):
-    return written[1].set_index("image_id")
-
-
 def dicom_of(root, image):
     return next((root / RELEASE / "AllDICOMs").glob(f"{image}_*.dcm"))
 

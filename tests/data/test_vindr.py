@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,18 +16,6 @@ BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("vindr")
     return root, write_vindr(root)
-
-
-@pytest.fixture
-def download(written, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(written[0], root)
-    return root
-
-
-@pytest.fixture
-def truth(written):
-    return written[1].set_index("image_id")
 
 
 def image_of(root, image):

@@ -18,18 +18,6 @@ def written(tmp_path_factory):
     return root, write_vindr(root)
 
 
-@pytest.fixture
-def download(written, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(written[0], root)
-    return root
-
-
-@pytest.fixture
-def truth(written):
-    return written[1].set_index("image_id")
-
-
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
         vindr_table(root, **options)
