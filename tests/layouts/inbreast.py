@@ -8,6 +8,7 @@ import pandas as pd
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+RELEASE = "INbreast Release 1.0"
 COLUMNS = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
 SHAPES = ((256, 200), (240, 180))
 MALIGNANT, BENIGN = ("4a", "4b", "4c", "5", "6"), ("1", "2", "3")
@@ -23,7 +24,7 @@ def write_inbreast(root, patients=12, seed=0):
     PatientID in the header; image 2 has a lesion that lies far outside, of image 3 one vertex lies over the edge.
     """
     rng = np.random.default_rng(seed)
-    release = root / "INbreast Release 1.0"
+    release = root / RELEASE
     for folder in ("AllDICOMs", "AllXML", "AllROI", "PectoralMuscle/Pectoral Muscle XML"):
         (release / folder).mkdir(parents=True, exist_ok=True)
     (release / ".DS_Store").write_bytes(b"\0")
@@ -138,3 +139,17 @@ def _pixels(shape, points):
     for x, y in points:
         mask[int(y), int(x)] = True
     return mask
+
+
+def dicom_of(root, image):
+    return next((root / RELEASE / "AllDICOMs").glob(f"{image}_*.dcm"))
+
+
+def table_of(root):
+    return root / RELEASE / "INbreast.csv"
+
+
+def spoil(path, old, new, count=1):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, count))
