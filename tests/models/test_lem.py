@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lemlight.errors import LemlightError
-from lemlight.models.lem import local_extrema
+from lemlight.models.lem import ROUNDING, local_extrema
 from lemlight.models.pooling import build_pooling
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
@@ -23,6 +23,7 @@ def naive_extrema(maps, ties):
     images, height, width = maps.shape
     maxima, minima = np.zeros(maps.shape, bool), np.zeros(maps.shape, bool)
     for n in range(images):
+        rounding = ROUNDING * (maps[n].max() - maps[n].min())
         for i in range(height):
             for j in range(width):
                 neighbours = [
@@ -36,8 +37,8 @@ def naive_extrema(maps, ties):
                     maxima[n, i, j] = all(centre >= other for other in neighbours)
                     minima[n, i, j] = all(centre <= other for other in neighbours)
                 else:
-                    maxima[n, i, j] = len(neighbours) > 0 and all(centre > other for other in neighbours)
-                    minima[n, i, j] = len(neighbours) > 0 and all(centre < other for other in neighbours)
+                    maxima[n, i, j] = len(neighbours) > 0 and all(centre > other + rounding for other in neighbours)
+                    minima[n, i, j] = len(neighbours) > 0 and all(-centre > -other + rounding for other in neighbours)
     return maxima, minima
 
 
@@ -120,6 +121,22 @@ def test_a_half_constant_map_votes_with_its_other_half_alone():
     assert strict.minima[:, :, 13:].sum() == 0
     assert literal.maxima.sum() > 300
     assert strict.maxima.sum() < 75
+
+
+@pytest.mark.parametrize("offset", [0.0, -40.0])
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 10))
+@settings(deadline=None, max_examples=30)
+def test_two_machines_that_round_differently_find_the_same_extrema_over_air(offset, seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    exact = scale * torch.randint(-9, 9, (2, 16, 20), generator=generator).float() + offset * scale
+    exact[:, :, 12:] = scale * (0.3 + offset)  # air
+    spread = exact.max() - exact.min()
+    first, second = (exact + 1e-6 * spread * torch.randn(exact.shape, generator=generator) for _ in range(2))
+    found = [local_extrema(score_map) for score_map in (first, second)]
+    assert torch.equal(found[0].maxima, found[1].maxima)
+    assert torch.equal(found[0].minima, found[1].minima)
+    assert not (found[0].maxima | found[0].minima)[:, :, 13:].any()
+    assert found[0].maxima.any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (2, 5), (4, 3)])

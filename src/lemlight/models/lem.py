@@ -12,6 +12,7 @@ from torch.nn import functional
 from lemlight.errors import LemlightError
 
 TIES = ("strict", "all")
+ROUNDING = 1e-4  # of a map's spread; float32 maps of one network differ by some 1e-6 of it from machine to machine
 NORMS = {"l1": 1, "l2": 2}
 
 
@@ -39,9 +40,10 @@ def local_extrema(score_map: Tensor, ties: str = "strict") -> Extrema:
 
     Args:
         score_map: raw scores (logits), any floating type.
-        ties: "strict" [reading]: an extremum exceeds each of its neighbours, so flat neighbourhoods and plateaus have
-            none, and neither has a map of one cell. "all": the literal equations, every cell that equals its window's
-            maximum or minimum, so that a flat map is all maxima and all minima.
+        ties: "strict" [reading]: an extremum exceeds each of its neighbours by more than rounding (`ROUNDING` of the
+            map's spread), so flat neighbourhoods, as in air, and plateaus have none, and neither has a map of one cell.
+            "all": the literal equations, every cell that equals its window's maximum or minimum, so that a flat map is
+            all maxima and all minima.
 
     Raises:
         LemlightError: `ties` is neither.
@@ -55,7 +57,8 @@ def local_extrema(score_map: Tensor, ties: str = "strict") -> Extrema:
     elif both.shape[-1] * both.shape[-2] == 1:
         found = torch.zeros_like(both, dtype=torch.bool)  # without neighbours nothing stands out
     else:
-        found = both > _highest_neighbour(both)
+        spread = scores.amax(dim=(2, 3), keepdim=True) - scores.amin(dim=(2, 3), keepdim=True)
+        found = both > _highest_neighbour(both) + ROUNDING * spread
     return Extrema(found[:, 0], found[:, 1])
 
 
