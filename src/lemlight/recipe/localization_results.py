@@ -17,9 +17,9 @@ from lemlight.recipe.localization import Localizing, images_with_a_lesion, image
 from lemlight.recipe.region_settings import Chosen, RegionSettings, settings_of
 from lemlight.reporting.figures.froc import froc_figure
 from lemlight.reporting.figures.overlay import OverlayItem, overlay_sheet
+from lemlight.reporting.figures.overlay_choice import choose_overlays, type_of
 
 FIGURES = ("dsc", "dsc_pooled", "pixel_recall", "lesion_recall", "pxap", "max_box_acc_v2", "pointing")
-SHOWN = 3  # overlays each of the best, the median and the worst images
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,9 @@ def _figures(
     if not section["images_with_lesion"]:
         return {}
     folder.mkdir(exist_ok=True)
-    ordered = meter.per_image().dropna(subset="dsc").sort_values("dsc", ascending=False, kind="stable")
-    middle = max(0, len(ordered) // 2 - SHOWN // 2)
-    groups = {"best": ordered[:SHOWN], "median": ordered[middle : middle + SHOWN], "worst": ordered[-SHOWN:]}
-    titles = {
-        str(row.image_id): f"{name}, DSC {row.dsc:.2f}" for name, rows in groups.items() for row in rows.itertuples()
-    }
+    images, store = meter.per_image(), place.prepared.store
+    images["type"] = [type_of(store.lesion_types(store.index_of(image_id))) for image_id in images["image_id"]]
+    titles = choose_overlays(images)
     items = _items(place, settings, list(titles))
     sheet = overlay_sheet([items[image_id] for image_id in titles], folder / "overlays.png", list(titles.values()))
     return {"overlays": sheet, "froc": froc_figure(section["froc"], folder / "froc.png")}
