@@ -61,7 +61,7 @@ def test_the_table_comes_by_itself(whole):
     text = (only_folder(cwd) / "table.md").read_text()
     assert text in done.out
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
-    assert head == ["pooling", "state", "AUC", "ACC", "sensitivity", "specificity", "F1", "DSC"]
+    assert head == ["pooling", "state", "validation", "AUC", "ACC", "sensitivity", "specificity", "F1", "DSC"]
 
 
 def test_a_search_is_given_the_validation_split_and_not_the_test_split(whole):

@@ -17,7 +17,8 @@ FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}
 def add_job(sweep, overrides, state="done", error=None, figures=None):
     folder = sweep / "+".join(overrides)
     folder.mkdir(parents=True)
-    JobState(state, [*overrides, "batch_size=4"], {"output": str(folder)}, error=error).write(folder)
+    result = 0.8125 if state == "done" else None
+    JobState(state, [*overrides, "batch_size=4"], {"output": str(folder)}, error=error, result=result).write(folder)
     (folder / "metrics.json").write_text(json.dumps(figures or {}))
     return folder
 
@@ -59,12 +60,13 @@ def test_only_a_job_that_is_done_shows_figures(sweep, command):
     write_table(read_rows(sweep, expected_jobs(command)), sweep)
     rows = rows_of(sweep)
     assert [row["auroc_value"] for row in rows] == ["0.5", "", "", ""]
+    assert [row["validation"] for row in rows] == ["0.8125", "", "", ""]
     assert [row["auroc_low"] for row in rows] == ["0.25", "", "", ""]
     assert rows[0]["f1_value"] == "" == rows[0]["dsc_value"]
     assert rows[1]["error"] == "no room on this disk"
     lines = (sweep / "table.md").read_text().splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
-        "gap", "0", "done", "0.50 [0.25, 0.75]", "0.50", "-", "-", "-", "-",
+        "gap", "0", "done", "0.81", "0.50 [0.25, 0.75]", "0.50", "-", "-", "-", "-",
     ]  # fmt: skip
     assert "- pooling=gap+seed=1: no room on this disk" in lines
 

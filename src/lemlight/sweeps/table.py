@@ -30,6 +30,7 @@ class Row:
     """A job: its folder's name (empty if it never started), its overrides, its state, error and metrics.json.
 
     `state` is done, failed, running (somewhere else), unfinished (it was killed) or missing (it never started).
+    `validation` is the monitored figure of the best checkpoint: what to choose by, where the others are to report.
     """
 
     job: str
@@ -37,6 +38,7 @@ class Row:
     state: str
     error: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    validation: float | None = None
 
 
 def read_rows(folder: Path, expected: Sequence[Sequence[str]] = ()) -> list[Row]:
@@ -55,7 +57,8 @@ def _row(job: Path) -> Row:
     if shown == "running" and not _lock_is_held(job / ".lock"):
         shown = "unfinished"
     figures = _figures(job, state.config) if shown == "done" else {}
-    return Row(job.name, _by_key(state.overrides), shown, " ".join((state.error or "").split()), figures)
+    error = " ".join((state.error or "").split())
+    return Row(job.name, _by_key(state.overrides), shown, error, figures, state.result)
 
 
 def _figures(job: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,10 +93,12 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     bounds = [f"{name}_{part}" for name in FIGURES for part in ("value", "low", "high")]
     with written_aside(folder / "table.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*axes, "state", *bounds, "error", "folder"])
+        writer.writerow([*axes, "state", "validation", *bounds, "error", "folder"])
         for row in rows:
             cells = [_bound(row, name, part) for name in FIGURES for part in ("value", "low", "high")]
-            writer.writerow([*(row.overrides.get(key, "") for key in axes), row.state, *cells, row.error, row.job])
+            place = [*(row.overrides.get(key, "") for key in axes), row.state]
+            validation = "" if row.validation is None else row.validation
+            writer.writerow([*place, validation, *cells, row.error, row.job])
     with written_aside(folder / "table.md") as aside:
         aside.write_text(markdown(rows), encoding="utf-8")
 
@@ -101,10 +106,11 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table as Markdown with aligned columns, for a page as for a terminal, and the errors below it."""
     axes = varying(rows)
-    lines = [[*axes, "state", *FIGURES.values()]]
+    lines = [[*axes, "state", "validation", *FIGURES.values()]]
     for row in rows:
         figures = [_shown(row, name) for name in FIGURES]
-        lines.append([*(row.overrides.get(key, UNKNOWN) for key in axes), row.state, *figures])
+        validation = UNKNOWN if row.validation is None else f"{row.validation:.2f}"
+        lines.append([*(row.overrides.get(key, UNKNOWN) for key in axes), row.state, validation, *figures])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
