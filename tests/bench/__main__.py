@@ -7,7 +7,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-MEASUREMENTS = ("training_step", "training_loop", "reading", "preparing", "location_map")
+MEASUREMENTS = ("training_step", "training_loop", "reading", "preparing", "location_map", "jobs")
 HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limit", "holds?")
 
 

@@ -1,6 +1,7 @@
 import os
 import sys
 
+import joblib
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -8,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from lemlight.config.conf_dir import conf_dir
-from lemlight.sweeps.processes import own_processes
+from lemlight.data.processes import map_in_processes
+from lemlight.sweeps.processes import own_processes, start_processes_as_usual
 
 
 @pytest.fixture
@@ -57,3 +59,14 @@ def test_nothing_is_left_for_the_next_job(job, error):
     assert (sys.argv, sys.modules["__main__"].__spec__, dict(os.environ), torch.get_num_threads()) == before
     assert not torch.distributed.is_initialized()
     assert job.hydra.run.dir == folder
+
+
+def absolute_in_processes(numbers):
+    start_processes_as_usual()
+    return sorted(map_in_processes(abs, numbers, workers=2))
+
+
+def test_a_worker_of_joblib_can_start_processes():
+    with joblib.parallel_backend("loky"):
+        found = joblib.Parallel(n_jobs=2)(joblib.delayed(absolute_in_processes)(numbers) for numbers in ([-1, 2], [-3]))
+    assert found == [[1, 2], [3]]

@@ -16,6 +16,10 @@ class SweepTable(Callback):
         """Resolve the names of the sweep's folders here, once: what is cached goes to the jobs."""
         str(config.hydra.sweep.dir)
         str(config.hydra.sweep.subdir)
+        if config.hydra.launcher._target_.endswith(".SlurmLauncher"):
+            from lemlight.sweeps.slurm import wait_for_every_job
+
+            wait_for_every_job()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Read the states that the jobs left."""

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import time
 import traceback
@@ -15,13 +16,14 @@ from omegaconf import DictConfig
 from lemlight.cli import MISTAKES, explain, say
 from lemlight.config.check import check
 from lemlight.config.commands import TrainConfig
+from lemlight.sweeps import tasks
 from lemlight.sweeps.state import STATE, JobState, differences, read_state
 
 LOCK = ".lock"
 ERROR = "error.txt"
 LAST = Path("checkpoints", "last.ckpt")
 REPLACED = "replaced"
-HYDRAS = (".hydra", "train.log")  # already those of the new run
+KEPT = (".hydra", "train.log", LOCK, tasks.PLAN, REPLACED)  # already those of the new run, or of none
 
 Train = Callable[[TrainConfig], float | None]
 
@@ -29,24 +31,50 @@ Train = Callable[[TrainConfig], float | None]
 def run_job(values: DictConfig, train: Train) -> float | None:
     """Run `train` on the config of a job unless that is done; whatever goes wrong ends this job alone.
 
-    Returns the job's metric, None if it failed or runs elsewhere. An interruption by the user is no failure: the job
-    stays "running", which is unfinished, and the same command goes on from its last checkpoint.
+    Returns the job's metric, None if it failed, met Slurm's time limit or runs elsewhere. An interruption by the user
+    or by Slurm is no failure: the job stays "running", which is unfinished, and the same command goes on from its last
+    checkpoint.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        if tasks.leads():
+            return _lead(values, train, folder)
+        _follow(values, train, folder)
+        return None
+    finally:
+        gc.collect()  # networks and trainers hold one another: free them before the next job builds its own
+
+
+def _lead(values: DictConfig, train: Train, folder: Path) -> float | None:
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         print(f"{folder.name}: runs in another process, skipped")
+        tasks.announce(folder, train=False)
         return None
     try:
         return _run_alone(values, train, folder)
     except Exception as error:
-        _record_failure(error, folder)
+        if not tasks.told_to_end():
+            _record_failure(error, folder)
+            return None
+        say(f"{folder.name}: Slurm ends this job, it is unfinished; the same command goes on")
+        if tasks.told_to_end(signal.SIGTERM):  # a result would keep submitit from waiting for a job that is requeued
+            sys.exit(128 + signal.SIGTERM)
         return None
     finally:
-        gc.collect()  # networks and trainers hold one another: free them before the next job builds its own
         lock.release()
+
+
+def _follow(values: DictConfig, train: Train, folder: Path) -> None:
+    """Train with the leading task, which keeps account."""
+    try:
+        plan = tasks.wait_for_plan(folder)
+        if plan.train:
+            train(check(values, TrainConfig).model_copy(update={"resume": plan.resume}))
+    except Exception:
+        traceback.print_exc()  # into this task's own log: the leading task says what the job failed with
 
 
 def _run_alone(values: DictConfig, train: Train, folder: Path) -> float | None:
@@ -57,6 +85,7 @@ def _run_alone(values: DictConfig, train: Train, folder: Path) -> float | None:
     changed = differences(before.config, state.config) if before is not None and before.config else []
     if before is not None and before.state == "done" and not changed and (output / "metrics.json").is_file():
         print(f"{folder.name}: done before, skipped")
+        tasks.announce(folder, train=False)
         return before.result
     if changed:
         _set_aside(folder, changed)
@@ -67,6 +96,7 @@ def _run_alone(values: DictConfig, train: Train, folder: Path) -> float | None:
     if before is not None and before.config and not changed and last.is_file() and output == folder:
         print(f"{folder.name}: goes on from {last}")
         config = config.model_copy(update={"resume": str(last)})
+    tasks.announce(folder, train=True, resume=config.resume)
     result = train(config)
     state.done(result).write(folder)
     return result
@@ -75,6 +105,7 @@ def _run_alone(values: DictConfig, train: Train, folder: Path) -> float | None:
 def _record_failure(error: Exception, folder: Path) -> None:
     sentence = explain(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {error}"
     say(sentence)
+    tasks.announce(folder, train=False)
     trace = "".join(traceback.format_exception(error))
     if "HYDRA_FULL_ERROR" in os.environ:
         print(trace, file=sys.stderr)
@@ -92,7 +123,7 @@ def _overrides() -> list[str]:
 
 def _set_aside(folder: Path, changed: list[str]) -> None:
     """Move what another configuration left in the folder out of the way; nothing is deleted."""
-    old = [path for path in folder.iterdir() if path.name not in {*HYDRAS, LOCK, REPLACED}]
+    old = [path for path in folder.iterdir() if path.name not in KEPT]
     aside = folder / REPLACED / time.strftime("%Y-%m-%d_%H-%M-%S")
     aside.mkdir(parents=True, exist_ok=True)
     for path in old:

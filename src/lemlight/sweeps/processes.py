@@ -1,5 +1,6 @@
 """Several devices in a job of a sweep: the processes of the other devices are single runs in the job's folder."""
 
+import multiprocessing
 import os
 import sys
 import threading
@@ -13,7 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 from torch import distributed
 
+from lemlight.sweeps import tasks
+
 OBSERVER = "child-process-observer"
+OF_SLURM = ("SLURM_NTASKS", "SLURM_PROCID")  # by these Lightning believes that Slurm starts its processes
 
 
 @contextmanager
@@ -25,14 +29,22 @@ def own_processes(module: str, resume: str | None) -> Iterator[None]:
     job's folder, from the same checkpoint `resume`. Afterwards the command line, the environment and the number of
     threads are as before and the process group has ended: with what Lightning leaves behind, the next job with several
     devices would start none and train on a part of the images.
+
+    In a job of Slurm with one task it is Lightning again that starts them, so Slurm is hidden from it; with several
+    tasks (several machines) it is Slurm.
     """
     main = sys.modules["__main__"]
     before = HydraConfig.get().run.dir, sys.argv, main.__spec__, dict(os.environ), torch.get_num_threads()
     try:
         _set_run_folder(HydraConfig.get().runtime.output_dir)
+        start_processes_as_usual()
         sys.argv = [sys.argv[0], *_command_line(resume)]
         main.__spec__ = find_spec(module)
-        yield
+        if not tasks.several():
+            for name in OF_SLURM:
+                os.environ.pop(name, None)
+        with tasks.watching_signals():
+            yield
     finally:
         _end_processes()
         folder, sys.argv, main.__spec__, environment, threads = before
@@ -50,6 +62,15 @@ def _command_line(resume: str | None) -> list[str]:
     words = [word for path in configs for word in ("--config-dir", path)]
     found = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath")]
     return [*words, *hydra.overrides.task, *more, *found, "hydra.mode=RUN"]
+
+
+def start_processes_as_usual() -> None:
+    """Let a worker of joblib start processes as any other process does: by its own way they end at once.
+
+    It hands them the name of a start method that only joblib knows.
+    """
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method(None, force=True)
 
 
 def _set_run_folder(folder: str) -> None:

@@ -1,0 +1,80 @@
+"""What a sweep costs beside its training: jobs side by side against one after another, and the overhead of one job."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from tests.bench.measure import Ratio, clocks, paired
+
+JOBS = 8
+AT_MOST = 15.0  # seconds of a job before its first step and after its last one, imports aside
+ROUNDS = 3
+SMALL = ("+scale=small", "callbacks.progress_bar=false", "workers=0")
+SHORT = ("dataset.patients=24", "backbone=resnet18", "trainer.max_epochs=4", "callbacks.checkpoint.monitor=val/loss")
+# a training that notes when it had imported everything, began its first step, ended its last one, and was over
+WATCHED = """
+import json, sys, time
+import lemlight.recipe.train
+from lemlight.train import main
+from lemlight.training.module import MammogramModule
+times = {"imported": time.monotonic()}
+MammogramModule.on_train_batch_start = lambda *_: times.setdefault("first step", time.monotonic()) and None
+MammogramModule.on_train_batch_end = lambda *_: times.update({"last step": time.monotonic()})
+main()
+times["end"] = time.monotonic()
+print("TIMES" + json.dumps(times))
+"""
+
+
+def measure(pairs, folder):
+    os.environ["OMP_NUM_THREADS"] = "1"
+    train(folder, *SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=1")  # draws and prepares the images
+    yield overhead(folder)
+    sweep(folder, 0, f"seed={JOBS}")  # the images of the short jobs
+    rounds = iter(range(1, 1000))
+    yield paired(
+        f"a sweep of {JOBS} short jobs on 2 workers",
+        "the same on one",
+        lambda: sweep(folder, next(rounds), "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        lambda: sweep(folder, next(rounds)),
+        limit=0.6,
+        pairs=min(pairs, ROUNDS),
+        warm_up=0,
+    )
+
+
+def overhead(folder):
+    """Seconds of a job at the small scale before its first step and after its last one."""
+    found = []
+    for _ in range(ROUNDS):
+        before = clocks()
+        times = train(folder, *SMALL, "trainer.max_epochs=1")
+        wall = times["first step"] - times["imported"] + times["end"] - times["last step"]
+        found.append((wall, (clocks() - before)[1]))
+    seconds = np.array(found)
+    note = "The CPU time is that of the whole job, imports and training too."
+    return Ratio(
+        "a job before its first and after its last step", "15 s", seconds, np.full_like(seconds, AT_MOST), 1.0, note
+    )
+
+
+def train(folder, *overrides):
+    done = run([sys.executable, "-c", WATCHED, *overrides], folder)
+    return json.loads(done.stdout.split("TIMES")[1])
+
+
+def sweep(folder, number, *overrides):
+    seeds = (
+        []
+        if any(override.startswith("seed=") for override in overrides)
+        else [f"seed={','.join(map(str, range(JOBS)))}"]
+    )
+    call = [sys.executable, "-m", "lemlight.train", "-m", *SMALL, *SHORT, "callbacks.checkpoint.mode=min"]
+    run([*call, *seeds, *overrides, f"hydra.sweep.dir=sweep{number}"], folder)
+
+
+def run(call, folder):
+    return subprocess.run(call, cwd=folder, check=True, capture_output=True, text=True)
