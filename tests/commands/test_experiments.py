@@ -1,4 +1,4 @@
-"""Every experiment in its smallest form: first and last value of its first axis; that the others compose, see config."""
+"""Every experiment in its smallest form: first and last value of its first axis; the others compose, see config."""
 
 import json
 from pathlib import Path
