@@ -12,10 +12,12 @@ RUN=/run/lemlight-slurm
 say() { echo "slurm.sh: $*" >&2; }
 
 install_packages() {
-    if ! command -v slurmctld slurmd munged sinfo >/dev/null; then
+    for name in slurmctld slurmd munged sinfo; do
+        command -v "$name" >/dev/null && continue
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -qq -y slurm-wlm munge
-    fi
+        return
+    done
 }
 
 configure() {

@@ -16,8 +16,8 @@ def wait_for_every_job() -> None:
     Slurm keeps no accounts it asks `sacct` in vain and waits for a lost job forever: there the queue is asked instead.
     """
     from hydra.core.utils import JobReturn, JobStatus
-    from submitit.core.utils import FailedJobError, UncompletedJobError  # type: ignore[import-not-found]
-    from submitit.slurm.slurm import SlurmJob  # type: ignore[import-not-found]
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+    from submitit.slurm.slurm import SlurmJob
 
     whole = SlurmJob.results
     if hasattr(whole, "__wrapped__"):
@@ -31,7 +31,7 @@ def wait_for_every_job() -> None:
             say(f"job {job.job_id} of Slurm left no result: {str(error).strip().splitlines()[-1]}")
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]  # its folder tells its state
 
-    SlurmJob.results = results
+    SlurmJob.results = results  # type: ignore[assignment, method-assign]
     if not keeps_accounts():
         SlurmJob.watcher = queue_watcher()
 
@@ -45,7 +45,7 @@ def queue_watcher() -> Any:
     """Build a watcher for submitit that asks `squeue`; a job that is not there any more has ended."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
-    class QueueWatcher(SlurmInfoWatcher):  # type: ignore[misc]
+    class QueueWatcher(SlurmInfoWatcher):
         def _make_command(self) -> list[str]:
             return ["squeue", "--noheader", "--array", "--format=%i"]
 
