@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lemlight.errors import LemlightError
-from lemlight.localization.selection import FOLLOW, extremum_points, select_extrema
+from lemlight.localization.selection import FOLLOW, extremum_points, pack_selections, select_extrema
+from lemlight.models.lem import Extrema
 
 # mean 0; maxima 8, 4, 2 and -0.5, minima -8, -4, -1.5 and 0.5 (each in a corner or ringed by values between)
 DRAWN = torch.tensor(
@@ -135,3 +136,26 @@ def test_all_mistakes_are_named_at_once():
         select_extrema(DRAWN[None], torch.zeros(2), follow="both", keep=float(1))
     with pytest.raises(LemlightError, match="keep"):
         select_extrema(DRAWN[None], MALIGNANT, follow="both", keep=float("nan"))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(bool, (4, 3, 2, 1, 2)))
+def test_packed_selections_hold_every_given_one_and_no_image_has_one_twice(drawn):
+    given_ones = [Extrema(torch.from_numpy(one[:, 0]), torch.from_numpy(one[:, 1])) for one in drawn]
+    packed, places = pack_selections(given_ones)
+    distinct = [{one[image].tobytes() for one in drawn} for image in range(3)]
+    assert len(packed) == max(len(ones) for ones in distinct)
+    for one, where in zip(given_ones, places, strict=True):
+        for image, place in enumerate(where):
+            assert torch.equal(one.maxima[image], packed[place].maxima[image])
+            assert torch.equal(one.minima[image], packed[place].minima[image])
+    for image, ones in enumerate(distinct):
+        assert set(places[:, image].tolist()) == set(range(len(ones)))
+
+
+def test_selections_are_packed_by_hand():
+    one, other, nothing = (torch.tensor(cells, dtype=torch.bool)[:, None] for cells in ([[1, 0]], [[0, 1]], [[0, 0]]))
+    all_of_them = [Extrema(kind, nothing) for kind in (one, one, other, one)]
+    packed, places = pack_selections(all_of_them)
+    assert places.tolist() == [[0], [0], [1], [0]]
+    assert [selection.maxima.tolist() for selection in packed] == [one.tolist(), other.tolist()]

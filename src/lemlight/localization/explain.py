@@ -1,16 +1,19 @@
 """From images to location maps, by any method, with what the network said of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lemlight.errors import LemlightError
 from lemlight.localization.cam import cam_of_scores
-from lemlight.localization.importance import location_maps
+from lemlight.localization.importance import Passage
 from lemlight.localization.rivals import RIVALS, enlarged, rival_maps, signs_of
-from lemlight.localization.selection import select_extrema
+from lemlight.localization.selection import pack_selections, select_extrema
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.lem import Extrema
 
 METHODS = ("importance", *RIVALS)
 
@@ -50,7 +53,7 @@ class Explanation(NamedTuple):
     lost: Tensor
 
 
-def explain(classifier: nn.Module, images: Tensor, settings: MapSettings) -> Explanation:
+def explain(classifier: MammogramClassifier, images: Tensor, settings: MapSettings) -> Explanation:
     """Predict images `(N, 1, H, W)` in [0, 1] and map where the prediction comes from; the classifier is in eval mode.
 
     A rival explains the logit of an image that is called malignant, and minus the logit of another.
@@ -58,26 +61,52 @@ def explain(classifier: nn.Module, images: Tensor, settings: MapSettings) -> Exp
     Raises:
         LemlightError: there is no such method.
     """
+    return explain_by_keep(classifier, images, settings, [settings.keep])[0]
+
+
+def explain_by_keep(
+    classifier: MammogramClassifier, images: Tensor, settings: MapSettings, keeps: Sequence[float]
+) -> list[Explanation]:
+    """Explain as `explain` does, once for each keep; the images pass the network only once."""
     if settings.method not in METHODS:
         raise LemlightError(f"there is no method {settings.method!r}: choose {', '.join(METHODS)}")
-    with torch.no_grad():
-        scores = classifier(images)
-    probability = scores.logit.double().sigmoid()
-    score_map = scores.score_map.float()
-    nothing = torch.zeros_like(score_map, dtype=torch.bool)
     if settings.method != "importance":
-        maps = rival_maps(settings.method, classifier, images, probability > settings.threshold)
-        return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))
-    maxima, minima = select_extrema(
+        return [_by_rival(classifier, images, settings)] * len(keeps)
+    passage = Passage(classifier, images, repeat=len(keeps) > 1)
+    with torch.no_grad():
+        scores = classifier.judge(passage.features)
+    probability, score_map = scores.logit.double().sigmoid(), scores.score_map.float()
+    chosen = [_extrema(classifier, score_map, probability, settings, keep) for keep in keeps]
+    packed, places = pack_selections(chosen)  # most images have the same extrema for several keeps
+    found = [passage.back(*selection) for selection in packed]
+    maps, lost = torch.stack([one.maps for one in found]), torch.stack([one.lost for one in found])
+    every = torch.arange(len(images), device=maps.device)
+    return [
+        Explanation(probability, score_map, maps[place, every], *selection, lost[place, every])
+        for selection, place in zip(chosen, places, strict=True)
+    ]
+
+
+def _extrema(
+    classifier: MammogramClassifier, score_map: Tensor, probability: Tensor, settings: MapSettings, keep: float
+) -> Extrema:
+    return select_extrema(
         score_map,
         probability,
         follow=settings.follow,
-        keep=settings.keep,
-        ties=getattr(classifier.get_submodule("pooling"), "ties", "strict"),
+        keep=keep,
+        ties=getattr(classifier.pooling, "ties", "strict"),
         threshold=settings.threshold,
     )
-    found = location_maps(classifier, images, maxima, minima)
-    return Explanation(probability, score_map, found.maps, maxima > 0, minima > 0, found.lost)
+
+
+def _by_rival(classifier: MammogramClassifier, images: Tensor, settings: MapSettings) -> Explanation:
+    with torch.no_grad():
+        scores = classifier(images)
+    probability, score_map = scores.logit.double().sigmoid(), scores.score_map.float()
+    maps = rival_maps(settings.method, classifier, images, probability > settings.threshold)
+    nothing = torch.zeros_like(score_map, dtype=torch.bool)
+    return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))
 
 
 def explain_scores(probability: Tensor, score_map: Tensor, shape: tuple[int, int], threshold: float) -> Explanation:

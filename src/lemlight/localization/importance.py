@@ -28,12 +28,42 @@ class LocationMaps(NamedTuple):
     lost: Tensor
 
 
+class Passage:
+    """One pass of images `(N, 1, H, W)` in [0, 1] through a classifier, to be followed back from any extrema.
+
+    The classifier is looked at in eval mode and left as it was. With `repeat` it can be followed back several times.
+
+    Attributes:
+        features: `(N, C, h, w)`, what the backbone says, without a graph.
+
+    Raises:
+        LemlightError: a network without a convolution, or with a function that has no rule.
+    """
+
+    def __init__(self, classifier: nn.Module, images: Tensor, repeat: bool = False) -> None:
+        self._classifier = classifier
+        self._ledger = Ledger(len(images), images.device, repeat)
+        with evaluating(classifier, images.device.type):
+            self._pixels = images.detach().clone().float().requires_grad_()
+            self._features = Propagation(self._ledger).run(classifier.get_submodule("backbone"), self._pixels)
+        self.features = self._features.detach()
+
+    def back(self, maxima: Tensor, minima: Tensor) -> LocationMaps:
+        """Follow extrema `(N, h, w)` to the pixels; see `location_maps`."""
+        with evaluating(self._classifier, self._pixels.device.type):
+            self._ledger.begin()
+            scorer = self._classifier.get_submodule("scorer")
+            start = _at_features(self.features, scorer, maxima, minima, self._ledger)
+            (maps,) = torch.autograd.grad(self._features, self._pixels, start, retain_graph=self._ledger.repeat)
+        started = (maxima.double() + minima.double()).flatten(1).sum(dim=1)
+        return LocationMaps(maps.sum(dim=1), started, self._ledger.lost)
+
+
 def location_maps(classifier: nn.Module, images: Tensor, maxima: Tensor, minima: Tensor) -> LocationMaps:
     """Follow all extrema of images `(N, 1, H, W)` in [0, 1] to the pixels, in one backward pass: the rule is linear.
 
     Maxima follow the positive weights of the scorer, minima the negative ones as positive amounts (Eq. 11). BatchNorm
-    counts as part of the convolution in front of it; where it comes first it is a one-to-one connection. The
-    classifier is looked at in eval mode and left as it was.
+    counts as part of the convolution in front of it; where it comes first it is a one-to-one connection.
 
     Args:
         classifier: with a `backbone` and a `scorer`, see `MammogramClassifier`.
@@ -42,17 +72,9 @@ def location_maps(classifier: nn.Module, images: Tensor, maxima: Tensor, minima:
         minima: the same for the minima.
 
     Raises:
-        LemlightError: a network without a convolution, or with a function that has no rule.
+        LemlightError: see `Passage`.
     """
-    backbone, scorer = classifier.get_submodule("backbone"), classifier.get_submodule("scorer")
-    with evaluating(classifier, images.device.type):
-        pixels = images.detach().clone().float().requires_grad_()
-        ledger = Ledger(len(pixels), pixels.device)
-        features = Propagation(ledger).run(backbone, pixels)
-        start = _at_features(features.detach(), scorer, maxima, minima, ledger)
-        (maps,) = torch.autograd.grad(features, pixels, start)
-    started = (maxima.double() + minima.double()).flatten(1).sum(dim=1)
-    return LocationMaps(maps.sum(dim=1), started, ledger.lost)
+    return Passage(classifier, images).back(maxima, minima)
 
 
 def single_location_maps(

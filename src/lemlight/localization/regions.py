@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,17 @@ def smoothed(location_map: NDArray[Any], sigma: float) -> NDArray[np.float32]:
     """
     if not sigma >= 0:
         raise LemlightError(f"localization: sigma is a standard deviation in px and must be at least 0, got {sigma}")
-    return _scaled(ndimage.gaussian_filter(_scaled(np.asarray(location_map)), sigma))
+    sharp = _scaled(np.asarray(location_map))
+    if sigma == 0:
+        return sharp
+    down, across = (_gaussian(size, sigma) for size in sharp.shape)
+    return _scaled(down @ sharp @ across.T)
+
+
+@lru_cache(maxsize=32)
+def _gaussian(size: int, sigma: float) -> NDArray[np.float32]:
+    """The smoothing of a line of `size` px as a matrix: two products take less time than the filter itself."""
+    return np.asarray(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0), dtype=np.float32)
 
 
 def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """Which extrema of a score map are followed back to the pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,6 +53,24 @@ def select_extrema(
     use_maxima = malignant if follow == "predicted" else torch.full_like(malignant, follow in ("maxima", "both"))
     use_minima = ~malignant if follow == "predicted" else torch.full_like(malignant, follow in ("minima", "both"))
     return Extrema(_strong(above, maxima, keep) & use_maxima, _strong(-above, minima, keep) & use_minima)
+
+
+def pack_selections(selections: Sequence[Extrema]) -> tuple[list[Extrema], Tensor]:
+    """Put K selections from the same maps together so that what an image has twice is followed once.
+
+    Returns:
+        As many selections as the image with the most different ones has, and where to find each of the given ones:
+        `(K, N)`, the number of the packed selection.
+    """
+    flat = torch.stack([torch.stack(selection, dim=1).flatten(1) for selection in selections])  # (K, N, 2 h w)
+    first = (flat.unsqueeze(0) == flat.unsqueeze(1)).all(dim=-1).int().argmax(dim=1)  # of all that are the same
+    new = first == torch.arange(len(selections), device=first.device).unsqueeze(1)
+    places = (new.cumsum(dim=0) - 1).gather(0, first)
+    packed = []
+    for number in range(int(places.max()) + 1):
+        here = ((new & (places == number)).unsqueeze(-1) & flat).any(dim=0)
+        packed.append(Extrema(*here.view(len(here), 2, *selections[0].maxima.shape[1:]).unbind(1)))
+    return packed, places
 
 
 def extremum_points(cells: Tensor, prepared_shape: tuple[int, int]) -> NDArray[np.float64]:

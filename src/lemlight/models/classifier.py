@@ -38,7 +38,10 @@ class MammogramClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Scores:
         """Compute logits, score map and regularizer."""
-        features = self.backbone(images)
+        return self.judge(self.backbone(images))
+
+    def judge(self, features: Tensor) -> Scores:
+        """Compute the same from the features `(N, C, h, w)` of the backbone."""
         score_map = self.scorer(features)
         return Scores(
             logit=self.pooling(score_map, features, self.scorer),

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lemlight.config.commands import Command
 from lemlight.config.localization import LocalizationConfig
 from lemlight.data.dataset import unit_range
-from lemlight.localization.explain import Explanation, MapSettings, explain
+from lemlight.localization.explain import Explanation, MapSettings, explain, explain_by_keep
 from lemlight.localization.regions import smoothed
 from lemlight.metrics.localization import CutoffChooser, LocalizationMeter
+from lemlight.models.classifier import MammogramClassifier
 from lemlight.recipe.data import PreparedData
 from lemlight.recipe.region_settings import RegionSettings, candidates
 from lemlight.training.module import MammogramModule
@@ -26,7 +27,7 @@ Pair = tuple[float, float]  # keep, smoothing
 class Localizing:
     """A trained network in eval mode on its device, the images, and how they are to be localized in."""
 
-    classifier: nn.Module
+    classifier: MammogramClassifier
     device: torch.device
     prepared: PreparedData
     config: LocalizationConfig
@@ -60,8 +61,7 @@ def localizing(
     """Put the network of a module back on the trainer's device (Lightning leaves it on the CPU), in eval mode."""
     device = trainer.strategy.root_device
     classifier = module.classifier.to(device).eval()
-    backbone = classifier.get_submodule("backbone")
-    stride = int(backbone.output_stride)  # type: ignore[arg-type]  # a plain number of Backbone, not a tensor
+    stride = classifier.backbone.output_stride
     return Localizing(classifier, device, prepared, command.localization, threshold, stride, command.batch_size)
 
 
@@ -84,11 +84,12 @@ def survey(place: Localizing, method: str, image_ids: Sequence[str], chosen: Reg
     at = None if chosen is None else (chosen.keep, chosen.smoothing)
     pairs = list(dict.fromkeys([*pairs, *([at] if at else [])]))
     result = Survey(LocalizationMeter(chosen.cutoff if chosen else 0.5), {pair: CutoffChooser() for pair in pairs})
+    maps = MapSettings(method, place.config.follow, threshold=place.threshold)
     for ids, images in _batches(place, image_ids):
         shown = any(np.any(_lesions(place, image_id)) for image_id in ids)
         asked = pairs if shown else [at] if at else []  # without a lesion there is no Dice to compare by
-        for keep in dict.fromkeys(keep for keep, _ in asked):
-            found = explain(place.classifier, images, MapSettings(method, place.config.follow, keep, place.threshold))
+        keeps = list(dict.fromkeys(keep for keep, _ in asked))
+        for keep, found in zip(keeps, explain_by_keep(place.classifier, images, maps, keeps), strict=True):
             smoothings = [smoothing for other, smoothing in asked if other == keep]
             for number, image_id in enumerate(ids):
                 for smoothing in smoothings:

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 
 from lemlight.data.dataset import unit_range
 from lemlight.errors import LemlightError
+from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
 from lemlight.models.loss import combined_loss
 from lemlight.training.card import CARD_KEY, seal
@@ -35,7 +36,7 @@ class MammogramModule(LightningModule):
 
     def __init__(
         self,
-        classifier: nn.Module,
+        classifier: MammogramClassifier,
         *,
         beta: float,
         positive_weight: float | None,
@@ -45,7 +46,7 @@ class MammogramModule(LightningModule):
     ) -> None:
         super().__init__()
         # torch's stub of Module.to lacks the overload for a memory format alone
-        self.classifier: nn.Module = classifier.to(memory_format=torch.channels_last)
+        self.classifier: MammogramClassifier = classifier.to(memory_format=torch.channels_last)
         self.beta = beta
         self.positive_weight = positive_weight
         self.optimizer_options = dict(optimizer)

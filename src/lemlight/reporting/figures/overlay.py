@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
 from lemlight.reporting.figures.overlay_panels import LONGEST, OverlayItem, draw_pair, legend_marks
-from lemlight.reporting.figures.style import new_figure, save
+from lemlight.reporting.figures.style import bare, new_figure, save
 
 __all__ = ["OverlayItem", "overlay_figure", "overlay_sheet"]
 
@@ -57,11 +57,11 @@ def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str
     figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
     grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)  # a gap parts the pairs
     for axes in grid.flat:
-        axes.set_axis_off()
+        bare(axes)
     for item, title, pair in zip(items, titles, grid.reshape(-1, 3), strict=False):
         colours = draw_pair(pair, item)
-        pair[0].set_title(f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9, parse_math=False)
-        pair[1].set_title(f"called {item.call}, p = {item.probability:.2f}", loc="left", fontsize=9, parse_math=False)
+        bare(pair[0], f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9)
+        bare(pair[1], f"called {item.call}, p = {item.probability:.2f}", loc="left", fontsize=9)
     _explain(figure, colours, grid, items)
     return save(figure, path)
 

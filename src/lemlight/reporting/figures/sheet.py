@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.figures.style import GREEN, ORANGE, SKY, new_figure, save
+from lemlight.reporting.figures.style import GREEN, ORANGE, SKY, bare, new_figure, save
 from lemlight.reporting.names import CLASS_NAMES
 
 ITEMS_PER_ROW = 2
@@ -80,7 +80,7 @@ def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     largest = max(float(np.abs(item.score_map).max()) for item in items)
     scale = Normalize(-largest or -1.0, largest or 1.0)
     for axes in grid.flat:
-        axes.set_axis_off()
+        bare(axes)
     for item, pair in zip(items, grid.reshape(-1, 3), strict=False):
         _draw_truth(pair[0], item)
         colours = _draw_scores(pair[1], item, scale)
@@ -100,7 +100,7 @@ def _draw_grey(axes: Axes, item: SheetItem) -> None:
 
 def _draw_truth(axes: Axes, item: SheetItem) -> None:
     _draw_grey(axes, item)
-    axes.set_title(CLASS_NAMES[item.label], fontsize=11)
+    bare(axes, CLASS_NAMES[item.label], fontsize=11)
     if item.mask is not None and item.mask.any():
         inside = np.pad(item.mask.astype(float), 1)  # an outline along the border of the image is drawn, too
         across, down = np.arange(-1, item.mask.shape[1] + 1), np.arange(-1, item.mask.shape[0] + 1)
@@ -120,7 +120,7 @@ def _draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
     for cells, marker, colour in ((item.maxima, "^", ORANGE), (item.minima, "v", SKY)):
         x, y = cell_centres(cells, (height, width))
         axes.scatter(x, y, s=40, marker=marker, color=colour, edgecolors="black", linewidths=0.7)
-    axes.set_title(f"p = {item.probability:.2f}", fontsize=11)
+    bare(axes, f"p = {item.probability:.2f}", fontsize=11)
     return colours
 
 

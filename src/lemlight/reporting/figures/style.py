@@ -1,6 +1,7 @@
 """What all figures share: colours for the colour-blind, sizes, and saving."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,6 +31,12 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def bare(axes: Axes, title: str = "", **options: Any) -> None:
+    """Leave nothing of axes but what is drawn in them, and a title; at a fixed height, to look for one takes long."""
+    axes.set_axis_off()
+    axes.set_title(title, y=1.0, parse_math=False, **options)
 
 
 def say(axes: Axes, text: str) -> None:
