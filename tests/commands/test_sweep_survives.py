@@ -185,10 +185,15 @@ def test_another_configuration_in_a_job_runs_anew_and_keeps_the_old_results(leml
     assert json.loads((kept.parent / "state.json").read_text())["config"]["seed"] == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "send", "code"),
+    [(signal.SIGINT, os.kill, 130), (signal.SIGTERM, os.kill, 143), (signal.SIGTERM, os.killpg, 143)],
+    ids=["interrupted", "told to end", "told to end with its readers"],
+)
 def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(
-    folder_data, tiny_overrides, own_environment, tmp_path
+    number, send, code, folder_data, tiny_overrides, own_environment, tmp_path
 ):
-    call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data]
+    call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data, "workers=2"]
     call += ["trainer.max_epochs=500", "pooling=gap,lem", "hydra.sweep.dir=sweep"]
     process = subprocess.Popen(
         call,
@@ -196,14 +201,15 @@ def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(
         env=own_environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs behind it
     )
     log, until = tmp_path / "sweep" / "pooling=gap" / "logs" / "metrics.csv", time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None and not log.is_file():
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    send(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said.decode()
+    assert process.returncode == code, said.decode()
     assert state(tmp_path / "sweep" / "pooling=gap")["state"] == "running"
     assert not (tmp_path / "sweep" / "pooling=lem").exists()
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from lemlight.cli import MISTAKES, explain, say
 from lemlight.config.check import check
 from lemlight.config.commands import TrainConfig
-from lemlight.sweeps import tasks
+from lemlight.sweeps import ending, tasks
 from lemlight.sweeps.state import STATE, JobState, differences, read_state
 
 LOCK = ".lock"
@@ -31,16 +31,17 @@ Train = Callable[[TrainConfig], float | None]
 def run_job(values: DictConfig, train: Train) -> float | None:
     """Run `train` on the config of a job unless that is done; whatever goes wrong ends this job alone.
 
-    Returns the job's metric, None if it failed, met Slurm's time limit or runs elsewhere. An interruption by the user
-    or by Slurm is no failure: the job stays "running", which is unfinished, and the same command goes on from its last
-    checkpoint.
+    Returns the job's metric, None if it failed, met Slurm's time limit or runs elsewhere. An interruption by the user,
+    by SIGTERM or by Slurm is no failure: the job stays "running", which is unfinished, and the same command goes on
+    from its last checkpoint.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        if tasks.leads():
-            return _lead(values, train, folder)
-        _follow(values, train, folder)
-        return None
+        with ending.ending_at_once():
+            if tasks.leads():
+                return _lead(values, train, folder)
+            _follow(values, train, folder)
+            return None
     finally:
         gc.collect()  # networks and trainers hold one another: free them before the next job builds its own
 
@@ -56,6 +57,8 @@ def _lead(values: DictConfig, train: Train, folder: Path) -> float | None:
     try:
         return _run_alone(values, train, folder)
     except Exception as error:
+        if ending.told_to_end():
+            raise
         if not tasks.told_to_end():
             _record_failure(error, folder)
             return None
