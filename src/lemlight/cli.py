@@ -27,6 +27,7 @@ EXTRAS = {  # of lemlight, by Hydra's name of what they bring
     "hydra/launcher/joblib": "joblib",
     "hydra/sweeper/optuna": "optuna",
 }
+NO_TRIALS = "No trials are completed yet"  # what Optuna says at the end of a search whose trials have all failed
 register_resolvers()  # on import: a process of a launcher imports this module before it reads a config
 
 
@@ -62,6 +63,11 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             raise
         failed.append(error)
         say(explain(error))
+    except ValueError as error:
+        if traceback_wanted or NO_TRIALS not in str(error):
+            raise
+        failed.append(error)
+        say("every trial of the search has failed, each as it said above; the same command runs them again")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
             raise  # Lightning turns an interruption of a training into an exit of its own

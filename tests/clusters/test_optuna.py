@@ -204,3 +204,26 @@ def test_a_real_search_goes_by_the_validation_split(tmp_path):
             highest.append(max(float(row["val/auroc"]) for row in csv.DictReader(file)))
     assert len(highest) == 2
     assert results(folder)["best_value"] == pytest.approx(max(highest))
+    with (folder / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["validation"]) for row in rows] == pytest.approx(sorted(highest, reverse=True))
+
+
+def test_no_trial_sees_the_test_split(tmp_path):
+    folder = search(tmp_path, *TINY, "trainer.max_epochs=1", "hydra.sweeper.n_trials=1")[3]
+    (job,) = (path.parent for path in folder.glob("*/state.json"))
+    assert json.loads((job / "metrics.json").read_text())["split"] == "val"
+    with (job / "predictions.csv").open(newline="") as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"val"}
+
+
+def test_a_search_whose_trials_all_fail_says_so_in_a_sentence(tmp_path, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(lemlight.recipe.train, "train", breaks)
+    code, out, err, _ = search(tmp_path, "hydra.sweeper.n_trials=2")
+    assert code == 2
+    assert err.count("lemlight: RuntimeError: out of luck") == 2
+    assert "lemlight: every trial of the search has failed" in err
+    assert "Traceback" not in out + err

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from lemlight.sweeps.callback import SweepTable, expected_jobs
 from lemlight.sweeps.state import JobState
-from lemlight.sweeps.table import Row, markdown, read_rows, varying, write_table
+from lemlight.sweeps.table import Row, best_first, markdown, read_rows, varying, write_table
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}
@@ -116,3 +116,16 @@ def test_one_job_shows_all_of_its_overrides_and_none_shows_a_head(tmp_path):
 def test_a_moved_sweep_is_read_where_it_is_now(sweep, tmp_path):
     moved = Path(sweep.rename(tmp_path / "moved"))
     assert read_rows(moved)[0].figures["auroc"] == FIGURE
+
+
+@pytest.mark.parametrize(("direction", "jobs"), [("maximize", "bac"), ("minimize", "abc")])
+def test_the_best_trial_of_a_search_stands_first(direction, jobs):
+    rows = [Row("c", {}, "failed"), Row("a", {}, "done", validation=0.25), Row("b", {}, "done", validation=0.75)]
+    assert "".join(row.job for row in best_first(rows, direction)) == jobs
+
+
+def test_a_drawn_number_is_whole_in_the_csv_and_short_in_the_markdown(tmp_path):
+    row = Row("a", {"loss.beta": "0.00027417736752420927"}, "done")
+    write_table([row], tmp_path)
+    assert rows_of(tmp_path)[0]["loss.beta"] == "0.00027417736752420927"
+    assert markdown([row]).splitlines()[2].split()[1] == "0.000274"

@@ -49,6 +49,7 @@ class TrainConfig(Command):
     scorer_bias: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threshold: Share
+    split: Literal["test", "val"] = "test"  # checkpoints from before it have none
     label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
     resume: str | None
 

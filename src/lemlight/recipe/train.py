@@ -35,6 +35,8 @@ from lemlight.training.trainer import build_trainer
 def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | None = None) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run folder, and return what metrics.json holds, and `validation`.
 
+    What is tested on is `config.split`; the other splits are not predicted.
+
     Args:
         config: the checked configuration.
         overrides: of the command line, for the report.
@@ -80,7 +82,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
             chosen=chosen,
             threshold=config.threshold,
         )
-        summary = write_results(run, data.test_dataloader())
+        summary = write_results(run, data.eval_dataloader(config.split))
         leave_process_group()
         failed = False
     finally:

@@ -7,6 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 FINE = ("done", "running")
+DIRECTIONS = ("maximize", "minimize")  # of a search; a grid has none
 
 
 class SweepTable(Callback):
@@ -23,10 +24,13 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Read the states that the jobs left."""
-        from lemlight.sweeps.table import markdown, read_rows, write_table
+        from lemlight.sweeps.table import best_first, markdown, read_rows, write_table
 
         folder = Path(config.hydra.sweep.dir)
         rows = read_rows(folder, expected_jobs(config))
+        direction = str(config.hydra.sweeper.get("direction"))
+        if direction in DIRECTIONS:
+            rows = best_first(rows, direction)
         write_table(rows, folder)
         print(f"\n{markdown(rows)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
         open_jobs = [row for row in rows if row.state not in FINE]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ FIGURES = {
 }
 WITH_INTERVAL = ("auroc",)
 UNKNOWN = "-"
+DRAWN = re.compile(r"\d\.\d{6,}(e-?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def _telling(overrides: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset(overrides.items())
 
 
+def best_first(rows: Sequence[Row], direction: str) -> list[Row]:
+    """Sort the trials of a search: the best validation figure first, those without one last."""
+    sign = -1 if direction == "maximize" else 1
+    return sorted(rows, key=lambda row: float("inf") if row.validation is None else sign * row.validation)
+
+
 def write_table(rows: Sequence[Row], folder: Path) -> None:
     """Write table.csv (a column per figure and bound) and table.md into the folder of a sweep."""
     axes = varying(rows)
@@ -110,7 +118,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = [_shown(row, name) for name in FIGURES]
         validation = UNKNOWN if row.validation is None else f"{row.validation:.2f}"
-        lines.append([*(row.overrides.get(key, UNKNOWN) for key in axes), row.state, validation, *figures])
+        lines.append([*(_short(row.overrides.get(key, UNKNOWN)) for key in axes), row.state, validation, *figures])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -125,6 +133,11 @@ def varying(rows: Sequence[Row]) -> list[str]:
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     differ = [key for key in keys if len({row.overrides.get(key) for row in rows}) > 1]
     return differ or keys
+
+
+def _short(value: str) -> str:
+    """Three digits of a number that a search has drawn, which has 17."""
+    return f"{float(value):.3g}" if DRAWN.fullmatch(value) else value
 
 
 def _bound(row: Row, name: str, part: str) -> Any:

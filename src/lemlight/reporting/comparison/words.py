@@ -66,6 +66,12 @@ def notes_of(runs: Sequence[TrainingRun], names: Sequence[str], methods: Methods
         seeds.setdefault(name, set()).add(str(run.config.get("seed")))
     if repeat == "seed" and len({len(own) for own in seeds.values()}) > 1:
         notes.append("The methods have different numbers of trainings: some are missing or failed.")
+    chosen_by = sum(run.summary.get("split") == "val" for run in runs)
+    if chosen_by:
+        notes.append(
+            f"{chosen_by} of the {len(runs)} trainings report the validation split (split=val), by which their best "
+            "epoch was chosen: such figures flatter, and say nothing of new images."
+        )
     return notes
 
 
