@@ -58,16 +58,11 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on to us instead of printing its own form of them
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(job)()
-    except MISTAKES as error:
-        if traceback_wanted:
+    except Exception as error:
+        if traceback_wanted or not (isinstance(error, MISTAKES) or NO_TRIALS in str(error)):
             raise
         failed.append(error)
         say(explain(error))
-    except ValueError as error:
-        if traceback_wanted or NO_TRIALS not in str(error):
-            raise
-        failed.append(error)
-        say("every trial of the search has failed, each as it said above; the same command runs them again")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
             raise  # Lightning turns an interruption of a training into an exit of its own
@@ -88,6 +83,8 @@ def explain(error: BaseException) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"{error.filename or 'the run folder'}: the disk is full; make room or set hydra.run.dir=DIR"
         return f"{error.filename or 'a file'}: {error.strerror}"
+    if NO_TRIALS in str(error):
+        return "every trial of the search has failed, each as it said above; the same command runs them again"
     text = str(error).partition("Config search path:")[0].strip()
     absent = re.search(r"Could not find '([^']+)'", text)
     if absent and absent.group(1) in EXTRAS:

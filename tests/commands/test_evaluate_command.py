@@ -49,7 +49,7 @@ def test_the_checkpoint_alone_gives_the_figures_of_its_training(trained, best, p
         "localization_images.csv",
         "examples/examples.csv",
     }
-    examples = {name for name in left if name.startswith("examples/") and name.endswith(".png")}
+    examples = {name for name in left if name.startswith("examples/") and name.endswith((".png", ".npz"))}
     assert examples
     assert left == files | pictures | hydra | examples | {"report.html"}
     assert "preparing images" not in done.err

@@ -49,7 +49,7 @@ def phantom_csv(overrides):
 
 def test_a_run_leaves_all_of_its_files_and_nothing_else(trained):
     left = files(trained.folder)
-    examples = {name for name in left if name.startswith("examples/") and name.endswith(".png")}
+    examples = {name for name in left if name.startswith("examples/") and name.endswith((".png", ".npz"))}
     assert examples
     assert left == LEFT | examples
 

@@ -79,7 +79,7 @@ def write_run(folder, *, config=None, predictions=None, dice=None, pictures=0, o
 
 
 def write_pictures(folder, predictions):
-    """Write examples/: a bright square as image, map and lesion, each image of its own size."""
+    """Write examples/: a bright square as image, map and lesion, each image of its own size, and a score map."""
     folder.mkdir()
     rows = []
     for number, row in enumerate(predictions.itertuples(), start=1):
@@ -87,6 +87,8 @@ def write_pictures(folder, predictions):
         pixels[10:30, 10:25] = 255
         for kind in ("image", "map", "lesions"):
             assert cv2.imwrite(str(folder / f"{number}_{kind}.png"), pixels)
+        score_map = np.array([[1, -1], [0, 3]], np.float32)
+        np.savez(folder / f"{number}_scores.npz", score_map=score_map, maxima=score_map == 3, minima=score_map == -1)
         rows.append((number, row.image_id, row.probability, row.probability > 0.5, 0.5))
     columns = ["number", "image_id", "probability", "called_malignant", "cutoff"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "examples.csv", index=False)

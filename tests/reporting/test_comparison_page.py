@@ -202,6 +202,7 @@ def test_broken_side_files_are_left_out(tmp_path):
         (run / "leaks.json").write_text("[]")
         (run / "examples/1_map.png").write_bytes(b"")
         (run / "examples/2_image.png").write_bytes(b"no picture")
+        (run / "examples/3_scores.npz").write_bytes(b"no array")
         summary = json.loads((run / "metrics.json").read_text())
         (run / "metrics.json").write_text(json.dumps(summary | {"froc": 3, "calibration": [], "pointing": "x"}))
     _, page = written(root, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Location maps of a few test images, for a page that shows the same mammogram under several methods."""
+"""Location and score maps of a few test images, for a page that shows the same mammogram under several methods."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lemlight.files import written_aside
-from lemlight.recipe.localization import Localizing, strengths
+from lemlight.models.lem import local_extrema
+from lemlight.recipe.localization import Localizing, locate
 from lemlight.recipe.region_settings import RegionSettings
 from lemlight.reporting.comparison.examples import FOLDER, LIST
 
@@ -19,19 +20,22 @@ SEED = 0  # of the draw: the same test images give the same examples in every tr
 def write_examples(place: Localizing, settings: RegionSettings, split: str, folder: Path) -> None:
     """Write examples/ into the run folder: image, location map and lesions of a few images of a split, as grey PNG.
 
-    Which images does not depend on the network. The pictures are named by number; examples.csv says which images
-    they are, with probability, call and cut-off.
+    Beside them the score map with its extrema, as npz. Which images does not depend on the network. The files are
+    named by number; examples.csv says which images they are, with probability, call and cut-off.
     """
     table = place.prepared.table
     rows = draw_examples(table[table["split"] == split])
     store, lines = place.prepared.store, []
-    for number, (image_id, probability, strength) in enumerate(
-        strengths(place, place.config.method, rows["image_id"].tolist(), settings), start=1
+    for number, (image_id, probability, strength, score_map) in enumerate(
+        locate(place, place.config.method, rows["image_id"].tolist(), settings), start=1
     ):
         position = store.index_of(image_id)
         lesions = store.mask(position)
         _write(np.asarray(store.image(position) >> 8), folder / FOLDER / f"{number}_image.png")
         _write(np.round(strength * 255), folder / FOLDER / f"{number}_map.png")
+        maxima, minima = (extrema[0].numpy() for extrema in local_extrema(score_map[None]))
+        with written_aside(folder / FOLDER / f"{number}_scores.npz") as aside, aside.open("wb") as file:
+            np.savez_compressed(file, score_map=score_map.numpy(), maxima=maxima, minima=minima)
         if lesions is not None:
             _write((lesions > 0) * 255, folder / FOLDER / f"{number}_lesions.png")
         lines.append((number, image_id, probability, probability > place.threshold, settings.cutoff))

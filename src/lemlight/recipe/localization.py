@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,16 +98,23 @@ def survey(place: Localizing, method: str, image_ids: Sequence[str], chosen: Reg
     return result
 
 
-def strengths(
-    place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings
-) -> Iterator[tuple[str, float, NDArray[np.float32]]]:
-    """Yield image_id, probability and strength (H, W) of images, one at a time."""
+class Located(NamedTuple):
+    """What is known of one image: probability of malignancy, strength (H, W) in [0, 1], score map (h, w) of logits."""
+
+    image_id: str
+    probability: float
+    strength: NDArray[np.float32]
+    score_map: Tensor
+
+
+def locate(place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings) -> Iterator[Located]:
+    """Localize in images, one at a time."""
     settings = MapSettings(method, place.config.follow, chosen.keep, place.threshold)
     for ids, images in _batches(place, image_ids):
         found = explain(place.classifier, images, settings)
         for number, image_id in enumerate(ids):
             strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
-            yield image_id, float(found.probability[number]), strength
+            yield Located(image_id, float(found.probability[number]), strength, found.score_map[number].cpu())
 
 
 def _measure(

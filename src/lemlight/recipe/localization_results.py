@@ -13,7 +13,7 @@ from lemlight.files import written_aside
 from lemlight.localization.regions import find_regions
 from lemlight.metrics.localization import LocalizationMeter
 from lemlight.recipe.examples import write_examples
-from lemlight.recipe.localization import Localizing, images_with_a_lesion, images_with_known_lesions, strengths, survey
+from lemlight.recipe.localization import Localizing, images_with_a_lesion, images_with_known_lesions, locate, survey
 from lemlight.recipe.region_settings import Chosen, RegionSettings, settings_of
 from lemlight.reporting.figures.froc import froc_figure
 from lemlight.reporting.figures.overlay import OverlayItem, overlay_sheet
@@ -123,7 +123,7 @@ def _items(place: Localizing, settings: RegionSettings, image_ids: list[str]) ->
     """The overlays of some images, drawn on the prepared image: the original is not read again."""
     store = place.prepared.store
     items = {}
-    for image_id, probability, strength in strengths(place, place.config.method, image_ids, settings):
+    for image_id, probability, strength, _ in locate(place, place.config.method, image_ids, settings):
         position = store.index_of(image_id)
         mask = store.mask(position)
         geometry = _unchanged(strength.shape)

@@ -18,6 +18,7 @@ from lemlight.reporting.comparison.marks import method_marks
 from lemlight.reporting.comparison.methods import Methods, find_methods
 from lemlight.reporting.comparison.page import ComparisonPage, RunLine, Sentences, write_comparison_page
 from lemlight.reporting.comparison.runs import TrainingRun, find_runs
+from lemlight.reporting.comparison.score_maps import score_map_panels
 from lemlight.reporting.comparison.table import MethodRow, method_rows
 from lemlight.reporting.comparison.table_files import table_markdown, write_runs, write_tables
 from lemlight.reporting.comparison.together import compare_runs, compared_metrics, repeat_name, repeat_of
@@ -164,6 +165,7 @@ def _figures(groups: Groups, pictures: Path) -> dict[str, Path]:
         "froc": froc_overlay(groups, marks, pictures / "froc.png"),
         "training": training_overlay(groups, marks, pictures / "training.png"),
         "reliability": reliability_panels(groups, marks, pictures / "reliability.png"),
+        "scores": score_map_panels(groups, pictures / "scores.png"),
     }
     return {name: path for name, path in drawn.items() if path is not None}
 

@@ -20,6 +20,7 @@ from lemlight.recipe.localization import localizing
 from lemlight.recipe.localization_results import choose_settings
 from lemlight.recipe.machine import check_machine
 from lemlight.recipe.model import build_classifier, build_module, ramps
+from lemlight.recipe.region_settings import Chosen
 from lemlight.recipe.results import Run, write_results
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.checkpoint import load_checkpoint, load_weights
@@ -27,6 +28,7 @@ from lemlight.training.checkpoint_io import add_to_card
 from lemlight.training.fitting import fit
 from lemlight.training.gathering import leave_process_group
 from lemlight.training.loggers import build_loggers, finish_loggers
+from lemlight.training.module import MammogramModule
 from lemlight.training.monitor import check_monitor
 from lemlight.training.run_labels import Sweep, group_label, run_label, tag_labels
 from lemlight.training.trainer import build_trainer
@@ -49,26 +51,13 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
     folder = Path(config.output)
     write_yaml(config.model_dump(), folder / "config.yaml")
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    classifier = build_classifier(config)  # before the images: missing weights are found in seconds
-    settings = PrepareSettings(**config.dataset.prepare.model_dump())
-    prepared = prepare_data(config.dataset, settings, config)
-    record_data(prepared, folder)
-    labels = {str(split): rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
-    _check_labels(config, labels)
-    preprocessing = config.dataset.prepare.model_dump()
-    module = build_module(config, classifier, preprocessing, labels["train"], prepared.fingerprints("train"))
+    prepared, module = _prepare(config, folder)
     data = batches_of(config, prepared)
     loggers = loggers_of(config, folder, overrides, sweep)
     failed = True
     try:
         trainer = trainer_of(config, folder, loggers)
         fit(trainer, module, data, Path(config.resume) if config.resume else None)
-        best = folder / "checkpoints" / "best.ckpt"
-        load_weights(classifier, load_checkpoint(best))
-        chosen = {}
-        if trainer.is_global_zero:
-            chosen = choose_settings(localizing(config, trainer, module, prepared, config.threshold))
-            add_to_card(best, localization={method: one.model_dump() for method, one in chosen.items()})
         run = Run(
             command="train",
             title=f"{config.run_name} on {config.dataset.name}",
@@ -79,7 +68,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
             trainer=trainer,
             module=module,
             prepared=prepared,
-            chosen=chosen,
+            chosen=_choose(config, trainer, module, prepared),
             threshold=config.threshold,
         )
         summary = write_results(run, data.eval_dataloader(config.split))
@@ -88,6 +77,31 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
     finally:
         finish_loggers(loggers, failed)
     return summary | {"validation": best_validation(trainer)}
+
+
+def _prepare(config: TrainConfig, folder: Path) -> tuple[PreparedData, MammogramModule]:
+    """Prepare the images, write down what became of them, and build the network that they are for."""
+    classifier = build_classifier(config)  # before the images: missing weights are found in seconds
+    prepared = prepare_data(config.dataset, PrepareSettings(**config.dataset.prepare.model_dump()), config)
+    record_data(prepared, folder)
+    labels = {str(split): rows["label"].tolist() for split, rows in prepared.table.groupby("split")}
+    _check_labels(config, labels)
+    preprocessing = config.dataset.prepare.model_dump()
+    module = build_module(config, classifier, preprocessing, labels["train"], prepared.fingerprints("train"))
+    return prepared, module
+
+
+def _choose(
+    config: TrainConfig, trainer: pl.Trainer, module: MammogramModule, prepared: PreparedData
+) -> dict[str, Chosen]:
+    """Go back to the best weights, and choose with them how to localize; their checkpoint holds it, too."""
+    best = Path(config.output) / "checkpoints" / "best.ckpt"
+    load_weights(module.classifier, load_checkpoint(best))
+    if not trainer.is_global_zero:
+        return {}
+    chosen = choose_settings(localizing(config, trainer, module, prepared, config.threshold))
+    add_to_card(best, localization={method: one.model_dump() for method, one in chosen.items()})
+    return chosen
 
 
 def best_validation(trainer: pl.Trainer) -> float | None:

@@ -24,6 +24,8 @@ EDGE, REGION, WHITE = LEVELS, LEVELS + 1, LEVELS + 2  # further colours of a pic
 DASH, GAP = 12, 10  # points of an outline, about half a px apart
 
 Pixels = NDArray[np.uint8]
+Examples = Mapping[str, tuple[Path, pd.DataFrame]]
+"""Method -> folder of its first training, and the list of its examples by image_id."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,21 @@ def read_mammograms(groups: Groups) -> list[Mammogram]:
 
     Methods that left none are passed over; only images that all others share are shown.
     """
+    known, labels = known_examples(groups)
+    read = [_mammogram(image_id, label, known) for image_id, label in labels.items()]
+    return [mammogram for mammogram in read if mammogram is not None]
+
+
+def known_examples(groups: Groups) -> tuple[Examples, dict[str, int]]:
+    """Return what the first training of every method lists, by method, and the images that all share with labels."""
     lists = {method: (runs[0].folder, _list(runs[0].folder / FOLDER / LIST)) for method, runs in groups.items()}
     known = {method: (folder, rows) for method, (folder, rows) in lists.items() if rows is not None}
     if not known:
-        return []
+        return {}, {}
     shared = set.intersection(*(set(rows.index) for _, rows in known.values()))
     _, rows = next(iter(known.values()))
     labels = next(iter(groups.values()))[0].predictions.set_index("image_id")["label"]
-    shown = [image_id for image_id in rows.index if image_id in shared and image_id in labels.index]
-    read = [_mammogram(image_id, int(labels[image_id]), known) for image_id in shown]
-    return [mammogram for mammogram in read if mammogram is not None]
+    return known, {name: int(labels[name]) for name in rows.index if name in shared and name in labels.index}
 
 
 def overlay_pixels(strength: Pixels, cutoff: float) -> Pixels:
@@ -87,15 +94,15 @@ def lesion_pixels(lesions: NDArray[np.bool_]) -> Pixels:
     return pixels
 
 
-def _mammogram(image_id: str, label: int, known: Mapping[str, tuple[Path, pd.DataFrame]]) -> Mammogram | None:
+def _mammogram(image_id: str, label: int, known: Examples) -> Mammogram | None:
     overlays: list[Overlay] = []
     image = lesions = None
     for method, (folder, rows) in known.items():
         row = dict(rows.loc[image_id])
         start = folder / FOLDER / str(row["number"])
-        strength = _grey(start.with_name(f"{row['number']}_map.png"))
-        image = _grey(start.with_name(f"{row['number']}_image.png")) if image is None else image
-        lesions = _grey(start.with_name(f"{row['number']}_lesions.png")) if lesions is None else lesions
+        strength = read_grey(start.with_name(f"{row['number']}_map.png"))
+        image = read_grey(start.with_name(f"{row['number']}_image.png")) if image is None else image
+        lesions = read_grey(start.with_name(f"{row['number']}_lesions.png")) if lesions is None else lesions
         if strength is None or image is None or strength.shape != image.shape:
             continue
         called = "malignant" if row["called_malignant"] else "benign"
@@ -118,7 +125,7 @@ def _list(path: Path) -> pd.DataFrame | None:
     return rows if right else None
 
 
-def _grey(path: Path) -> Pixels | None:
+def read_grey(path: Path) -> Pixels | None:
     """Read a grey PNG, made smaller where it is large; None where there is none, or a damaged one."""
     pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
     if pixels is None:

@@ -31,6 +31,12 @@ FIGURE_TEXTS = {
         "Share of malignant images against predicted probability, a panel per method; on the dotted line a probability "
         "is what it says. Grey: 95 % Wilson intervals, where the method has one training.",
     ),
+    "scores": (
+        "Score maps",
+        "The same mammograms, drawn before any training, under the score map of each method's first training: orange "
+        "speaks for malignant, blue for benign, each method on a scale of its own; at most ten methods. Triangles "
+        "pointing up are maxima, pointing down minima; green outlines are true lesions.",
+    ),
 }
 
 

@@ -82,8 +82,8 @@ def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     for axes in grid.flat:
         bare(axes)
     for item, pair in zip(items, grid.reshape(-1, 3), strict=False):
-        _draw_truth(pair[0], item)
-        colours = _draw_scores(pair[1], item, scale)
+        draw_truth(pair[0], item)
+        colours = draw_scores(pair[1], item, scale)
     _explain(figure, colours, grid, lesions=any(item.mask is not None and item.mask.any() for item in items))
     return save(figure, path)
 
@@ -98,7 +98,8 @@ def _draw_grey(axes: Axes, item: SheetItem) -> None:
     axes.imshow(item.image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
 
 
-def _draw_truth(axes: Axes, item: SheetItem) -> None:
+def draw_truth(axes: Axes, item: SheetItem) -> None:
+    """Draw the image with its true lesions, under the name of its class."""
     _draw_grey(axes, item)
     bare(axes, CLASS_NAMES[item.label], fontsize=11)
     if item.mask is not None and item.mask.any():
@@ -107,7 +108,8 @@ def _draw_truth(axes: Axes, item: SheetItem) -> None:
         axes.contour(across, down, inside, levels=[0.5], colors=[GREEN], linewidths=1.6)
 
 
-def _draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
+def draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
+    """Draw the image under its score map with the extrema, under its probability."""
     _draw_grey(axes, item)
     height, width = item.image.shape
     colours = axes.imshow(
