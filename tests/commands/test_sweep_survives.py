@@ -185,35 +185,6 @@ def test_another_configuration_in_a_job_runs_anew_and_keeps_the_old_results(leml
     assert json.loads((kept.parent / "state.json").read_text())["config"]["seed"] == 0
 
 
-@pytest.mark.parametrize(
-    ("number", "send", "code"),
-    [(signal.SIGINT, os.kill, 130), (signal.SIGTERM, os.kill, 143), (signal.SIGTERM, os.killpg, 143)],
-    ids=["interrupted", "told to end", "told to end with its readers"],
-)
-def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(
-    number, send, code, folder_data, tiny_overrides, own_environment, tmp_path
-):
-    call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data, "workers=2"]
-    call += ["trainer.max_epochs=500", "pooling=gap,lem", "hydra.sweep.dir=sweep"]
-    process = subprocess.Popen(
-        call,
-        cwd=tmp_path,
-        env=own_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs behind it
-    )
-    log, until = tmp_path / "sweep" / "pooling=gap" / "logs" / "metrics.csv", time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and not log.is_file():
-        time.sleep(0.005)
-    send(process.pid, number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said.decode()
-    assert state(tmp_path / "sweep" / "pooling=gap")["state"] == "running"
-    assert not (tmp_path / "sweep" / "pooling=lem").exists()
-
-
 def test_memory_does_not_grow_from_job_to_job(lemlight_run, folder_data, tmp_path, monkeypatch):
     real, resident = lemlight.recipe.train.train, []
 

@@ -1,14 +1,17 @@
-"""SIGTERM outside of Slurm: what `kill`, `timeout`, a closed session and a machine that shuts down send."""
+"""Processes that are to end: by SIGTERM outside of Slurm (`kill`, `timeout`, a shutdown), or because the sweep has."""
 
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from lemlight.cli import say
+
+GRACE = 10  # seconds to leave a job
 
 _told = threading.Event()
 
@@ -50,3 +53,17 @@ def ending_at_once() -> Iterator[None]:
 def told_to_end() -> bool:
     """Whether this process was: an error after that may be one of the readers' end, and hide that of this process."""
     return _told.is_set()
+
+
+def end_with_parent() -> None:
+    """End this process, a worker of joblib, soon after the one that started it: it would train on for nobody."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)  # joblib takes the exit for an error of the job, and waits for more work
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 from torch import distributed
 
-from lemlight.sweeps import tasks
+from lemlight.sweeps import ending, tasks
 
 OBSERVER = "child-process-observer"
 OF_SLURM = ("SLURM_NTASKS", "SLURM_PROCID")  # by these Lightning believes that Slurm starts its processes
@@ -67,10 +67,11 @@ def _command_line(resume: str | None) -> list[str]:
 def start_processes_as_usual() -> None:
     """Let a worker of joblib start processes as any other process does: by its own way they end at once.
 
-    It hands them the name of a start method that only joblib knows.
+    It hands them the name of a start method that only joblib knows. The worker itself is to end with the sweep.
     """
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method(None, force=True)
+        ending.end_with_parent()
 
 
 def _set_run_folder(folder: str) -> None:
