@@ -5,53 +5,47 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 
 from lemlight.cli import say
 
-GRACE = 10  # seconds to leave a job
+CODE = 128 + signal.SIGTERM
+GRACE = 10  # seconds
 
 _told = threading.Event()
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
-    """End this process at the first SIGTERM, with the code 143 and its job unfinished.
+def ending_soon() -> Iterator[None]:
+    """End this process soon after a SIGTERM, with the code 143 and its job unfinished.
 
-    Lightning alone would end it after the batch. But the signal often goes to the readers of the batches as well, and
-    without them there is no batch: the job would fail, and the sweep go on with the next. Whoever has a handler of
-    his own, submitit or Ray, keeps it.
+    The job ends with the batch, which Lightning sees to, or with its next error: the signal often goes to the readers
+    of the batches as well, and without them there is no batch. That is no failure of the job, and the sweep must not
+    go on with the next. Whatever still runs after GRACE seconds is cut off: files are written whole or not at all.
+    Whoever has a handler of his own, submitit or Ray, keeps it.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    _told.clear()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    owner = os.getpid()
-
-    def end(number: int, _: FrameType | None) -> None:
-        if os.getpid() == owner:
-            _told.set()
-            say("told to end (SIGTERM): this job is unfinished; the same command goes on")
-            sys.exit(128 + number)
-        signal.signal(number, signal.SIG_DFL)  # a process forked from this one
-        os.kill(os.getpid(), number)
-
-    signal.signal(signal.SIGTERM, end)
+    _cut_off_in_time()
+    signal.signal(signal.SIGTERM, _note(os.getpid()))
     try:
         yield
-    except Exception:
-        if told_to_end():
-            sys.exit(128 + signal.SIGTERM)
-        raise
+    except (Exception, SystemExit):
+        if not told_to_end():
+            raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if told_to_end():
+        sys.exit(CODE)
 
 
 def told_to_end() -> bool:
-    """Whether this process was: an error after that may be one of the readers' end, and hide that of this process."""
+    """Whether this process was: an error after that may be one of its readers' end."""
     return _told.is_set()
 
 
@@ -63,7 +57,31 @@ def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(128 + signal.SIGTERM)  # joblib takes the exit for an error of the job, and waits for more work
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _note(owner: int) -> Callable[[int, FrameType | None], None]:
+    """A handler that does no more than note the signal: an exception from it could come amid the writing of a file."""
+
+    def note(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process forked from this one
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not told_to_end():
+            say("told to end (SIGTERM): this job is unfinished; the same command goes on")
+            _told.set()
+
+    return note
+
+
+@cache
+def _cut_off_in_time() -> None:
+    """Start, once, the thread that ends this process GRACE seconds after the signal."""
+
+    def cut_off() -> None:
+        _told.wait()
+        time.sleep(GRACE)
+        os._exit(CODE)
+
+    threading.Thread(target=cut_off, name="cut-off", daemon=True).start()

@@ -37,7 +37,7 @@ def run_job(values: DictConfig, train: Train) -> float | None:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        with ending.ending_at_once():
+        with ending.ending_soon():
             if tasks.leads():
                 return _lead(values, train, folder)
             _follow(values, train, folder)
