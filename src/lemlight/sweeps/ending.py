@@ -62,7 +62,11 @@ def end_with_parent() -> None:
 
 
 def _note(owner: int) -> Callable[[int, FrameType | None], None]:
-    """A handler that does no more than note the signal: an exception from it could come amid the writing of a file."""
+    """A handler that does no more than note the signal.
+
+    An exception from a handler may come amid the writing of a checkpoint, where it aborts the process. Torch's own
+    raises one at the end of a reader: from here on it is not to.
+    """
 
     def note(number: int, _: FrameType | None) -> None:
         if os.getpid() != owner:  # a process forked from this one
@@ -70,6 +74,7 @@ def _note(owner: int) -> Callable[[int, FrameType | None], None]:
             os.kill(os.getpid(), number)
         elif not told_to_end():
             say("told to end (SIGTERM): this job is unfinished; the same command goes on")
+            signal.signal(signal.SIGCHLD, lambda *_: None)
             _told.set()
 
     return note
