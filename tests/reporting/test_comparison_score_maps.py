@@ -50,12 +50,26 @@ def test_each_method_has_a_scale_of_its_own(root, drawn):
     assert [largest for _, largest in drawn()[1]] == [3] * 3 + [7] * 3
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", "pickle", "shape", "nan"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no array", "pickle", "shape", "nan", "words", "empty", "npy", "cut", "bomb"]
+)
 def test_a_damaged_score_map_is_passed_over_and_no_code_is_loaded(content, root, drawn):
     path = root / "lem/examples/2_scores.npz"
     good = np.zeros((2, 2), bool)
     if content == "pickle":
         np.savez(path, score_map=np.array([[object()]]), maxima=good, minima=good)
+    elif content == "words":
+        np.savez(path, score_map=np.array([["a", "b"]]), maxima=good, minima=good)
+    elif content == "empty":
+        np.savez(path, score_map=good[:0], maxima=good[:0], minima=good[:0])
+    elif content == "npy":
+        with path.open("wb") as file:
+            np.save(file, good)
+    elif content == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    elif content == "bomb":
+        large = np.zeros((5000, 5000), np.float32)
+        np.savez_compressed(path, score_map=large, maxima=good, minima=good)
     elif content in ("shape", "nan"):
         np.savez(path, score_map=np.full((2, 2 + (content == "shape")), np.nan), maxima=good, minima=good)
     else:

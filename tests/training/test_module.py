@@ -107,6 +107,15 @@ def test_predictions_are_one_row_per_image_in_order_with_extrema(tiny, tmp_path)
     np.testing.assert_array_equal(table["n_minima"], minima.flatten(1).sum(1))
 
 
+def test_extrema_are_counted_as_the_pooling_tells_them(tiny, tmp_path):
+    module, data = tiny.make_module(), tiny.make_data()
+    module.classifier.scorer.weight.data.zero_()  # a flat map: every cell equals its neighbours
+    batches = data.test_dataloader()
+    assert predict(tiny.make_trainer(tmp_path), module, batches)["n_maxima"].eq(0).all()
+    module.classifier.pooling.ties = "all"
+    assert predict(tiny.make_trainer(tmp_path), module, batches)["n_maxima"].gt(1).all()
+
+
 def test_prediction_of_a_network_that_gives_no_number_is_an_error(tiny, tmp_path):
     module, data = tiny.make_module(), tiny.make_data()
     module.classifier.scorer.weight.data.fill_(torch.inf)

@@ -95,7 +95,7 @@ def _extrema(
         probability,
         follow=settings.follow,
         keep=keep,
-        ties=getattr(classifier.pooling, "ties", "strict"),
+        ties=classifier.pooling.ties,
         threshold=settings.threshold,
     )
 

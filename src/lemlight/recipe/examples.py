@@ -33,7 +33,7 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         lesions = store.mask(position)
         _write(np.asarray(store.image(position) >> 8), folder / FOLDER / f"{number}_image.png")
         _write(np.round(strength * 255), folder / FOLDER / f"{number}_map.png")
-        maxima, minima = (extrema[0].numpy() for extrema in local_extrema(score_map[None]))
+        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.pooling.ties))
         with written_aside(folder / FOLDER / f"{number}_scores.npz") as aside, aside.open("wb") as file:
             np.savez_compressed(file, score_map=score_map.numpy(), maxima=maxima, minima=minima)
         if lesions is not None:

@@ -113,7 +113,7 @@ def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
         place = store.index_of(str(image_id))
         image = unit_range(torch.from_numpy(np.array(store.image(place))))  # a copy: the store's view is read-only
         score_map = score_maps(run.module, image[None, None])
-        extrema = local_extrema(score_map)
+        extrema = local_extrema(score_map, run.module.classifier.pooling.ties)
         mask = store.mask(place)
         items.append(
             SheetItem(

@@ -72,20 +72,19 @@ def _note(owner: int) -> Callable[[int, FrameType | None], None]:
         if os.getpid() != owner:  # a process forked from this one
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif not told_to_end():
-            say("told to end (SIGTERM): this job is unfinished; the same command goes on")
-            signal.signal(signal.SIGCHLD, lambda *_: None)
-            _told.set()
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _told.set()
 
     return note
 
 
 @cache
 def _cut_off_in_time() -> None:
-    """Start, once, the thread that ends this process GRACE seconds after the signal."""
+    """Start, once, the thread that says so, and ends this process GRACE seconds after the signal."""
 
     def cut_off() -> None:
         _told.wait()
+        say("told to end (SIGTERM): this job is unfinished; the same command goes on")  # a handler must not print
         time.sleep(GRACE)
         os._exit(CODE)
 

@@ -116,7 +116,7 @@ class MammogramModule(LightningModule):
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
         scores = self(batch["image"])
-        extrema = local_extrema(scores.score_map)
+        extrema = local_extrema(scores.score_map, self.classifier.pooling.ties)
         counts = (extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1))
         self.batches.append((batch["index"], scores.logit.float(), *counts))
 

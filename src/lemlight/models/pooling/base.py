@@ -10,7 +10,12 @@ class Pooling(nn.Module):
     """Turns the scores of the regions of an image into one logit.
 
     Each image is pooled on its own: the result does not depend on the rest of the batch.
+
+    Attributes:
+        ties: how the extrema of its score maps are told, see `local_extrema`; of LEM a choice.
     """
+
+    ties = "strict"
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool a score map `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from matplotlib.colors import Normalize
@@ -14,6 +14,7 @@ from lemlight.reporting.figures.sheet import SheetItem, draw_scores, draw_truth
 from lemlight.reporting.figures.style import bare, new_figure, save
 
 MOST = 10  # methods in a figure
+MOST_BYTES = 2**24  # of score map and extrema, unpacked
 Column = dict[str, SheetItem]
 """Method -> one image under its score map."""
 
@@ -65,14 +66,18 @@ def _column(image_id: str, label: int, known: Examples) -> Column:
             continue
         mask = None if lesions is None or lesions.shape != image.shape else lesions > 127
         item = SheetItem(image / 255, *maps, mask, label, float(line["probability"]))
-        if not item.problems():
+        if maps[0].size and not item.problems():
             column[method] = item
     return column
 
 
 def _scores(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["score_map"], file["maxima"], file["minima"]
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+        with ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > MOST_BYTES:
+                return None
+        with np.load(path, allow_pickle=False) as arrays:
+            score_map = np.asarray(arrays["score_map"], dtype=np.float32)
+            return score_map, np.asarray(arrays["maxima"], dtype=bool), np.asarray(arrays["minima"], dtype=bool)
+    except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
         return None
