@@ -68,7 +68,7 @@ def pack_selections(selections: Sequence[Extrema]) -> tuple[list[Extrema], Tenso
     places = (new.cumsum(dim=0) - 1).gather(0, first)
     packed = []
     for number in range(int(places.max()) + 1):
-        here = ((new & (places == number)).unsqueeze(-1) & flat).any(dim=0)
+        here = ((places == number).unsqueeze(-1) & flat).any(dim=0)
         packed.append(Extrema(*here.view(len(here), 2, *selections[0].maxima.shape[1:]).unbind(1)))
     return packed, places
 
