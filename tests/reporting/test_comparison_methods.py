@@ -26,6 +26,15 @@ def test_a_value_is_named_only_where_it_tells_methods_apart():
     assert found.keys == ("pooling.name", "loss.beta")
 
 
+def test_a_number_that_a_search_has_drawn_is_short_unless_methods_would_become_one():
+    def names(*betas):
+        return find_methods([config_of("lem", loss={"beta": beta}) for beta in betas]).names
+
+    assert names(0.00027417736752420927, 12.3456789) == ("LEM, loss.beta = 0.000274", "LEM, loss.beta = 12.3")
+    assert names(1.23456789, 1.23456788) == ("LEM, loss.beta = 1.23456789", "LEM, loss.beta = 1.23456788")
+    assert names(0.0001, 1.5) == ("LEM, loss.beta = 0.0001", "LEM, loss.beta = 1.5")
+
+
 def test_what_changes_with_the_methods_is_warned_of():
     found = find_methods([config_of("lem"), config_of("gap", trainer={"max_epochs": 60})])
     assert found.names == ("LEM", "GAP")

@@ -16,6 +16,12 @@ WITHOUT_EFFECT = (
     "examples",
     "callbacks.progress_bar",
 )
+DRAWN = re.compile(r"\d+\.\d{6,}(e-?\d+)?")
+
+
+def short_numbers(text: str) -> str:
+    """Shorten every number that a search has drawn, which has 17 digits, to three."""
+    return DRAWN.sub(lambda number: f"{float(number[0]):.3g}", text)
 
 
 def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lemlight.files import written_aside
-from lemlight.sweeps.names import without_effect
+from lemlight.sweeps.names import short_numbers, without_effect
 from lemlight.sweeps.state import STATE, read_state
 
 FIGURES = {
@@ -24,7 +23,6 @@ FIGURES = {
 }
 WITH_INTERVAL = ("auroc",)
 UNKNOWN = "-"
-DRAWN = re.compile(r"\d\.\d{6,}(e-?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,8 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = [_shown(row, name) for name in FIGURES]
         validation = UNKNOWN if row.validation is None else f"{row.validation:.2f}"
-        lines.append([*(_short(row.overrides.get(key, UNKNOWN)) for key in axes), row.state, validation, *figures])
+        place = [short_numbers(row.overrides.get(key, UNKNOWN)) for key in axes]
+        lines.append([*place, row.state, validation, *figures])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -133,11 +132,6 @@ def varying(rows: Sequence[Row]) -> list[str]:
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     differ = [key for key in keys if len({row.overrides.get(key) for row in rows}) > 1]
     return differ or keys
-
-
-def _short(value: str) -> str:
-    """Three digits of a number that a search has drawn, which has 17."""
-    return f"{float(value):.3g}" if DRAWN.fullmatch(value) else value
 
 
 def _bound(row: Row, name: str, part: str) -> Any:

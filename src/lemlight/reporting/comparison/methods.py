@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lemlight.sweeps.names import WITHOUT_EFFECT
+from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers
 from lemlight.training.privacy import public_config
 
 REPEATS = ("seed", "dataset.split.fold")
@@ -64,7 +64,9 @@ def find_methods(configs: Sequence[Mapping[str, Any]]) -> Methods:
             keys.append(key)
     named = {key.removesuffix(".name") for key in keys if key.endswith(".name")}
     besides = [key for key in varying if key not in keys and not _within(key, named)]
-    return Methods(tuple(_name(own, settings, keys) for own in settings), tuple(keys), tuple(besides))
+    names = tuple(_name(own, settings, keys) for own in settings)
+    short = tuple(short_numbers(name) for name in names)
+    return Methods(short if len(set(short)) == len(set(names)) else names, tuple(keys), tuple(besides))
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
