@@ -79,6 +79,20 @@ def test_the_page_says_everything(pages):
         assert said in page.text, said
 
 
+def test_of_many_differences_the_largest_are_said_and_the_others_counted(tmp_path, capsys):
+    for place, pooling in enumerate(("gap", "gmp", "lem", "lse", "rgp", "ggp")):
+        predictions = predictions_of(error=0.05 if place < 3 else 2 * place, seed=place)
+        write_run(tmp_path / "runs" / pooling, config=config_of(pooling), predictions=predictions)
+    _, page = written(tmp_path / "runs", tmp_path / "out")
+    assert "All differences in AUC: 9 of 15 shown" in page.text
+    top = page.text[page.text.index("What is shown") : page.text.index("Not shown does not mean")]
+    for said in (top, capsys.readouterr().out):
+        sizes = [abs(float(size)) for size in re.findall(r"(?:higher|lower) AUC than [\w-]+: ([+-][\d.]+)", said)]
+        assert len(sizes) == 5
+        assert sizes == sorted(sizes, reverse=True)
+        assert "4 more differences in AUC are shown, none larger" in said
+
+
 def test_the_page_names_no_patient_no_image_and_no_path(pages):
     text, _, folder = pages
     for secret in (NAME, "Mueller", "/data", "/runs", str(folder), ".dcm", "a failed one"):

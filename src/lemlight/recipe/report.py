@@ -151,6 +151,7 @@ def _differences(comparison: Comparison | None, pictures: Path) -> list[Sentence
         pairs = [pair for pair in comparison.pairs if pair.metric == metric]
         shown = [pair for pair in pairs if pair.p_corrected is not None and pair.p_corrected <= SIGNIFICANT]
         others = [pair.sentence for pair in pairs if pair not in shown]
+        shown.sort(key=lambda pair: -abs(pair.difference.estimate.value or 0))
         plot = forest_plot(comparison, metric, pictures / f"forest_{metric}.png") if metric in PLOTTED else None
         parts.append(Sentences(metric, tuple(pair.sentence for pair in shown), tuple(others), plot))
     return parts
@@ -188,7 +189,7 @@ def _say(found: Found, content: ComparisonPage, rows: Sequence[MethodRow]) -> No
     if rows:
         print(f"\n{table_markdown(rows, ON_THE_TERMINAL)}")
     for part in content.differences:
-        for sentence in part.shown:
+        for sentence in part.first():
             print(sentence)
     for note in content.notes:
         print(f"note: {note}")

@@ -39,15 +39,25 @@ FIGURE_TEXTS = {
     ),
 }
 
+LISTED = 5  # differences in one figure, where what is shown is summed up
+
 
 @dataclass(frozen=True)
 class Sentences:
-    """What the differences of one metric say: those that are shown, and the others."""
+    """What the differences of one metric say: those that are shown, the largest first, and the others."""
 
     metric: str
     shown: tuple[str, ...]
     others: tuple[str, ...]
     plot: Path | None
+
+    def first(self) -> list[str]:
+        """Return the largest of what is shown, and how many more there are: among ten methods there are 45 pairs."""
+        more = len(self.shown) - LISTED
+        if more <= 1:
+            return list(self.shown)
+        name = METRIC_NAMES[self.metric]
+        return [*self.shown[:LISTED], f"{more} more differences in {name} are shown, none larger: see Differences"]
 
 
 @dataclass(frozen=True)
