@@ -72,6 +72,7 @@ def _note(owner: int) -> Callable[[int, FrameType | None], None]:
         if os.getpid() != owner:  # a process forked from this one
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        signal.signal(number, signal.SIG_IGN)  # a second one amid what follows would wait for the first, for ever
         signal.signal(signal.SIGCHLD, lambda *_: None)
         _told.set()
 
