@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
-from lemlight.sweeps.resolvers import register_resolvers
+from lemlight.sweeps.names import register_resolvers
 
 MISTAKES = (LemlightError, HydraException, OmegaConfBaseException, OSError)
 EXTRAS = {  # of lemlight, by Hydra's name of what they bring

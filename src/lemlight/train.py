@@ -11,7 +11,7 @@ def task(cfg: DictConfig) -> float | None:
     """Check the config, then train; returns the best monitored figure of the validation split, for a search."""
     from lemlight.config.check import check
     from lemlight.config.commands import TrainConfig
-    from lemlight.training.run_labels import Sweep
+    from lemlight.sweeps.names import Sweep
 
     hydra = HydraConfig.get()
     sweep: Sweep | None = None
@@ -25,8 +25,8 @@ def task(cfg: DictConfig) -> float | None:
     if hydra.mode != RunMode.MULTIRUN:
         return train_one(check(cfg, TrainConfig))
 
-    from lemlight.sweeps.job import run_job
-    from lemlight.sweeps.resolvers import overrides_of_the_sweep
+    from lemlight.sweeps.jobs import run_job
+    from lemlight.sweeps.names import overrides_of_the_sweep
 
     sweep = Sweep(overrides_of_the_sweep(cfg), list(hydra.sweeper.get("params") or ()))
 

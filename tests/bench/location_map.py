@@ -2,7 +2,7 @@
 
 import torch
 
-from lemlight.localization.importance import location_maps, single_location_maps
+from lemlight.localization.excitation_backprop import location_maps, single_location_maps
 from tests.bench.measure import Ratio, turns
 from tests.bench.training_step import build_classifier
 

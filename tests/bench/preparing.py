@@ -10,12 +10,10 @@ import pandas as pd
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from lemlight.data.phantom.dicom_file import write_dicom
+from lemlight.data.phantom.files import write_dicom
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.preparation import PrepareSettings  # imports in a worker what preparing imports there
-from lemlight.data.prepared import prepare
-from lemlight.data.processes import map_in_processes
+from lemlight.data.store import PrepareSettings, map_in_processes, prepare
 from tests.bench.measure import Ratio, turns
 
 HEIGHT, WIDTH = 3328, 2560

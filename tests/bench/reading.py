@@ -4,11 +4,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lemlight.data.dataset import MammogramDataset
+from lemlight.data.datamodule import MammogramDataset
 from lemlight.data.lesions import Lesion
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.store import IMAGES, MASKS
+from lemlight.data.store import IMAGES, MASKS, PrepareSettings, prepare
 from tests.bench.measure import paired
 
 HEIGHT, WIDTH = 1152, 896

@@ -10,12 +10,11 @@ import pandas as pd
 import torch
 from pytorch_lightning import Callback
 
-from lemlight.data.module import MammogramData
-from lemlight.models.loss import combined_loss
+from lemlight.data.datamodule import MammogramData
+from lemlight.models.losses import combined_loss
 from lemlight.training.callbacks import build_callbacks
-from lemlight.training.fitting import fit
 from lemlight.training.module import MammogramModule
-from lemlight.training.trainer import build_trainer
+from lemlight.training.trainer import build_trainer, fit
 from tests.bench.measure import Ratio, clocks, seconds
 from tests.bench.training_step import BETA, build_classifier
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from lemlight.models.backbone import build_backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.loss import combined_loss
-from lemlight.models.pooling import build_pooling
+from lemlight.models.backbones import build_backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.losses import combined_loss
+from lemlight.models.pooling import Scorer, build_pooling
 from tests.bench.measure import paired
 
 BACKBONES = ("resnet18", "efficientnet_lite0")

@@ -8,7 +8,7 @@ import onnx
 import pandas as pd
 import pytest
 
-from lemlight.exporting import onnx_file
+from lemlight.models import exported as onnx_file
 from lemlight.recipe import export as recipe
 
 

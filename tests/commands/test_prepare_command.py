@@ -102,7 +102,7 @@ def test_the_page_names_no_patient_no_file_and_no_folder(hospital, lemlight_run,
 
 
 def test_a_check_decodes_the_thumbnails_only(hospital, lemlight_run, monkeypatch):
-    from lemlight.data import thumbnails
+    from lemlight.data import inventory as thumbnails
 
     decoded = []
     read = thumbnails.read_image

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, recall_s
 from lemlight.config.check import check
 from lemlight.config.commands import TrainConfig
 from lemlight.config.conf_dir import conf_dir
-from lemlight.data.sources.folder import folder_table
+from lemlight.data.datasets.folder import folder_table
 from lemlight.data.splits import split_table
 from lemlight.recipe.model import build_classifier
 from lemlight.training.checkpoint import load_checkpoint, load_weights

@@ -16,8 +16,8 @@ from lemlight.config.commands import (
     TrainConfig,
 )
 from lemlight.config.conf_dir import conf_dir
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.sources import SOURCES
+from lemlight.data.datasets.registry import SOURCES
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.errors import LemlightError
 
 SCHEMAS = {

@@ -10,13 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from lemlight.data.datasets.cbis import TABLES, cbis_table
+from lemlight.data.datasets.registry import build_table
 from lemlight.data.inventory import same_pixels
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.cbis import cbis_table
-from lemlight.data.sources.cbis_tables import TABLES
 from lemlight.data.splits import split_table
+from lemlight.data.store import PrepareSettings, prepare
 from tests.layouts.cbis import write_cbis
 
 PUBLISHED = Path(__file__).parent / "cbis_tables"

@@ -6,8 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lemlight.data.sources.cbis import cbis_table
-from lemlight.data.sources.cbis_tables import TABLES
+from lemlight.data.datasets.cbis import TABLES, cbis_table
 from lemlight.errors import LemlightError
 from tests.layouts.cbis import save_dicom, write_cbis
 from tests.layouts.inbreast import save_dicom as save_inbreast

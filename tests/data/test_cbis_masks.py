@@ -2,15 +2,17 @@ import cv2
 import numpy as np
 import pytest
 
-from lemlight.data.sources import cbis_masks
-from lemlight.data.sources.cbis_files import CaseFile, mammogram_of
-from lemlight.data.sources.cbis_headers import Header, read_headers
-from lemlight.data.sources.cbis_masks import (
+from lemlight.data.datasets import cbis_files as cbis_masks
+from lemlight.data.datasets.cbis_files import (
+    CaseFile,
+    Header,
     choose_mammogram,
     choose_mask,
     is_called_a_crop,
     is_named_as_in_the_table,
     is_two_valued,
+    mammogram_of,
+    read_headers,
 )
 from tests.layouts.cbis import save_dicom
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lemlight.data.sources.cbis_tables import TABLES, cases_by_series, count, group_images, read_tables
-from lemlight.data.sources.download import Problems
+from lemlight.data.datasets.cbis import TABLES, cases_by_series, count, group_images, read_tables
+from lemlight.data.datasets.common import Problems
 from lemlight.errors import LemlightError
 from tests.layouts.cbis import write_cbis
 

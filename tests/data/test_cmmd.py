@@ -5,11 +5,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.cmmd import cmmd_table
+from lemlight.data.datasets.cmmd import cmmd_table
+from lemlight.data.datasets.registry import build_table
 from lemlight.data.splits import split_table
+from lemlight.data.store import PrepareSettings, prepare
 from lemlight.errors import LemlightError
 from tests.layouts.cmmd import HEADER, MANIFEST, TABLE, save_image, write_cmmd
 from tests.layouts.inbreast import save_dicom

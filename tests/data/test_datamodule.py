@@ -9,9 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
 from lemlight.data.augment import AugmentSettings
-from lemlight.data.dataset import unit_range
-from lemlight.data.module import MammogramData, drop_left_out
-from lemlight.data.sampler import TrainSampler
+from lemlight.data.datamodule import MammogramData, TrainSampler, drop_left_out, unit_range
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
 

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from lemlight.data.dicom import read_dicom
-from lemlight.data.images import read_image, read_mask
+from lemlight.data.io import read_image, read_mask
 
 LOSSLESS = [
     ImplicitVRLittleEndian,
@@ -207,5 +207,5 @@ def test_real_mammograms(path):
 
 
 def test_reading_needs_no_torch():
-    program = "import sys, lemlight.data.images; sys.exit('torch' in sys.modules)"
+    program = "import sys, lemlight.data.io; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

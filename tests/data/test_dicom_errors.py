@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from lemlight.data.dicom import read_dicom
-from lemlight.data.images import read_image, read_mask
+from lemlight.data.io import read_image, read_mask
 from lemlight.errors import ImageError
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]

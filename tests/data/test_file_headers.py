@@ -15,8 +15,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lemlight.data.file_headers import read_file_headers
-from lemlight.data.images import read_image
+from lemlight.data.io import read_file_headers, read_image
 from lemlight.errors import ImageError
 
 JPEG_2000_PART_2 = "1.2.840.10008.1.2.4.92"  # multi-component: there is no decoder

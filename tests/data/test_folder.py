@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from lemlight.data.datasets.folder import folder_table
+from lemlight.data.datasets.registry import build_table
 from lemlight.data.lesions import Lesion
-from lemlight.data.sources import build_table
-from lemlight.data.sources.folder import folder_table
 from lemlight.errors import LemlightError
 
 

@@ -18,9 +18,9 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from lemlight.data.found_files import find_images
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.phantom.writing import write_patient
+from lemlight.data.io import find_images
+from lemlight.data.phantom.files import write_patient
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.errors import LemlightError
 
 NAME = "DOE^JANE"

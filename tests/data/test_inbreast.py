@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.inbreast import inbreast_table
+from lemlight.data.datasets.inbreast import inbreast_table
+from lemlight.data.datasets.registry import build_table
+from lemlight.data.store import PrepareSettings, prepare
 from lemlight.data.table import read_table, write_table
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import RELEASE, dicom_of, table_of, write_inbreast

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lemlight.data.sources.inbreast import inbreast_table
+from lemlight.data.datasets.inbreast import inbreast_table
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import COLUMNS, RELEASE, dicom_of, save_dicom, save_regions, spoil, table_of, write_inbreast
 

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from lemlight.data.sources.inbreast import patients
-from lemlight.data.sources.inbreast_xml import lesions_in, read_annotations
+from lemlight.data.datasets.inbreast import lesions_in, patients, read_annotations
 from lemlight.errors import ImageError
 from tests.layouts.inbreast import save_regions, spoil
 

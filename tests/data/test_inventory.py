@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.file_headers import FileHeader, read_file_headers
 from lemlight.data.inventory import same_pixels, take_inventory, without_names
+from lemlight.data.io import FileHeader, read_file_headers
 from lemlight.data.lesions import Lesion
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
+from lemlight.data.store import PrepareSettings, prepare
 
 NONE = pd.DataFrame(columns=["image_id", "reason"])
 

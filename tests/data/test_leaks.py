@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from lemlight.data.leaks import leak_report
+from lemlight.data.splits import leak_report
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lemlight.data.geometry import BreastGeometry
-from lemlight.data.label_image import label_image
-from lemlight.data.lesions import SHAPES, Lesion
+from lemlight.data.lesions import SHAPES, Lesion, label_image
 from lemlight.errors import ImageError
 
 SHAPE = (6, 9)  # rows, columns

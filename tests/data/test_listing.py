@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from lemlight.data.sources.listing import below, list_files
+from lemlight.data.datasets.common import below, list_files
 from lemlight.errors import LemlightError
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.mias import mias_table
+from lemlight.data.datasets.mias import mias_table
+from lemlight.data.datasets.registry import build_table
+from lemlight.data.store import PrepareSettings, prepare
 from lemlight.errors import LemlightError
 from tests.layouts.mias import write_mias
 

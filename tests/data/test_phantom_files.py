@@ -15,12 +15,11 @@ import pytest
 from PIL import Image
 from pydicom.pixels import apply_voi_lut
 
-import lemlight.data.phantom.writing as writing
+import lemlight.data.phantom.files as writing
+from lemlight.data.phantom.files import phantom_table, write_phantom
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.phantom.writing import write_phantom
-from lemlight.data.processes import locked
-from lemlight.data.sources.phantom import phantom_table
+from lemlight.data.store import locked
 from lemlight.errors import LemlightError
 
 TINY = PhantomSettings(patients=5, seed=3, scale=0.25)
@@ -28,7 +27,7 @@ ONE = PhantomSettings(patients=1, seed=3, scale=0.25)
 PROGRAM = """
 from pathlib import Path
 import sys
-from lemlight.data.phantom.writing import PhantomSettings, write_phantom
+from lemlight.data.phantom.files import PhantomSettings, write_phantom
 if __name__ == "__main__":
     settings = PhantomSettings(patients=int(sys.argv[2]), seed=3, scale=0.25)
     print(write_phantom(Path(sys.argv[1]), settings, workers=int(sys.argv[3]), progress=False).name)
@@ -101,7 +100,7 @@ def test_csv_says_none_where_there_is_no_lesion_and_names_the_type_of_the_others
 
 def test_a_folder_of_an_earlier_generator_is_left_alone_and_written_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr("lemlight.data.phantom.settings.GENERATOR_VERSION", 1)
+        earlier.setattr("lemlight.data.phantom.patients.GENERATOR_VERSION", 1)
         old = write_phantom(tmp_path, ONE, workers=1, progress=False)
         before = contents(old)
     new = write_phantom(tmp_path, ONE, workers=1, progress=False)
@@ -236,6 +235,6 @@ def test_two_processes_at_once_write_one_phantom(tmp_path, folder):
 
 
 def test_writing_needs_no_torch():
-    code = "import sys, lemlight.data.phantom.writing; sys.exit('torch' in sys.modules)"
+    code = "import sys, lemlight.data.phantom.files; sys.exit('torch' in sys.modules)"
     path = os.pathsep.join([str(Path(writing.__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}).returncode == 0

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from scipy import fft, ndimage
 from sklearn.metrics import roc_auc_score
 
-from lemlight.data.phantom.anatomy import draw_anatomy
-from lemlight.data.phantom.patient import BENIGN, MALIGNANT, draw_lesion, draw_patient, generator
+from lemlight.data.phantom.patients import BENIGN, MALIGNANT, PhantomSettings, draw_lesion, draw_patient, generator
 from lemlight.data.phantom.render import DRAWINGS, render
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.phantom.texture import power_law_noise
+from lemlight.data.phantom.tissue import draw_anatomy, power_law_noise
 
 SMALL = PhantomSettings(seed=8, scale=0.25, malignant_share=0.5, benign_share=1.0)
 BREASTS = [(side, view) for side in "LR" for view in ("CC", "MLO")]

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.phantom.patient import draw_lesion, draw_patient, in_turn
-from lemlight.data.phantom.settings import PhantomSettings
+from lemlight.data.phantom.patients import PhantomSettings, draw_lesion, draw_patient, in_turn
 from lemlight.errors import LemlightError
 
 

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data import arrays, preparation
-from lemlight.data.dataset import MammogramDataset
+from lemlight.data import store as arrays
+from lemlight.data import store as preparation
+from lemlight.data.datamodule import MammogramDataset
 from lemlight.data.lesions import Lesion
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.store import PreparedStore
+from lemlight.data.store import PreparedStore, PrepareSettings, prepare
 from lemlight.errors import LemlightError
 
 SETTINGS = PrepareSettings(height=64, width=48)

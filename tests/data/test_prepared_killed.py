@@ -6,8 +6,7 @@ import subprocess
 import sys
 import time
 
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
+from lemlight.data.store import PrepareSettings, prepare
 
 SETTINGS = PrepareSettings(height=64, width=48)
 
@@ -20,10 +19,11 @@ SCRIPT = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from lemlight.data import preparation, prepared
+from lemlight.data import store as prepared; preparation = prepared
+original = preparation.prepare_image
 def slow(task, folder, settings):
     time.sleep(0.2)
-    return preparation.prepare_image(task, folder, settings)
+    return original(task, folder, settings)
 prepared.prepare_image = slow
 if __name__ == "__main__":
     table = pd.read_pickle(sys.argv[1])

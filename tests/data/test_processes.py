@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lemlight.data.processes import map_in_processes
+from lemlight.data.store import map_in_processes
 from lemlight.errors import LemlightError
 
 

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.images import read_image, read_mask
+from lemlight.data.io import read_image, read_mask
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lemlight.data.sources.rows import one_table, read_rows
+from lemlight.data.datasets.common import one_table, read_rows
 from lemlight.errors import LemlightError
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lemlight.data.images import read_image
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.rsna import rsna_table
+from lemlight.data.datasets.registry import build_table
+from lemlight.data.datasets.rsna import rsna_table
+from lemlight.data.io import read_image
 from lemlight.data.splits import split_table
+from lemlight.data.store import PrepareSettings, prepare
 from lemlight.errors import LemlightError
 from tests.layouts.rsna import write_rsna
 

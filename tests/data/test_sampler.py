@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.sampler import EvalSampler, TrainSampler
+from lemlight.data.datamodule import EvalSampler, TrainSampler
 
 shards = given(length=st.integers(0, 40), world_size=st.integers(1, 5))
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.leaks import leak_report
-from lemlight.data.splits import split_table
+from lemlight.data.splits import leak_report, split_table
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
 

@@ -2,10 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from lemlight.data.inventory import HEIGHT, choose_images, read_pictures, stored_picture
 from lemlight.data.lesions import Lesion
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.thumbnails import HEIGHT, choose_images, read_pictures, stored_picture
+from lemlight.data.store import PrepareSettings, prepare
 
 SETTINGS = PrepareSettings(128, 96)
 

@@ -2,11 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.sources.vindr import vindr_table
+from lemlight.data.datasets.registry import build_table
+from lemlight.data.datasets.vindr import vindr_table
 from lemlight.data.splits import split_table
+from lemlight.data.store import PrepareSettings, prepare
 from tests.layouts.vindr import RELEASE, write_vindr
 
 BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"

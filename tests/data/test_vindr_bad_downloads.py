@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.sources.vindr import vindr_table
+from lemlight.data.datasets.vindr import vindr_table
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import save_dicom
 from tests.layouts.vindr import RELEASE, write_vindr

@@ -1,7 +1,7 @@
 import pytest
 
+from lemlight.data.datasets.vindr import Finding, lesions_of, reaches_beyond, read_categories
 from lemlight.data.lesions import Lesion
-from lemlight.data.sources.vindr_findings import Finding, lesions_of, reaches_beyond, read_categories
 from lemlight.errors import ImageError
 
 

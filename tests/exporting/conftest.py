@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from lemlight.exporting.program import trace
-from lemlight.models.backbone import Backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.pooling import build_pooling
+from lemlight.models.backbones import Backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.exported import trace
+from lemlight.models.pooling import Scorer, build_pooling
 
 SHAPE = (83, 61)
 

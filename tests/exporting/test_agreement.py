@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.exporting.agreement import Agreement, check_images, compare
-from lemlight.exporting.network import ExportedNetwork
-from lemlight.exporting.program import PredictingGraph
+from lemlight.models.exported import Agreement, ExportedNetwork, PredictingGraph, check_images, compare
 
 SHAPE = (83, 61)
 

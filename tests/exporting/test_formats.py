@@ -9,10 +9,8 @@ from torch import nn
 
 from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
-from lemlight.exporting.onnx_file import open_onnx, write_onnx
-from lemlight.exporting.program import trace
-from lemlight.exporting.torch_file import open_program, write_program
-from lemlight.models.backbone import build_backbone
+from lemlight.models.backbones import build_backbone
+from lemlight.models.exported import open_onnx, open_program, trace, write_onnx, write_program
 from lemlight.models.pooling import build_pooling
 
 SHAPE = (83, 61)

@@ -12,11 +12,19 @@ import torch
 from onnx import TensorProto, helper
 
 from lemlight.errors import LemlightError
-from lemlight.exporting import onnx_file
-from lemlight.exporting.card import FORMAT, MOST_BYTES, card_text, card_values
-from lemlight.exporting.network import is_exported
-from lemlight.exporting.onnx_file import check_packages, open_onnx, write_onnx
-from lemlight.exporting.torch_file import open_program, write_program
+from lemlight.models import exported as onnx_file
+from lemlight.models.exported import (
+    FORMAT,
+    MOST_BYTES,
+    card_text,
+    card_values,
+    check_packages,
+    is_exported,
+    open_onnx,
+    open_program,
+    write_onnx,
+    write_program,
+)
 
 
 class Evil:
@@ -154,7 +162,7 @@ def test_missing_packages_are_named_with_their_remedy(monkeypatch):
 
 
 def test_weights_that_no_file_of_onnx_holds(gap_program, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_file, "MOST_BYTES_ONNX_FILE", 100)
     with pytest.raises(LemlightError, match="use format=torch"):
         write_onnx(gap_program, {}, tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lemlight.metrics.summary import summarize
+from lemlight.metrics.classification import summarize
 
 NAME = "Mueller_Anna"  # in every image and patient id: must never be on a page
 

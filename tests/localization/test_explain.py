@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.localization.explain import METHODS, MapSettings, explain, explain_by_keep
+from lemlight.localization.attribution import METHODS, MapSettings, explain, explain_by_keep
 from tests.localization.test_importance import breasts, build
 
 KEEPS = [0.0, 0.5, 1.0]

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lemlight.errors import LemlightError
-from lemlight.localization.importance import location_maps, single_location_maps
-from lemlight.models.backbone import build_backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
+from lemlight.localization.excitation_backprop import location_maps, single_location_maps
+from lemlight.models.backbones import build_backbone
+from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
-from lemlight.models.pooling import build_pooling
+from lemlight.models.pooling import Scorer, build_pooling
 from tests.localization.propagation.by_hand import Network, randomised
 
 NETWORKS = [
@@ -222,7 +222,7 @@ def test_torchvision_s_own_in_place_layers_give_the_same_map(name):
         if "inplace" in vars(module):
             module.inplace = True
         # the blocks that lemlight replaced, back to torchvision's
-        if type(module).__module__ == "lemlight.models.backbones.not_in_place":
+        if type(module).__module__ == "lemlight.models.not_in_place":
             module.__class__ = type(module).__mro__[1]
     images = breasts(1, 64, 96)
     maxima, minima = extrema_of(classifier, images)

@@ -6,11 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from lemlight.errors import LemlightError
-from lemlight.localization.cam import cam, grad_cam, grad_cam_pp
-from lemlight.localization.gradients import smooth_grad
-from lemlight.localization.rivals import RIVALS, rival_maps
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.pooling import POOLINGS, build_pooling
+from lemlight.localization.baselines import RIVALS, cam, grad_cam, grad_cam_pp, rival_maps, smooth_grad
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
 
 
 class Layers(nn.Sequential):

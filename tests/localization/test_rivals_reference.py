@@ -8,12 +8,10 @@ import torch
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
 from torch import nn
 
-from lemlight.localization.cam import grad_cam, grad_cam_pp
-from lemlight.localization.gradients import smooth_grad
-from lemlight.localization.rivals import rival_maps
-from lemlight.models.backbone import build_backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.pooling import build_pooling
+from lemlight.localization.baselines import grad_cam, grad_cam_pp, rival_maps, smooth_grad
+from lemlight.models.backbones import build_backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer, build_pooling
 
 MALIGNANT = torch.tensor([True, False, True])
 SIGNS = torch.tensor([1.0, -1.0, 1.0])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lemlight.errors import LemlightError
-from lemlight.localization.selection import FOLLOW, extremum_points, pack_selections, select_extrema
+from lemlight.localization.attribution import FOLLOW, extremum_points, pack_selections, select_extrema
 from lemlight.models.lem import Extrema
 
 # mean 0; maxima 8, 4, 2 and -0.5, minima -8, -4, -1.5 and 0.5 (each in a corner or ringed by values between)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.calibration import reliability_curve, wilson_interval
+from lemlight.metrics.classification import reliability_curve, wilson_interval
 
 
 def test_bins_worked_out_by_hand():

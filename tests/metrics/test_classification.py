@@ -7,8 +7,8 @@ from sklearn import metrics as reference
 from torchmetrics.functional import classification as torch_reference
 
 from lemlight.errors import LemlightError
+from lemlight.metrics.bootstrap import Undefined
 from lemlight.metrics.classification import METRICS, classification_metrics, weighted_auroc, weighted_metrics
-from lemlight.metrics.estimate import Undefined
 
 # Few distinct probabilities, so that ties within and between the classes are the rule; 0.5 is the threshold itself.
 SCORED = st.lists(

@@ -4,9 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.metrics import intervals
-from lemlight.metrics.estimate import Estimate, Undefined
-from lemlight.metrics.intervals import bootstrap, estimate, patient_weights
+from lemlight.metrics import bootstrap as intervals
+from lemlight.metrics.bootstrap import Estimate, Undefined, bootstrap, estimate, patient_weights
 
 
 def mean_draws(values, patients, resamples=400, seed=0):

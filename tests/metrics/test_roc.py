@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lemlight.metrics.estimate import Undefined
-from lemlight.metrics.roc import roc_band, weighted_roc
+from lemlight.metrics.bootstrap import Undefined
+from lemlight.metrics.classification import roc_band, weighted_roc
 
 GRID = np.linspace(0, 1, 101)
 

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.classification import METRICS
-from lemlight.metrics.summary import PREDICTION_COLUMNS, summarize, write_metrics, write_predictions
+from lemlight.metrics.classification import METRICS, PREDICTION_COLUMNS, summarize, write_metrics, write_predictions
 
 
 def make_predictions(images=80, patients=20, seed=0):

@@ -8,8 +8,7 @@ import torch
 import torchvision
 
 from lemlight.errors import LemlightError
-from lemlight.models.backbone import build_backbone
-from lemlight.models.backbones.torchvision_cnn import torchvision_names
+from lemlight.models.backbones import build_backbone, torchvision_names
 
 FAMILIES = {
     "resnet18": 512,

@@ -9,8 +9,7 @@ import torch
 import torchvision
 
 from lemlight.errors import LemlightError
-from lemlight.models.backbone import build_backbone
-from lemlight.models.backbones.efficientnet_lite import bundled_weights
+from lemlight.models.backbones import build_backbone, bundled_weights
 
 
 def equal_parameters(one, other):

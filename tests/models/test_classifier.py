@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.models.backbone import build_backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.loss import combined_loss
-from lemlight.models.pooling import POOLINGS, build_pooling
+from lemlight.models.backbones import build_backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.losses import combined_loss
+from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import Scores
-from lemlight.models.loss import combined_loss
+from lemlight.models.losses import combined_loss
 
 # Probabilities 0.75 and 0.25 by the pooling, 0.5 and 0.5 by GAP.
 SCORES = Scores(

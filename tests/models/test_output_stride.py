@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lemlight.models.backbone import build_backbone
+from lemlight.models.backbones import build_backbone
 
 
 def pair(name, tmp_path, weights="none"):

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from lemlight.models.pooling import POOLINGS, build_pooling
-from lemlight.models.scorer import Scorer
+from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
 
 CHANNELS = 6
 

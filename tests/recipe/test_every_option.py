@@ -12,14 +12,13 @@ from lemlight.config.commands import EvaluateConfig, TrainConfig
 from lemlight.config.conf_dir import conf_dir
 from lemlight.config.data import StandardAugmentation
 from lemlight.data.augment import AugmentSettings, build_augmentation
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.sources import SOURCES
+from lemlight.data.datasets.registry import SOURCES
+from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.store import PrepareSettings
 from lemlight.recipe.model import build_classifier, build_module
 from lemlight.recipe.train import loggers_of, trainer_of
-from lemlight.training.loggers import finish_loggers
-from lemlight.training.optimizers import build_optimizer
-from lemlight.training.schedules import build_schedule
+from lemlight.training.logging import finish_loggers
+from lemlight.training.optimizers import build_optimizer, build_schedule
 
 GROUPS = ["backbone", "pooling", "loss", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger"]
 NEEDED = {"dataset": ["dataset.root=images"], "backbone": ["backbone.weights=none"], "trainer": ["trainer.devices=1"]}

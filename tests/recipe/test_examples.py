@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from lemlight.recipe.examples import draw_examples
+from lemlight.reporting.localization_results import draw_examples
 
 
 def table(patients=10, malignant=3, views=4):

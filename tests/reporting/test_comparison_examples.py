@@ -9,18 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from lemlight.plots.comparison import MOST_PAIRS, forest_pairs
+from lemlight.plots.style import method_marks
 from lemlight.recipe.report import find_everything
-from lemlight.reporting.comparison.examples import (
-    EDGE,
-    LEVELS,
-    REGION,
-    WHITE,
-    lesion_pixels,
-    overlay_pixels,
-    read_mammograms,
-)
-from lemlight.reporting.comparison.forest import MOST_PAIRS, forest_pairs
-from lemlight.reporting.comparison.marks import method_marks
+from lemlight.reporting.runs import EDGE, LEVELS, REGION, WHITE, lesion_pixels, overlay_pixels, read_mammograms
 from tests.layouts.run_folders import config_of, predictions_of, write_run, write_sweep
 
 

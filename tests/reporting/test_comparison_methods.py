@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lemlight.reporting.comparison.methods import find_methods
+from lemlight.reporting.runs import find_methods
 from tests.layouts.run_folders import config_of
 
 

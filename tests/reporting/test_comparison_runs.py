@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.comparison.facts import command_of, confusion_of, leaks_of, settings_table, why_not_done
-from lemlight.reporting.comparison.runs import find_runs
+from lemlight.reporting.comparison_page import command_of, confusion_of, leaks_of, settings_table, why_not_done
+from lemlight.reporting.runs import find_runs
 from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_state, write_sweep
 
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from lemlight.plots import comparison as score_maps
 from lemlight.recipe.report import find_everything
-from lemlight.reporting.comparison import score_maps
 from tests.layouts.run_folders import config_of, write_run
 
 

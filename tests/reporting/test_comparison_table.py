@@ -4,11 +4,18 @@ import shutil
 import pandas as pd
 import pytest
 
-from lemlight.reporting.comparison.methods import find_methods
-from lemlight.reporting.comparison.runs import find_runs
-from lemlight.reporting.comparison.table import Cell, MethodRow, columns_of, method_rows, shown_best
-from lemlight.reporting.comparison.table_files import table_csv, table_latex, table_markdown, write_tables
-from lemlight.reporting.comparison.together import compare_runs
+from lemlight.reporting.runs import compare_runs, find_methods, find_runs
+from lemlight.reporting.tables import (
+    Cell,
+    MethodRow,
+    columns_of,
+    method_rows,
+    shown_best,
+    table_csv,
+    table_latex,
+    table_markdown,
+    write_tables,
+)
 from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_sweep
 
 

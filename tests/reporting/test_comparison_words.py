@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from lemlight.reporting.comparison.methods import find_methods
-from lemlight.reporting.comparison.runs import TrainingRun
-from lemlight.reporting.comparison.words import notes_of
+from lemlight.reporting.comparison_page import notes_of
+from lemlight.reporting.runs import TrainingRun, find_methods
 from tests.layouts.run_folders import config_of
 
 

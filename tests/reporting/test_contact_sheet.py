@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.figures.contact_sheet import PER_ROW, Thumbnail, contact_sheet
+from lemlight.plots.sheets import PER_ROW, Thumbnail, contact_sheet
 
 
 def thumbnail(shape=(120, 80), lesions=None, **options):

@@ -14,10 +14,9 @@ from hypothesis.extra.numpy import arrays
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from lemlight.data.images import read_image
-from lemlight.data.phantom.dicom_file import SYNTAXES
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.phantom.writing import write_patient
+from lemlight.data.io import read_image
+from lemlight.data.phantom.files import SYNTAXES, write_patient
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.errors import ImageError, LemlightError
 from lemlight.reporting.dicom_seg import check_highdicom
 from tests.reporting.segmentations import as_highdicom_reads, as_pydicom_reads, draw_masks, write

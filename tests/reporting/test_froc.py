@@ -4,8 +4,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from lemlight.reporting.figures import froc
-from lemlight.reporting.figures.froc import curve_points, froc_figure
+from lemlight.plots import curves as froc
+from lemlight.plots.curves import curve_points, froc_figure
 
 FROC = {
     "mean": {"value": 0.5, "low": 0.4, "high": 0.6},

@@ -4,10 +4,9 @@ from dataclasses import replace
 import pytest
 
 from lemlight.data.inventory import Inventory, LesionCounts
-from lemlight.data.leaks import LeakReport, SplitCounts
+from lemlight.data.splits import LeakReport, SplitCounts
 from lemlight.errors import LemlightError
-from lemlight.reporting.inventory_page import sections_text, write_inventory_page
-from lemlight.reporting.inventory_sections import Section, inventory_sections
+from lemlight.reporting.inventory_page import Section, inventory_sections, sections_text, write_inventory_page
 
 SPLITS = (SplitCounts("train", 1000, 250, 300, 0.5), SplitCounts("test", 1000, 100, 310, 0.5))
 CHECKED = Inventory(

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib import pyplot
 
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.phantom.settings import PhantomSettings
 from lemlight.errors import LemlightError
 from lemlight.localization.regions import Region
-from lemlight.reporting.figures import overlay
-from lemlight.reporting.figures.overlay import overlay_figure, overlay_sheet
-from lemlight.reporting.figures.overlay_panels import HEAT, LONGEST, OverlayItem, lesion_outlines
+from lemlight.plots import overlays as overlay
+from lemlight.plots.overlays import HEAT, LONGEST, OverlayItem, lesion_outlines, overlay_figure, overlay_sheet
 
 
 def square(x0, y0, x1, y1, score=0.75):

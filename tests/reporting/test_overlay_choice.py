@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from lemlight.reporting.figures.overlay_choice import choose_overlays, type_of
+from lemlight.plots.overlays import choose_overlays, type_of
 
 
 def images(*rows):

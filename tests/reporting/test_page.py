@@ -8,9 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.summary import summarize
-from lemlight.reporting.console import metrics_text
-from lemlight.reporting.page import write_run_page
+from lemlight.metrics.classification import summarize
+from lemlight.reporting.run_page import metrics_text, write_run_page
 
 HOSTILE = "</pre><script src='http://evil.example/x.js'>alert(1)</script>\"&"
 VOID = {"meta", "img", "br"}

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.figures import SheetItem, choose_examples, image_sheet, sheet
+from lemlight.plots import sheets as sheet
+from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 
 
 def make_item(label=1, height=96, width=60, scores=(4, 3), scale=1.0, mask=True):

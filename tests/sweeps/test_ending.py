@@ -8,7 +8,7 @@ import pytest
 
 STUBBORN = """
 import time
-from lemlight.sweeps import ending
+from lemlight.sweeps import processes as ending
 
 ending.GRACE = 0.2
 with ending.ending_soon():
@@ -27,7 +27,7 @@ class Event(threading.Event):
                 pass
         super().set()
 
-import lemlight.sweeps.ending as told
+import lemlight.sweeps.processes as told
 told._told = Event()
 """
 

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from lemlight.config.conf_dir import conf_dir
-from lemlight.data.processes import map_in_processes
+from lemlight.data.store import map_in_processes
 from lemlight.sweeps.processes import own_processes, start_processes_as_usual
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lemlight.sweeps.slurm import wait_for_every_job
+from lemlight.sweeps.processes import wait_for_every_job
 
 submitit = pytest.importorskip("submitit", reason="needs pip install 'lemlight[slurm]'")
 

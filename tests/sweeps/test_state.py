@@ -4,7 +4,7 @@ import sys
 
 from filelock import FileLock
 
-from lemlight.sweeps.state import JobState, differences, read_state
+from lemlight.sweeps.table import JobState, differences, read_state
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):

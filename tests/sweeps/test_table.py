@@ -6,9 +6,17 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from lemlight.sweeps.callback import SweepTable, expected_jobs
-from lemlight.sweeps.state import JobState
-from lemlight.sweeps.table import Row, best_first, markdown, read_rows, varying, write_table
+from lemlight.sweeps.table import (
+    JobState,
+    Row,
+    SweepTable,
+    best_first,
+    expected_jobs,
+    markdown,
+    read_rows,
+    varying,
+    write_table,
+)
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf, open_dict
 
 from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
-from lemlight.sweeps import tasks
-from lemlight.sweeps.job import run_job
+from lemlight.sweeps import processes as tasks
+from lemlight.sweeps.jobs import run_job
 from lemlight.sweeps.processes import own_processes
-from lemlight.sweeps.state import read_state
+from lemlight.sweeps.table import read_state
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_a_forked_process_does_not_act_on_slurms_signal(slurm, tmp_path):
                 os.kill(os.getpid(), signal.SIGUSR2)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
-            assert not tasks.told_to_end()
+            assert not tasks.told_by_slurm()
             os.kill(os.getpid(), signal.SIGUSR2)
-            assert tasks.told_to_end(signal.SIGUSR2)
+            assert tasks.told_by_slurm(signal.SIGUSR2)
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.training.card import FORMAT, seal
-from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.training.checkpoint import FORMAT, load_checkpoint, load_weights, seal
 
 
 class Bomb:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.training.checkpoint_io import AtomicCheckpointIO
+from lemlight.training.checkpoint import AtomicCheckpointIO
 
 
 @pytest.fixture

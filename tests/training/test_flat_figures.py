@@ -1,4 +1,4 @@
-from lemlight.training.flat_figures import flat_figures, values_only
+from lemlight.training.logging import flat_figures, values_only
 
 SUMMARY = {
     "split": "test",

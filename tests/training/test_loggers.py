@@ -10,8 +10,8 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lemlight.errors import LemlightError
-from lemlight.training import loggers as module
-from lemlight.training.loggers import build_loggers, finish_loggers
+from lemlight.training import logging as module
+from lemlight.training.logging import build_loggers, finish_loggers
 
 WANDB = {"project": "poolings", "group": "sweep", "name": "lem-0", "tags": ["phantom"], "mode": "offline"}
 PATIENT = "P_00820"

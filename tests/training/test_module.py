@@ -8,9 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
-from lemlight.training.finite import EVERY, LossWatch
-from lemlight.training.gathering import gather_rows
-from lemlight.training.predictions import predict, score_maps
+from lemlight.training.module import EVERY, LossWatch, gather_rows, predict, score_maps
 
 
 def all_scores(tiny, module, loader):

@@ -1,7 +1,7 @@
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.training.monitor import check_monitor
+from lemlight.training.callbacks import check_monitor
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/acc", "val/auroc", "train/loss"])

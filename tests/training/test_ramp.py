@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.training.ramp import SHAPES, LambdaRamp, ramp_value
+from lemlight.training.callbacks import SHAPES, LambdaRamp, ramp_value
 
 GIVEN = {"start_value": 0.1, "end_value": 0.9, "start_at": 0.2, "end_at": 0.6}
 

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
-from lemlight.training.loggers import build_loggers, finish_loggers, sent_config
-from lemlight.training.results_log import log_results, unnamed
+from lemlight.training.logging import build_loggers, finish_loggers, log_results, sent_config, unnamed
 
 WANDB = {"project": "poolings", "group": None, "name": "lem-0", "tags": [], "mode": "offline"}
 SUMMARY = {"split": "test", "images": 2, "auroc": {"value": 0.9, "low": 0.8, "high": 1.0}, "f1": {"value": None}}

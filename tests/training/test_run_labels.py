@@ -1,6 +1,6 @@
 import pytest
 
-from lemlight.training.run_labels import Sweep, experiment, group_label, run_label, tag_labels
+from lemlight.sweeps.names import Sweep, experiment, group_label, run_label, tag_labels
 
 SWEEP = Sweep(["pooling=gap,lem", "seed=0,1", "loss.beta=0,0.001", "trainer=cpu"])
 JOB = ["pooling=lem", "seed=1", "loss.beta=0.001", "trainer=cpu"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.training.schedules import WARMUP_START, build_schedule, schedule_factor
+from lemlight.training.optimizers import WARMUP_START, build_schedule, schedule_factor
 
 STEP = {"name": "step", "every_epochs": 8, "factor": 0.98, "warmup_epochs": 0.0}
 COSINE = {"name": "cosine", "final_share": 0.1, "warmup_epochs": 2.0}

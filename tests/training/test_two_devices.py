@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lemlight.training.checkpoint import load_checkpoint, load_weights
-from lemlight.training.predictions import predict
+from lemlight.training.module import predict
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])

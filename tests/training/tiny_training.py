@@ -15,16 +15,13 @@ import torch
 from pytorch_lightning import Callback
 from torch import nn
 
-from lemlight.data.module import MammogramData
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.pooling import build_pooling
+from lemlight.data.datamodule import MammogramData
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer, build_pooling
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.checkpoint import load_checkpoint, load_weights
-from lemlight.training.fitting import fit
-from lemlight.training.gathering import leave_process_group
-from lemlight.training.module import MammogramModule
-from lemlight.training.predictions import predict
-from lemlight.training.trainer import build_trainer
+from lemlight.training.module import MammogramModule, leave_process_group, predict
+from lemlight.training.trainer import build_trainer, fit
 
 SHAPE = (20, 14)  # not square
 RAMP = {"shape": "linear", "start_value": 0.0, "end_value": 1.0, "start_at": 0.0, "end_at": 0.8}

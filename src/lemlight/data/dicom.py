@@ -1,6 +1,8 @@
-"""A DICOM mammogram -> pixels in [0, 1] with spacing, laterality and view, or one clear error."""
+"""What the header of a mammogram says about its geometry: pixel spacing, laterality, view."""
 
 import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +15,138 @@ from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from lemlight.data.dicom_tags import laterality, spacing_mm, view
-from lemlight.data.dicom_values import MOST_BITS, brightness_table, stored_range
-from lemlight.data.image import Image, to_grey
+from lemlight.data.raster import Image, to_grey
 from lemlight.errors import ImageError
+
+VIEW_MEANINGS = {  # CID 4014; vendors hyphenate it at will, so only the letters count
+    "craniocaudal": "CC",
+    "mediolateral": "ML",
+    "mediolateraloblique": "MLO",
+    "lateromedial": "LM",
+    "lateromedialoblique": "LMO",
+    "craniocaudalexaggeratedlaterally": "XCCL",
+    "craniocaudalexaggeratedmedially": "XCCM",
+}
+
+
+def spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
+    """Size of a pixel (row, column) in mm, at the detector where the file says; None where unknown or not above 0."""
+    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
+        try:
+            row, column = (float(value) for value in dataset[keyword].value)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if 0 < row < math.inf and 0 < column < math.inf:
+            return row, column
+    return None
+
+
+def laterality(dataset: Dataset) -> str:
+    """Side of the breast, "L" or "R"; "" where the file does not say, or says both."""
+    for keyword in ("ImageLaterality", "Laterality"):
+        side = _text(dataset, keyword)
+        if side in ("L", "R"):
+            return side
+    return ""
+
+
+def view(dataset: Dataset) -> str:
+    """Find the view ("CC", "MLO", ...) in ViewPosition, else the view code, else PatientOrientation; "" if nowhere.
+
+    CBIS-DDSM keeps it in PatientOrientation, where the directions of the image axes should stand.
+    """
+    position = _text(dataset, "ViewPosition")
+    if position:
+        return position
+    for code in dataset.get("ViewCodeSequence") or ():
+        meaning = re.sub("[^a-z]", "", _text(code, "CodeMeaning").lower())
+        if meaning in VIEW_MEANINGS:
+            return VIEW_MEANINGS[meaning]
+    orientation = re.split(r"\\", _text(dataset, "PatientOrientation"))
+    return next((part for part in orientation if part in ("CC", "MLO")), "")
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    if value is None:
+        return ""
+    parts = [value] if isinstance(value, str) else value
+    return "\\".join(str(part).strip().upper() for part in parts)
+
+
+MOST_BITS = 16
+
+
+def stored_range(dataset: Dataset) -> tuple[int, int]:
+    """Least and greatest value that BitsStored and PixelRepresentation allow."""
+    values = 2 ** int(dataset.BitsStored)
+    return (-values // 2, values // 2 - 1) if dataset.get("PixelRepresentation") == 1 else (0, values - 1)
+
+
+def brightness_table(dataset: Dataset) -> NDArray[np.float32]:
+    """Brightness in [0, 1] of every stored value from the least to the greatest of `stored_range`, float32.
+
+    Modality LUT, then the first VOI LUT or window (a LUT goes before a window), then MONOCHROME1 inverted. Without
+    either the range is what the modality LUT makes of the whole stored range, so that images stay comparable. The
+    table holds at most 65536 entries: the exact chain in float64 costs nothing. Raises ValueError, KeyError, TypeError
+    and the like for contradictory tags.
+    """
+    _drop_empty(dataset)
+    low, high = stored_range(dataset)
+    values = apply_modality_lut(np.arange(low, high + 1), dataset)
+    if dataset.get("VOILUTSequence"):
+        brightness = _voi_lut(values, dataset)
+    elif "WindowCenter" in dataset and "WindowWidth" in dataset:
+        brightness = _window(values, dataset)
+    else:
+        brightness = _scale(values, *_modality_range(values, dataset))
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        brightness = 1 - brightness
+    table = np.clip(brightness, 0, 1).astype(np.float32)
+    if not np.isfinite(table).all():
+        raise ValueError("the look-up tables give values that are no numbers")
+    return table
+
+
+def _drop_empty(dataset: Dataset) -> None:
+    """Remove empty tags, which mean the same as missing ones but make pydicom fail."""
+    for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if keyword in dataset and dataset[keyword].is_empty:
+            del dataset[keyword]
+
+
+def _voi_lut(values: NDArray[Any], dataset: Dataset) -> NDArray[np.float64]:
+    item = dataset.VOILUTSequence[0]
+    entries, first, bits = item.LUTDescriptor
+    # pydicom counts entries in the type of their values: a table of 4096 entries of 8 bits would wrap at 256
+    item.LUTDescriptor = [entries, first, 16]
+    places = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 2**16) - 1)
+    return _scale(apply_voi_lut(places, dataset), 0, 2**bits - 1)
+
+
+def _window(values: NDArray[Any], dataset: Dataset) -> NDArray[np.float64]:
+    """Window into [0, 1]; far outside of any window lie the ends of the range into which pydicom scales.
+
+    A negative rescale slope turns that range round: its ends must not be sorted.
+    """
+    bottom, top = apply_voi_lut(np.array([-np.inf, np.inf]), dataset)
+    return _scale(apply_voi_lut(values, dataset), bottom, top)
+
+
+def _modality_range(values: NDArray[Any], dataset: Dataset) -> tuple[float, float]:
+    if dataset.get("ModalityLUTSequence"):
+        return 0, 2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+    return float(values.min()), float(values.max())
+
+
+def _scale(values: NDArray[Any], bottom: float, top: float) -> NDArray[np.float64]:
+    if top == bottom:
+        raise ValueError("the look-up tables turn every value into the same one")
+    return (values.astype(np.float64) - bottom) / (top - bottom)
+
 
 CONVERT = "convert it to Explicit VR Little Endian (for example with gdcmconv --raw) or leave it out"
 COPY_AGAIN = "fetch the file again or leave it out"

@@ -1,16 +1,174 @@
-"""The prepared store on disk, and reading it."""
+"""The arrays of the prepared store as files: their whole space is taken first, then filled slot by slot."""
 
+import errno
+import fcntl
+import hashlib
 import json
-from functools import cached_property
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from tqdm import tqdm
 
+from lemlight.data.breast import find_geometry, prepare_pixels
 from lemlight.data.geometry import BreastGeometry
-from lemlight.errors import LemlightError
+from lemlight.data.io import read_image
+from lemlight.data.lesions import Lesion, label_image
+from lemlight.data.table import first_ten
+from lemlight.errors import ImageError, LemlightError
+from lemlight.files import write_json, written_aside
+
+
+def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Make a .npy file of zeros with all its space on the disk, unless it is there.
+
+    Raises:
+        LemlightError: the disk has not that much space; found now, not after hours of work.
+    """
+    if path.is_file():
+        return
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        array = np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
+        size = int(getattr(array, "offset", 0)) + array.nbytes
+        del array
+        with aside.open("r+b") as file:
+            _take_space(file.fileno(), size)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise disk_error(path.parent, error, f"it needs {_gigabytes(_size(shape, dtype))}") from error
+
+
+def write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
+    """Write `values` as the entry `slot` of the array in `path`; by pwrite, for which a full disk is an error.
+
+    Through a memory map it would be a signal that ends the process.
+    """
+    offset = _header_size(path) + slot * values.nbytes
+    data = np.ascontiguousarray(values).data.cast("B")
+    file = os.open(path, os.O_WRONLY)
+    try:
+        while data:
+            written = os.pwrite(file, data, offset)
+            data, offset = data[written:], offset + written
+    finally:
+        os.close(file)
+
+
+def disk_error(folder: Path, error: OSError, detail: str) -> LemlightError:
+    """An error that says where the disk refused, how much is free, and what to do."""
+    free = _gigabytes(shutil.disk_usage(folder).free) if folder.is_dir() else "nothing"
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+    return LemlightError(
+        f"cannot write the prepared store in {folder}: {reason} ({detail}, {free} free); free some space or set "
+        "store=DIR on another disk, then start again: what is done stays done"
+    )
+
+
+def _take_space(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot: go on without
+            raise
+
+
+def _header_size(path: Path) -> int:
+    array = np.load(path, mmap_mode="r")
+    return int(array.offset)
+
+
+def _size(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 2  # tasks that wait per worker: enough to keep it busy, few enough to bound the memory
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while `what` is done; the system frees it when its holder ends, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is {what}: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Yield `function(item)` for every item in the order in which they are done; one worker needs no process.
+
+    Raises:
+        LemlightError: a worker was killed from outside, by the system for want of memory as a rule.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield from _completed(pool, function, iter(items), AHEAD * workers)
+        except BrokenProcessPool as error:
+            raise LemlightError(
+                "a worker process was killed, most likely because the memory ran out: set prepare_workers to a "
+                "smaller number and start again; what is done stays done"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _completed(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterator[Item], ahead: int
+) -> Iterator[Result]:
+    under_way: set[Future[Result]] = set()
+    while True:
+        under_way |= {pool.submit(function, item) for item in islice(items, ahead - len(under_way))}
+        if not under_way:
+            return
+        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, end when that is killed, and be one thread: the processes are the parallelism."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
 
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
 
@@ -109,3 +267,153 @@ class PreparedStore:
 def _frame(records: dict[str, dict[str, Any]], column: str) -> pd.DataFrame:
     rows = [(image_id, record[column]) for image_id, record in sorted(records.items()) if record.get(column)]
     return pd.DataFrame(rows, columns=["image_id", column])
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The geometry of prepared images: size in px, cropped to the breast or not, chest wall on the left or as it is."""
+
+    height: int
+    width: int
+    crop: bool = True
+    flip: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image, its lesions, and its slot in the store."""
+
+    slot: int
+    image_id: str
+    path: Path
+    lesions: tuple[Lesion, ...] | None  # None: nothing is known of them
+
+
+def prepare_image(task: Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
+    """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
+    try:
+        image = read_image(task.path)
+        geometry, breast = find_geometry(
+            image.pixels, (settings.height, settings.width), crop=settings.crop, flip=settings.flip
+        )
+    except ImageError as error:
+        return {"image_id": task.image_id, "reason": str(error)}
+    pixels = prepare_pixels(image.pixels, geometry, breast)
+    labels, notes = label_image(task.lesions, geometry)
+    write_slot(folder / IMAGES, task.slot, pixels)
+    if labels is not None:
+        write_slot(folder / MASKS, task.slot, labels)
+    return {
+        "image_id": task.image_id,
+        "slot": task.slot,
+        "geometry": geometry.to_dict(),
+        "spacing": image.spacing_mm,
+        "has_mask": labels is not None,
+        "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
+        "note": "; ".join(notes),
+        "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
+    }
+
+
+FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
+
+
+def prepare(
+    table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int, progress: bool = True
+) -> PreparedStore:
+    """Prepare what the store of this table and these settings lacks, and open it.
+
+    Another table or other settings make another store under `root`. Killed at any moment it goes on where it was;
+    a second process waits for the first. An image that cannot be used is listed in `left_out` with its reason, and
+    tried again at the next call: a decoder may have been installed since.
+
+    Args:
+        table: the image table.
+        settings: the geometry.
+        root: the folder of all stores.
+        workers: processes that decode.
+        progress: whether a bar is drawn.
+
+    Raises:
+        LemlightError: missing files (all of them), no space on the disk, no image that can be used.
+    """
+    stamp = _stamp(table, settings)
+    folder = root / f"{settings.height}x{settings.width}-{stamp[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", f"preparing {folder}"):
+            _fill(table, settings, folder, stamp, workers, progress)
+    except OSError as error:
+        raise disk_error(folder, error, "writing") from error
+    store = PreparedStore(folder)
+    if not len(store):
+        raise LemlightError(
+            f"none of the {len(table)} images can be used; the first reasons (all are in {folder / LEFT_OUT}): "
+            + first_ten(store.left_out["reason"])
+        )
+    return store
+
+
+def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
+    """A hash of all that decides the store: settings, and name, size and time of every file."""
+    missing: list[str] = []
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings)], sort_keys=True).encode())
+    for row in table.sort_values("image_id").itertuples():
+        lesions = cast(tuple[Lesion, ...], row.lesions)
+        files = [str(row.path), *(lesion.path for lesion in lesions if lesion.path)]
+        drawn = [lesion.to_dict() for lesion in lesions] if row.lesions_known else None
+        digest.update(json.dumps([str(row.image_id), drawn], sort_keys=True).encode())
+        for file in files:
+            try:
+                status = Path(file).stat()
+            except OSError:
+                missing.append(file)
+                continue
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    if missing:
+        raise LemlightError(
+            f"{len(missing)} files of the image table are missing: {first_ten(missing)}; "
+            "complete the download or correct dataset.root"
+        )
+    return digest.hexdigest()
+
+
+def _fill(
+    table: pd.DataFrame, settings: PrepareSettings, folder: Path, stamp: str, workers: int, progress: bool
+) -> None:
+    rows = table.sort_values("image_id")
+    shape = (len(rows), settings.height, settings.width)
+    allocate(folder / IMAGES, shape, np.uint16)
+    if rows["lesions_known"].any():
+        allocate(folder / MASKS, shape, np.uint8)
+    if not (folder / CONFIG).is_file():
+        write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
+    done = {image_id for image_id, record in read_records(folder).items() if "slot" in record}
+    tasks = [
+        Task(
+            slot,
+            str(row.image_id),
+            Path(str(row.path)),
+            cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else None,
+        )
+        for slot, row in enumerate(rows.itertuples())
+        if row.image_id not in done
+    ]
+    if tasks:
+        work = partial(prepare_image, folder=folder, settings=settings)
+        results = map_in_processes(work, tasks, min(workers, len(tasks)))
+        bar = tqdm(results, "preparing images", len(rows), disable=not progress, unit="image", initial=len(done))
+        _record(bar, folder / RECORDS)
+    left_out = PreparedStore(folder).left_out
+    with written_aside(folder / LEFT_OUT) as aside:
+        left_out.to_csv(aside, index=False)
+
+
+def _record(results: Iterable[dict[str, Any]], path: Path) -> None:
+    """Append a line for each image, after its pixels are on the disk; a half line of a kill gets its end first."""
+    with path.open("a", encoding="utf-8") as file:
+        if file.tell():
+            file.write("\n")
+        for record in results:
+            file.write(json.dumps(record) + "\n")
+            file.flush()

@@ -4,11 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lemlight.models.backbone import Backbone
-from lemlight.models.pooling import Pooling
-from lemlight.models.scorer import Scorer
-
-__all__ = ["MammogramClassifier", "Scorer", "Scores"]
+from lemlight.models.backbones import Backbone
+from lemlight.models.pooling import Pooling, Scorer
 
 
 class Scores(NamedTuple):

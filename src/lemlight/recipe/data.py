@@ -9,13 +9,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lemlight.config.commands import Command
 from lemlight.config.data import DatasetConfig
-from lemlight.data.leaks import LeakReport, leak_report
-from lemlight.data.module import drop_left_out
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.sources import build_table
-from lemlight.data.splits import split_table
-from lemlight.data.store import LEFT_OUT, PreparedStore
+from lemlight.data.datamodule import drop_left_out
+from lemlight.data.datasets.registry import build_table
+from lemlight.data.splits import LeakReport, leak_report, split_table
+from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.files import write_json, written_aside
 
 say = rank_zero_only(print)  # once, whatever the number of devices

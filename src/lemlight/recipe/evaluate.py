@@ -9,13 +9,13 @@ import pytorch_lightning as pl
 from lemlight.config.check import check
 from lemlight.config.commands import EvaluateConfig, TrainConfig
 from lemlight.config.data import DatasetConfig, PrepareConfig
-from lemlight.data.module import MammogramData
-from lemlight.data.preparation import PrepareSettings
+from lemlight.data.datamodule import MammogramData
+from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
+from lemlight.localization.evaluation import chosen_settings
 from lemlight.recipe.data import prepare_data, record_data, say
 from lemlight.recipe.model import build_classifier, build_module
-from lemlight.recipe.region_settings import chosen_settings
 from lemlight.recipe.results import Run, write_results
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from lemlight.training.trainer import build_trainer

@@ -12,19 +12,29 @@ from lemlight.config.check import check
 from lemlight.config.commands import ExportConfig, TrainConfig
 from lemlight.config.data import PrepareConfig
 from lemlight.data.breast import find_geometry, prepare_pixels
-from lemlight.data.dataset import unit_range
-from lemlight.data.found_files import find_images
+from lemlight.data.datamodule import unit_range
+from lemlight.data.io import find_images
+from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.exporting.agreement import Agreement, check_images, compare
-from lemlight.exporting.network import SUFFIXES, ExportedNetwork
-from lemlight.exporting.onnx_file import TO_WRITE, check_packages, open_onnx, write_onnx
-from lemlight.exporting.program import PredictingGraph, trace
-from lemlight.exporting.torch_file import open_program, write_program
 from lemlight.files import write_json, written_aside
+from lemlight.localization.predictor import prepare_mammogram
+from lemlight.models.exported import (
+    SUFFIXES,
+    TO_WRITE,
+    Agreement,
+    ExportedNetwork,
+    PredictingGraph,
+    check_images,
+    check_packages,
+    compare,
+    open_onnx,
+    open_program,
+    trace,
+    write_onnx,
+    write_program,
+)
 from lemlight.recipe.export_card import card_of
 from lemlight.recipe.model import build_classifier
-from lemlight.recipe.reader import prepare_mammogram
 from lemlight.training.checkpoint import load_checkpoint, load_weights
 
 Writer = Callable[[ExportedProgram, Mapping[str, Any], Path], None]

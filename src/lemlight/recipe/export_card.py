@@ -9,8 +9,8 @@ from lemlight.config.base import Section, Share
 from lemlight.config.check import check
 from lemlight.config.commands import TrainConfig
 from lemlight.config.data import PrepareConfig
-from lemlight.exporting.network import ExportedNetwork
-from lemlight.recipe.region_settings import Chosen, chosen_settings
+from lemlight.localization.evaluation import Chosen, chosen_settings
+from lemlight.models.exported import ExportedNetwork
 from lemlight.training.checkpoint import Checkpoint
 
 METHOD = "cam"  # the map that the outputs of an exported network hold

@@ -7,15 +7,12 @@ from typing import cast
 
 import pandas as pd
 
-from lemlight.data.file_headers import FileHeader
-from lemlight.data.inventory import same_pixels
+from lemlight.data.inventory import Picture, choose_images, read_pictures, same_pixels, stored_picture
+from lemlight.data.io import FileHeader
 from lemlight.data.lesions import Lesion
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.prepared import prepare
-from lemlight.data.store import PreparedStore
+from lemlight.data.store import PreparedStore, PrepareSettings, prepare
 from lemlight.data.table import first_ten
-from lemlight.data.thumbnails import Picture, choose_images, read_pictures, stored_picture
-from lemlight.reporting.figures.contact_sheet import Thumbnail
+from lemlight.plots.sheets import Thumbnail
 
 
 @dataclass(frozen=True)

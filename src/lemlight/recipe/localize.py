@@ -10,15 +10,14 @@ from tqdm import tqdm
 
 import lemlight
 from lemlight.config.commands import LocalizeConfig
-from lemlight.data.found_files import FoundImage, find_images
+from lemlight.data.io import FoundImage, find_images
 from lemlight.errors import ImageError, LemlightError
-from lemlight.exporting.network import is_exported
 from lemlight.files import written_aside
+from lemlight.localization.predictor import Reader, Reading, build_exported_reader, build_reader, read_mammogram
 from lemlight.localization.regions import regions_to_rows
-from lemlight.recipe.exported_reader import build_exported_reader
-from lemlight.recipe.reader import Reader, Reading, build_reader, read_mammogram
+from lemlight.models.exported import is_exported
+from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.reporting.dicom_seg import check_highdicom, write_dicom_seg
-from lemlight.reporting.figures.overlay import OverlayItem, overlay_figure
 
 COLUMNS = ("image_id", "path", "probability", "call", "n_maxima", "n_minima", "regions", "lost_importance", "error")
 

@@ -12,9 +12,9 @@ import torchvision
 import lemlight
 from lemlight.config.commands import TrainConfig
 from lemlight.config.model import CombinedLoss
-from lemlight.models.backbone import build_backbone
-from lemlight.models.classifier import MammogramClassifier, Scorer
-from lemlight.models.pooling import build_pooling
+from lemlight.models.backbones import build_backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer, build_pooling
 from lemlight.training.module import MammogramModule
 
 

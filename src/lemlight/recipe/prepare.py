@@ -8,20 +8,18 @@ from typing import Any
 import pandas as pd
 
 from lemlight.config.commands import PrepareCommandConfig
-from lemlight.data.file_headers import read_file_headers
+from lemlight.data.datasets.common import PUBLISHED
+from lemlight.data.datasets.registry import build_table
 from lemlight.data.inventory import Inventory, take_inventory
-from lemlight.data.preparation import PrepareSettings
-from lemlight.data.sources import build_table
-from lemlight.data.sources.published import PUBLISHED
+from lemlight.data.io import read_file_headers
 from lemlight.data.splits import split_table
-from lemlight.data.store import LEFT_OUT
+from lemlight.data.store import LEFT_OUT, PrepareSettings
 from lemlight.data.table import write_table
 from lemlight.errors import LemlightError
 from lemlight.files import write_json, write_yaml, written_aside
+from lemlight.plots.sheets import contact_sheet
 from lemlight.recipe.findings import Findings, check_images, prepare_images
-from lemlight.reporting.figures.contact_sheet import contact_sheet
-from lemlight.reporting.inventory_page import sections_text, write_inventory_page
-from lemlight.reporting.inventory_sections import Section, inventory_sections
+from lemlight.reporting.inventory_page import Section, inventory_sections, sections_text, write_inventory_page
 from lemlight.training.privacy import public_config
 
 NOTES = "notes.csv"

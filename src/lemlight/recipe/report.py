@@ -7,25 +7,46 @@ from tempfile import TemporaryDirectory
 
 from lemlight.config.commands import ReportConfig
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison.results import Comparison
-from lemlight.metrics.comparison.sentences import SIGNIFICANT
+from lemlight.metrics.comparison import SIGNIFICANT, Comparison
+from lemlight.plots.comparison import (
+    forest_plot,
+    froc_overlay,
+    reliability_panels,
+    roc_overlay,
+    score_map_panels,
+    training_overlay,
+)
+from lemlight.plots.style import method_marks, value_text
 from lemlight.recipe.model import versions
-from lemlight.reporting.comparison.curves_overlaid import Groups, froc_overlay, roc_overlay
-from lemlight.reporting.comparison.examples import read_mammograms
-from lemlight.reporting.comparison.facts import command_of, confusion_of, leaks_of, settings_table, why_not_done
-from lemlight.reporting.comparison.forest import forest_plot
-from lemlight.reporting.comparison.marks import method_marks
-from lemlight.reporting.comparison.methods import Methods, find_methods
-from lemlight.reporting.comparison.page import ComparisonPage, RunLine, Sentences, write_comparison_page
-from lemlight.reporting.comparison.runs import TrainingRun, find_runs
-from lemlight.reporting.comparison.score_maps import score_map_panels
-from lemlight.reporting.comparison.table import MethodRow, method_rows
-from lemlight.reporting.comparison.table_files import table_markdown, write_runs, write_tables
-from lemlight.reporting.comparison.together import compare_runs, compared_metrics, repeat_name, repeat_of
-from lemlight.reporting.comparison.training_overlay import reliability_panels, training_overlay
-from lemlight.reporting.comparison.words import notes_of, question_of, title_of, what_of
-from lemlight.reporting.dashboard import send_dashboard
-from lemlight.reporting.names import value_text
+from lemlight.reporting.comparison_page import (
+    ComparisonPage,
+    RunLine,
+    Sentences,
+    command_of,
+    confusion_of,
+    leaks_of,
+    notes_of,
+    question_of,
+    settings_table,
+    title_of,
+    what_of,
+    why_not_done,
+    write_comparison_page,
+)
+from lemlight.reporting.runs import (
+    Groups,
+    Methods,
+    TrainingRun,
+    compare_runs,
+    compared_metrics,
+    find_methods,
+    find_runs,
+    read_mammograms,
+    repeat_name,
+    repeat_of,
+)
+from lemlight.reporting.tables import MethodRow, method_rows, table_markdown, write_runs, write_tables
+from lemlight.reporting.wandb_dashboard import send_dashboard
 from lemlight.training.checkpoint import load_checkpoint
 
 UNKNOWN = "unknown settings"

@@ -12,29 +12,19 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from lemlight.config.commands import Command
-from lemlight.data.dataset import unit_range
-from lemlight.metrics.summary import summarize, write_metrics, write_predictions
+from lemlight.data.datamodule import unit_range
+from lemlight.localization.evaluation import Chosen, Localizing, localizing
+from lemlight.metrics.classification import summarize, write_metrics, write_predictions
 from lemlight.models.lem import local_extrema
+from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
+from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.recipe.data import PreparedData
-from lemlight.recipe.localization import Localizing, localizing
-from lemlight.recipe.localization_results import measure_localization
 from lemlight.recipe.model import versions
-from lemlight.recipe.region_settings import Chosen
-from lemlight.reporting.console import metrics_text
-from lemlight.reporting.figures import (
-    SheetItem,
-    choose_examples,
-    image_sheet,
-    reliability_figure,
-    roc_figure,
-    training_curves,
-)
-from lemlight.reporting.localization_table import has_lesions, localization_text
-from lemlight.reporting.page import write_run_page
-from lemlight.training.module import MammogramModule
-from lemlight.training.predictions import predict, score_maps
+from lemlight.reporting.localization_results import measure_localization
+from lemlight.reporting.run_page import has_lesions, localization_text, metrics_text, write_run_page
+from lemlight.training.logging import log_results
+from lemlight.training.module import MammogramModule, predict, score_maps
 from lemlight.training.privacy import public_config
-from lemlight.training.results_log import log_results
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,22 @@ from pytorch_lightning.loggers import Logger
 from lemlight.config.commands import TrainConfig
 from lemlight.config.data import StandardAugmentation
 from lemlight.data.augment import AugmentSettings
-from lemlight.data.module import MammogramData
-from lemlight.data.preparation import PrepareSettings
+from lemlight.data.datamodule import MammogramData
+from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
+from lemlight.localization.evaluation import Chosen, localizing
 from lemlight.recipe.data import PreparedData, prepare_data, record_data
-from lemlight.recipe.localization import localizing
-from lemlight.recipe.localization_results import choose_settings
 from lemlight.recipe.machine import check_machine
 from lemlight.recipe.model import build_classifier, build_module, ramps
-from lemlight.recipe.region_settings import Chosen
 from lemlight.recipe.results import Run, write_results
-from lemlight.training.callbacks import build_callbacks
-from lemlight.training.checkpoint import load_checkpoint, load_weights
-from lemlight.training.checkpoint_io import add_to_card
-from lemlight.training.fitting import fit
-from lemlight.training.gathering import leave_process_group
-from lemlight.training.loggers import build_loggers, finish_loggers
-from lemlight.training.module import MammogramModule
-from lemlight.training.monitor import check_monitor
-from lemlight.training.run_labels import Sweep, group_label, run_label, tag_labels
-from lemlight.training.trainer import build_trainer
+from lemlight.reporting.localization_results import choose_settings
+from lemlight.sweeps.names import Sweep, group_label, run_label, tag_labels
+from lemlight.training.callbacks import build_callbacks, check_monitor
+from lemlight.training.checkpoint import add_to_card, load_checkpoint, load_weights
+from lemlight.training.logging import build_loggers, finish_loggers
+from lemlight.training.module import MammogramModule, leave_process_group
+from lemlight.training.trainer import build_trainer, fit
 
 
 def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | None = None) -> dict[str, Any]:

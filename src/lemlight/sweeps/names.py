@@ -2,7 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from lemlight.training.privacy import public_override
 
 LONGEST = 100  # characters of a name
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
@@ -91,3 +96,91 @@ def _key(override: str) -> str:
 
 def _value(override: str) -> str:
     return override.partition("=")[2]
+
+
+def register_resolvers() -> None:
+    """Make `sweep_name`, `sweep_overrides` and `job_name` known to OmegaConf; again does nothing.
+
+    Those of the sweep are resolved once, in the config of the whole command: Hydra hands what is cached there to the
+    config of every job, whose own overrides are others.
+    """
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_overrides", _sweep_overrides, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+
+
+def overrides_of_the_sweep(config: DictConfig) -> list[str]:
+    """Find the overrides of the command that started the sweep of a job with this config; those of one job are others.
+
+    Empty where the folders of the sweep have names of the user's own, so that they were not needed.
+    """
+    cached = OmegaConf.get_cache(config).get("sweep_overrides", {})
+    return next((list(overrides) for overrides in cached.values()), [])
+
+
+def _sweep_name(overrides: Sequence[str], params: Mapping[str, object] | None) -> str:
+    return sweep_name(list(overrides), list(params or ()))
+
+
+def _sweep_overrides(overrides: Sequence[str]) -> list[str]:
+    return list(overrides)
+
+
+def _job_name(overrides: Sequence[str], of_the_sweep: Sequence[str], params: Mapping[str, object] | None) -> str:
+    return job_name(list(overrides), list(of_the_sweep), list(params or ()))
+
+
+IN_THE_NAME = ("pooling", "backbone", "seed", "dataset.split.fold")  # of every run
+LONGEST_TAG = 64  # characters, of W&B
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The sweep of a job.
+
+    `overrides` are those of its command line, empty where they are not known; `axes` the keys over which its
+    experiment sweeps.
+    """
+
+    overrides: Sequence[str]
+    axes: Sequence[str] = ()
+
+
+def run_label(name: str, overrides: Sequence[str], sweep: Sweep | None) -> str:
+    """Add to the name of a run the values that tell the jobs of its sweep apart and that are not in it.
+
+    Args:
+        name: of method and seed, `lem-resnet18-seed0`.
+        overrides: of the job.
+        sweep: None for a training of its own.
+    """
+    if sweep is None:
+        return name
+    swept = {_key(override) for override in sweep.overrides if is_axis(override)} | set(sweep.axes)
+    telling = swept.difference(IN_THE_NAME)
+    more = [override for override in overrides if _key(override) in telling and public_override(override)]
+    return file_name([name, *more])
+
+
+def group_label(overrides: Sequence[str], sweep: Sweep | None) -> str | None:
+    """Name the group of a run, the same for all jobs of a command; None for a training of its own.
+
+    It is the name of the sweep's folder (the experiment and what that is run with, or the overrides) without what
+    names a file.
+    """
+    if sweep is None or not sweep.overrides:
+        chosen = experiment(overrides)
+        return chosen and file_name([chosen])
+    return sweep_name([override for override in sweep.overrides if public_override(override)], sweep.axes)
+
+
+def tag_labels(overrides: Sequence[str], chosen: Iterable[str]) -> list[str]:
+    """List the tags of a run, each once: those `chosen`, and its experiment where it has one."""
+    tags = [*chosen, experiment(overrides)]
+    return [tag[:LONGEST_TAG] for tag in dict.fromkeys(tag for tag in tags if tag)]
+
+
+def experiment(overrides: Sequence[str]) -> str | None:
+    """Find the experiment in the overrides of a command line."""
+    found = [override.partition("=")[2] for override in overrides if _key(override) == "experiment"]
+    return found[-1] if found and public_override(f"experiment={found[-1]}") else None

@@ -1,17 +1,86 @@
-"""The table over the jobs of a sweep, as CSV and Markdown and for the terminal."""
+"""What is known of a job of a sweep: state.json in its folder, there from its start on."""
 
 import csv
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
-from lemlight.files import written_aside
-from lemlight.sweeps.names import short_numbers, without_effect
-from lemlight.sweeps.state import STATE, read_state
+from lemlight.files import write_json, written_aside
+from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers, without_effect
+
+STATE = "state.json"
+State = Literal["running", "done", "failed"]
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job of a sweep.
+
+    `state` is running, done or failed (a job that is running and whose lock nobody holds was killed), `overrides` are
+    the job's, `config` is the whole configuration it stands for (empty if that could not be used), `error` the
+    sentence that it failed with, `result` the metric that it returned. Times are UTC.
+    """
+
+    state: State
+    overrides: list[str]
+    config: dict[str, Any] = field(default_factory=dict)
+    started: str = field(default_factory=now)
+    ended: str | None = None
+    error: str | None = None
+    result: float | None = None
+
+    def done(self, result: float | None) -> "JobState":
+        """Give the state after the job's last step."""
+        return replace(self, state="done", ended=now(), result=result)
+
+    def failed(self, error: str) -> "JobState":
+        """Give the state after an error."""
+        return replace(self, state="failed", ended=now(), error=error, result=None)
+
+    def write(self, folder: Path) -> None:
+        """Write state.json, whole or not at all; LemlightError if it cannot be written."""
+        write_json(asdict(self), folder / STATE)
+
+
+def read_state(folder: Path) -> JobState | None:
+    """Read the state of the job in `folder`; None where there is none, or none that can be read."""
+    try:
+        return JobState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """List the keys, with dots, in which two configurations differ and that change a figure."""
+    old, new = _flat(before), _flat(wanted)
+    return sorted(key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if path in WITHOUT_EFFECT:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
 
 FIGURES = {
     "auroc": "AUC",
@@ -145,3 +214,54 @@ def _shown(row: Row, name: str) -> str:
         return UNKNOWN
     interval = f" [{low:.2f}, {high:.2f}]" if name in WITH_INTERVAL and low != "" and high != "" else ""
     return f"{value:.2f}{interval}"
+
+
+FINE = ("done", "running")
+DIRECTIONS = ("maximize", "minimize")  # of a search; a grid has none
+
+
+class SweepTable(Callback):
+    """Write table.csv and table.md over the jobs of a sweep, print them, and exit with 2 if one is not done."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Resolve the names of the sweep's folders here, once: what is cached goes to the jobs."""
+        str(config.hydra.sweep.dir)
+        str(config.hydra.sweep.subdir)
+        if config.hydra.launcher._target_.endswith(".SlurmLauncher"):
+            from lemlight.sweeps.processes import wait_for_every_job
+
+            wait_for_every_job()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Read the states that the jobs left."""
+        pass
+
+        folder = Path(config.hydra.sweep.dir)
+        rows = read_rows(folder, expected_jobs(config))
+        direction = str(config.hydra.sweeper.get("direction"))
+        if direction in DIRECTIONS:
+            rows = best_first(rows, direction)
+        write_table(rows, folder)
+        print(f"\n{markdown(rows)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
+        open_jobs = [row for row in rows if row.state not in FINE]
+        if open_jobs:
+            print(
+                f"lemlight: {len(open_jobs)} of {len(rows)} jobs are not done; the same command runs only those",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+
+
+def expected_jobs(config: DictConfig) -> list[list[str]]:
+    """List the overrides of every job of a grid, as Hydra's own sweeper makes them; empty for other sweepers."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return []
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
+        return []
+    batches = BasicSweeper.split_arguments(overrides, None)
+    return [list(job) for batch in batches for job in batch]

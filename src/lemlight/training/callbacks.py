@@ -1,15 +1,130 @@
-"""The callbacks of a training."""
+"""The ramp of lambda, the weight of the pooling's loss against GAP's (Zhu et al. 2025, Eq. 8)."""
 
-from collections.abc import Mapping
+import csv
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
-from lemlight.training.epoch_table import EpochTable
-from lemlight.training.ramp import LambdaRamp
-from lemlight.training.reseed import ReseedEveryEpoch
+from lemlight.errors import LemlightError
+from lemlight.training.module import MammogramModule
+
+SHAPES = ("linear", "cosine", "step")
+
+
+def ramp_value(
+    shape: str, share: float, *, start_value: float, end_value: float, start_at: float, end_at: float
+) -> float:
+    """Give lambda at `share` in [0, 1] of the training: `start_value` up to `start_at`, `end_value` from `end_at` on.
+
+    In between a straight line (the paper: "gradually increases to 1"), half a cosine, or, for step, still the start.
+    """
+    position = min(1.0, max(0.0, (share - start_at) / (end_at - start_at)))
+    if shape == "cosine":
+        position = (1 - math.cos(math.pi * position)) / 2
+    elif shape == "step":
+        position = math.floor(position)
+    return (1 - position) * start_value + position * end_value
+
+
+class LambdaRamp(Callback):
+    """Set `module.lam` before every batch from the optimizer steps done so far, and log it as `lambda`.
+
+    Nothing is remembered from batch to batch, so a resumed training goes on with the very same values.
+    Raises LemlightError, listing all that is wrong: an unknown shape, values outside [0, 1], a ramp that ends before
+    it starts.
+    """
+
+    def __init__(self, shape: str, start_value: float, end_value: float, start_at: float, end_at: float) -> None:
+        given = {"start_value": start_value, "end_value": end_value, "start_at": start_at, "end_at": end_at}
+        wrong = [f"{name}={value} must lie in [0, 1]" for name, value in given.items() if not 0 <= value <= 1]
+        if shape not in SHAPES:
+            wrong.append(f"shape={shape} is unknown: choose one of {', '.join(SHAPES)}")
+        if not start_at < end_at:
+            wrong.append(f"the ramp must start before it ends: set start_at={start_at} below end_at={end_at}")
+        if wrong:
+            raise LemlightError("callbacks.lambda_ramp: " + "; ".join(wrong))
+        self.shape = shape
+        self.given = given
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set lambda; the last optimizer step of the training stands at share 1."""
+        assert isinstance(pl_module, MammogramModule)
+        last_step = max(int(trainer.estimated_stepping_batches) - 1, 1)
+        share = min(trainer.global_step / last_step, 1.0)
+        pl_module.lam = ramp_value(self.shape, share, **self.given)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the value that the epoch ended with."""
+        assert isinstance(pl_module, MammogramModule)
+        pl_module.log("lambda", pl_module.lam, sync_dist=True)
+
+
+class ReseedEveryEpoch(Callback):
+    """Seed Python, NumPy and torch from (seed, epoch, process) before the first batch of every epoch.
+
+    Dropout and stochastic depth then draw the same numbers in a training that was resumed at the start of an epoch as
+    in one that ran through. It happens at the first batch, not at the epoch's start: between the two Lightning makes
+    the loader's iterator, which draws from the same state, but not in the first epoch after resuming.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed if this is the first batch."""
+        if batch_idx == 0:
+            entropy = [self.seed, trainer.current_epoch, trainer.global_rank]
+            words = np.random.SeedSequence(entropy).generate_state(3)
+            random.seed(int(words[0]))
+            np.random.seed(int(words[1]))
+            torch.manual_seed(int(words[2]))
+
+
+class EpochTable(Callback):
+    """Write everything that was logged in an epoch as one row of `path`, before that epoch's checkpoint is saved.
+
+    Columns: epoch, step (optimizer steps done), then the logged names; undefined (NaN) is an empty cell. A resumed
+    training keeps the rows of the epochs done and repeats none, where Lightning's CSVLogger would delete the file and
+    writes the training figures of an epoch after its checkpoint, so that a kill in between loses them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the rows of the epochs that a resumed training has behind it."""
+        self.rows = []
+        if self.path.is_file() and trainer.current_epoch > 0:
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row and write the table aside, then in place."""
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
+        self.rows.append(row | {name: "" if math.isnan(value) else repr(value) for name, value in values.items()})
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(f".{self.path.name}.part")
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(aside, self.path)
+
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
@@ -83,3 +198,25 @@ def build_callbacks(
         callbacks.append(ResumableEarlyStopping(**early_stopping, check_finite=False))
     best = FolderCheckpoint(folder / "checkpoints", "best", checkpoint["monitor"], checkpoint["mode"])
     return [*callbacks, best, FolderCheckpoint(folder / "checkpoints", "last")]
+
+
+VALIDATED = ("val/loss", "val/acc", "val/auroc")
+TRAINED = ("train/loss", "train/loss_gap", "train/loss_pool", "train/loss_regularizer")
+
+
+def check_monitor(monitor: str, val_labels: Sequence[int], key: str = "callbacks.checkpoint") -> None:
+    """Raise LemlightError if `monitor` is never logged or is undefined for images with these labels (0 or 1).
+
+    `key` is the section of the config that the monitor stands in. The order of `val_labels` does not matter.
+    """
+    if monitor not in VALIDATED + TRAINED:
+        raise LemlightError(f"{key}.monitor={monitor} is not logged: choose one of {', '.join(VALIDATED + TRAINED)}")
+    if monitor in VALIDATED and len(val_labels) == 0:
+        raise LemlightError(
+            f"{key}.monitor={monitor} needs a val split, which has no image: raise dataset.split.val_share"
+        )
+    if monitor == "val/auroc" and len(set(val_labels)) < 2:
+        raise LemlightError(
+            f"the val split has one class only ({next(iter(val_labels))}), so that val/auroc is undefined: "
+            f"set {key}.monitor=val/loss and {key}.mode=min"
+        )

@@ -1,18 +1,62 @@
-"""What a checkpoint of lemlight holds, and reading one that may come from a stranger."""
+"""The card that travels in every checkpoint: what was trained is what is deployed."""
 
+import errno
+import os
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lemlight.errors import LemlightError
-from lemlight.exporting.network import is_exported
-from lemlight.training.card import CARD_FIELDS, CARD_KEY, FORMAT
+from lemlight.models.exported import is_exported
+
+CARD_KEY = "lemlight"
+FORMAT = 1
+CARD_FIELDS = {
+    "config": dict,
+    "label_names": list,
+    "preprocessing": dict,
+    "versions": dict,
+    "trained_on": list,
+    "localization": dict,
+}
+
+
+def seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a card as plain values, with the number of its format.
+
+    A card holds config, label_names, preprocessing, versions, trained_on (fingerprints of the prepared training images)
+    and localization (what was chosen on the validation split, by method; empty before that). Raises TypeError for a
+    missing or unknown field and for values that are not plain: the mistake of a programmer, who is to see it before the
+    training.
+    """
+    wrong = set(card) ^ set(CARD_FIELDS)
+    if wrong:
+        raise TypeError(f"a checkpoint's card holds {', '.join(CARD_FIELDS)}: check {', '.join(sorted(wrong))}")
+    return {"format": FORMAT, **{name: plain(value) for name, value in card.items()}}
+
+
+def plain(value: Any) -> Any:
+    """Copy `value` into dicts with string keys, lists, strings, numbers, booleans and None; paths become strings.
+
+    Raises TypeError for anything else: `torch.load(weights_only=True)` would refuse it.
+    """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(member) for member in value]
+    raise TypeError(f"a checkpoint's card holds plain values only, not {type(value).__name__}")
+
 
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
@@ -126,3 +170,47 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged or hostile file can make the reader fail in any way
         raise LemlightError(f"{path} cannot be read as a checkpoint, it seems damaged: copy it again") from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write aside in the same folder, flush to the disk, then rename over the old file.
+
+    Lightning's own writer goes through the system's temporary folder, often another disk, from where the file is
+    copied: a kill in the middle of that leaves half a checkpoint in place of a whole one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`; raises LemlightError when the disk is full, the old file left as it was."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with aside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except OSError as error:
+            raise self._explained(target, error) from error
+        except RuntimeError as error:  # torch reports a failed write as one, with the cause behind it
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise self._explained(target, cause) from error
+            raise
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @staticmethod
+    def _explained(target: Path, error: OSError) -> LemlightError:
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        return LemlightError(
+            f"the checkpoint {target} cannot be written: {why}; make room or choose another output folder, then go on "
+            "with resume= from the last checkpoint, which is untouched"
+        )
+
+
+def add_to_card(path: Path, **fields: Any) -> None:
+    """Write plain values into the card of a checkpoint of ours, the rest of the file as it was."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content[CARD_KEY] |= {name: plain(value) for name, value in fields.items()}
+    AtomicCheckpointIO().save_checkpoint(content, path)

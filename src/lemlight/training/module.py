@@ -1,26 +1,116 @@
-"""The LightningModule around a classifier and the combined loss."""
+"""Which of Lightning's messages and warnings a user is spared."""
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
-from pytorch_lightning import LightningModule
-from torch import Tensor
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, distributed
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lemlight.data.dataset import unit_range
+from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
-from lemlight.models.loss import combined_loss
-from lemlight.training.card import CARD_KEY, seal
-from lemlight.training.finite import LossWatch
-from lemlight.training.gathering import concatenate, gather_rows
-from lemlight.training.optimizers import build_optimizer
-from lemlight.training.quiet import quiet
-from lemlight.training.schedules import build_schedule
+from lemlight.models.losses import combined_loss
+from lemlight.training.checkpoint import CARD_KEY, seal
+from lemlight.training.optimizers import build_optimizer, build_schedule
+
+NOISE = (
+    r".*LeafSpec.*",  # Lightning 2.6 with torch 2.15
+    r".*`srun` command is available.*",
+    r".*does not have many workers.*",  # the number of workers is config
+    r".*exists and is not empty.*",  # a resumed run
+    r"Grad strides do not match bucket view strides.*",  # 1x1 weights are both channels-last and not
+    r"predict returned None.*",  # predictions are gathered at the end, not returned by batch
+)
+CHATTER = ("Tip:", "GPU available", "TPU available", "`Trainer(limit_", "to estimate number of stepping batches")
+
+
+def quiet() -> None:
+    """Silence what Lightning says that helps nobody here: advertisements, its own deprecations, hints about srun.
+
+    Called again in every process that is started for a device: filters are not inherited.
+    """
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_worth_reading)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in CHATTER)
+
+
+EVERY = 50  # batches between two looks where a look costs a synchronisation
+
+
+class LossWatch:
+    """Remember the first step with a NaN or infinite loss, on the loss's own device.
+
+    On one CPU every step is looked at. On a GPU or with several processes, where a look waits for all that is queued,
+    every 50th batch is, and the end of every epoch before anything is validated or saved. The step named in the error
+    is the first bad one all the same.
+    """
+
+    def __init__(self) -> None:
+        self.first_bad: Tensor | None = None
+
+    def note(self, loss: Tensor, trainer: Trainer, batch: int) -> None:
+        """Take in the loss of one step and look where that is due; raises LemlightError as `check` does."""
+        step = torch.full((), trainer.global_step, device=loss.device)
+        bad = torch.where(loss.detach().isfinite(), -1, step)
+        self.first_bad = bad if self.first_bad is None else torch.where(self.first_bad < 0, bad, self.first_bad)
+        if (loss.device.type == "cpu" and trainer.world_size == 1) or (batch + 1) % EVERY == 0:
+            self.check(trainer)
+
+    def check(self, trainer: Trainer) -> None:
+        """Raise LemlightError on all processes together if any of them has met a loss that is not finite."""
+        if self.first_bad is None:
+            return
+        step = int(self.first_bad)
+        if trainer.world_size > 1:
+            step = int(trainer.strategy.reduce(self.first_bad.float(), reduce_op="max"))
+        if step >= 0:
+            raise LemlightError(
+                f"the training loss became NaN or infinite in epoch {trainer.current_epoch}, step {step}: lower "
+                "optimizer.lr_backbone and optimizer.lr_head, set trainer.precision=32-true, or clip the gradient with "
+                "trainer.gradient_clip=1.0; the checkpoints of the epochs before are untouched"
+            )
+
+
+def gather_rows(index: Tensor, *columns: Tensor) -> list[Tensor]:
+    """Gather `index (N,)` and `columns (N, ...)` over all processes, sorted by index, each index once.
+
+    The sampler pads the shards of val and test with images seen elsewhere; only the first row of an index is kept, so
+    that what is computed from the rows is the same with any number of processes.
+    """
+    rows = [index, *columns]
+    if distributed.is_available() and distributed.is_initialized():
+        rows = [torch.cat(gather_all_tensors(row.contiguous())) for row in rows]
+    order = torch.argsort(rows[0], stable=True)
+    ordered = [row[order] for row in rows]
+    kept = torch.ones_like(ordered[0], dtype=torch.bool)
+    kept[1:] = ordered[0][1:] != ordered[0][:-1]
+    return [row[kept] for row in ordered]
+
+
+def concatenate(batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Join the columns of a non-empty list of batches, each a tuple of tensors of one length."""
+    return [torch.cat(column) for column in zip(*batches, strict=True)]
+
+
+def leave_process_group() -> None:
+    """End what DDP started, once all is done: Lightning leaves it open, and gloo's threads can then crash the exit."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 class MammogramModule(LightningModule):
@@ -161,3 +251,46 @@ class MammogramModule(LightningModule):
                 "learning rates or set trainer.precision=32-true; a checkpoint with such weights is of no use"
             )
         return logit.double().sigmoid()  # float32 would round confident logits to ties
+
+
+COLUMNS = ("index", "probability", "n_maxima", "n_minima")
+
+
+def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -> pd.DataFrame:  # type: ignore[type-arg]
+    """Predict every image of `dataloader` once, on the trainer's running devices, with the weights that `module` has.
+
+    Columns: index (the image's row in the image table), probability (malignant, [0, 1]), n_maxima and n_minima (local
+    extrema of the score map by the default rule of `local_extrema`, whatever the pooling); sorted by index. Raises
+    LemlightError where a logit is not finite.
+    """
+    if trainer.world_size > 1 and not distributed.is_initialized():
+        trainer = _one_device(trainer)  # no process is there to share the work with: ddp_spawn has ended its own
+    trainer.predict(module, dataloader, return_predictions=False)
+    return pd.DataFrame({name: column.numpy() for name, column in zip(COLUMNS, module.predictions, strict=True)})
+
+
+@torch.no_grad()
+def score_maps(module: MammogramModule, images: Tensor) -> Tensor:
+    """Give the score maps (N, h, w), float32 logits on the CPU, of images (N, 1, H, W) in [0, 1]."""
+    modes = [(part, part.training) for part in module.modules()]  # frozen parts may differ from the rest
+    module.eval()
+    try:
+        maps: Tensor = module(images.to(module.device)).score_map
+        return maps.float().cpu()
+    finally:
+        for part, was_training in modes:
+            part.training = was_training
+
+
+def _one_device(trainer: Trainer) -> Trainer:
+    return Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,
+        precision=trainer.precision,
+        limit_predict_batches=trainer.limit_predict_batches,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=trainer.progress_bar_callback is not None,
+        default_root_dir=trainer.default_root_dir,
+    )

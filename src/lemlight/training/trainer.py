@@ -1,14 +1,17 @@
 """The Trainer with the settings that everything here relies on."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 
-from lemlight.training.checkpoint_io import AtomicCheckpointIO
-from lemlight.training.quiet import quiet
+from lemlight.data.datamodule import MammogramData
+from lemlight.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_weights
+from lemlight.training.module import MammogramModule, quiet
 
 
 def build_trainer(
@@ -65,3 +68,34 @@ def build_trainer(
         default_root_dir=folder,
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: Path | None) -> None:
+    """Train, from the start or from the end of the epoch in which the checkpoint `resume` was written.
+
+    On a CPU the resumed training gives, bit for bit, the weights and the metrics.csv of one that was not interrupted.
+    A checkpoint of another run folder brings its best.ckpt and its curves along. Raises LemlightError for an unusable
+    checkpoint, before any work.
+    """
+    if resume is not None:
+        checkpoint = load_checkpoint(resume)
+        load_weights(module.classifier, checkpoint)
+        data.start_at(checkpoint.epoch + 1)
+        adopt_run(resume, Path(trainer.default_root_dir))
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+
+
+@rank_zero_only
+def adopt_run(resume: Path, folder: Path) -> None:
+    """Copy best.ckpt and logs/metrics.csv from the run that `resume` belongs to, where `folder` has none yet.
+
+    What the kill left half-written in `folder` is removed.
+    """
+    for half in (folder / "checkpoints").glob(".*.part"):
+        half.unlink()
+    old = resume.resolve().parent.parent
+    for name in ("checkpoints/best.ckpt", "logs/metrics.csv"):
+        target = folder / name
+        if (old / name).is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(old / name, target)

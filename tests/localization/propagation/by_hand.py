@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lemlight.models.scorer import Scorer
+from lemlight.models.pooling import Scorer
 
 
 class Network(nn.Module):

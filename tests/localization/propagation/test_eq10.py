@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lemlight.localization.importance import location_maps
+from lemlight.localization.excitation_backprop import location_maps
 from tests.localization.propagation.by_hand import Network, Shifted, at_features, matrix, randomised, share_out
 
 WEIGHTS = [0.7, -0.4, 0.2]

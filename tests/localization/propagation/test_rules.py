@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lemlight.localization.importance import location_maps
-from lemlight.localization.propagation.rules import Inside, Ledger, Sum, Weighted, Weights
+from lemlight.localization.excitation_backprop import location_maps
+from lemlight.localization.propagation_rules import Inside, Ledger, Sum, Weighted, Weights
 from tests.localization.propagation.by_hand import Network, Steps
 
 

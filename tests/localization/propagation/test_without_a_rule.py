@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.localization.importance import location_maps
+from lemlight.localization.excitation_backprop import location_maps
 from tests.localization.propagation.by_hand import Network, Steps
 
 

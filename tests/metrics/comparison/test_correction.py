@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison.correction import holm
+from lemlight.metrics.comparison import holm
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison.delong import components, delong_test
+from lemlight.metrics.delong import components, delong_test
 
 # Albumin, total protein, K-G score and outcome of 43 patients with ovarian cancer: the data of DeLong et al. (1988)
 # without missing values, as the SAS/STAT manual prints them ("Comparing Receiver Operating Characteristic Curves").

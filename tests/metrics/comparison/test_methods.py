@@ -6,11 +6,9 @@ import pandas as pd
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.classification import METRICS
-from lemlight.metrics.comparison.correction import holm
-from lemlight.metrics.comparison.methods import compare_methods
-from lemlight.metrics.comparison.trainings import seed_shares
-from lemlight.metrics.summary import summarize, write_predictions
+from lemlight.metrics.classification import METRICS, summarize, write_predictions
+from lemlight.metrics.comparison import compare_methods, holm
+from lemlight.metrics.trials import seed_shares
 
 IMAGES, PATIENTS = 120, 60
 IDS = np.array([f"image-{number:03}" for number in range(IMAGES)])

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from lemlight.errors import LemlightError
+from lemlight.metrics.bootstrap import bootstrap
 from lemlight.metrics.classification import METRICS
-from lemlight.metrics.comparison.delong import delong_test
-from lemlight.metrics.comparison.outcomes import Outcomes, weighted_figures
-from lemlight.metrics.comparison.paired import drawn_difference, paired_bootstrap
-from lemlight.metrics.intervals import bootstrap
+from lemlight.metrics.comparison import drawn_difference, paired_bootstrap
+from lemlight.metrics.delong import delong_test
+from lemlight.metrics.trials import Outcomes, weighted_figures
 
 
 def outcomes(truth, probability, threshold=0.5, dsc=None):

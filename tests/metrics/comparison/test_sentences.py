@@ -1,8 +1,7 @@
 import pytest
 
-from lemlight.metrics.comparison.paired import Difference
-from lemlight.metrics.comparison.sentences import p_text, sentence
-from lemlight.metrics.estimate import Estimate
+from lemlight.metrics.bootstrap import Estimate
+from lemlight.metrics.comparison import Difference, p_text, sentence
 
 FOUND = Difference(Estimate(0.05, 0.01, 0.09), 0.0004)
 OPEN = Difference(Estimate(0.02, -0.03, 0.07), 0.41)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison.table import read_trials
+from lemlight.metrics.trials import read_trials
 
 IMAGES = ["c", "a", "b", "d"]
 

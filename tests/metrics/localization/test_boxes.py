@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.measure import label, regionprops
 
-from lemlight.metrics.localization.boxes import (
+from lemlight.metrics.overlap import (
     BOX_CUTOFFS,
     OVERLAPS,
     box_hits,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.localization import CutoffChooser, dice_per_cutoff
+from lemlight.metrics.overlap import CutoffChooser, dice_per_cutoff
 
 STRENGTH = np.array(
     [

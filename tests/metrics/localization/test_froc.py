@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.metrics.localization import blocks
-from lemlight.metrics.localization.froc import RATES, collect, curve, weighted_sensitivity
+from lemlight.metrics import overlap as blocks
+from lemlight.metrics.localization import RATES, collect, curve, weighted_sensitivity
 
 scores = st.lists(st.integers(1, 8).map(lambda level: level / 8), max_size=6)
 lesion_scores = st.lists(st.one_of(st.just(np.nan), st.integers(1, 8).map(lambda level: level / 8)), max_size=3)

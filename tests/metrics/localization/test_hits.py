@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lemlight.metrics.localization.hits import find_candidates, near_lesions, pointing
+from lemlight.metrics.overlap import find_candidates, near_lesions, pointing
 
 
 def naive_near(lesions, label, tolerance):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from lemlight.files import write_json
-from lemlight.metrics.localization import LocalizationMeter, dice_per_cutoff
-from lemlight.metrics.localization.figures import gather, weighted_figures
+from lemlight.metrics.localization import LocalizationMeter, gather, weighted_figures
+from lemlight.metrics.overlap import dice_per_cutoff
 
 STRENGTH = np.array(
     [

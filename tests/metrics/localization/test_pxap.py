@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from lemlight.metrics.localization.pxap import BINS, LEVELS, strength_histogram, weighted_pxap
+from lemlight.metrics.overlap import BINS, LEVELS, strength_histogram, weighted_pxap
 
 
 def random_images(count, seed, levels=LEVELS):

@@ -1,8 +1,7 @@
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.dashboard.contents import MOST_AXES, contents_of
-from lemlight.reporting.dashboard.logged_runs import logged_runs
+from lemlight.reporting.wandb_dashboard import MOST_AXES, contents_of, logged_runs
 
 
 def test_the_runs_are_found_with_what_a_dashboard_can_show(write_run):

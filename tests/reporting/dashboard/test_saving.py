@@ -8,10 +8,8 @@ import wandb
 import wandb_workspaces.reports.v2.interface as wr
 from wandb_workspaces.workspaces import internal
 
-from lemlight.reporting.dashboard import send_dashboard, sending
-from lemlight.reporting.dashboard.contents import contents_of
-from lemlight.reporting.dashboard.logged_runs import logged_runs
-from lemlight.reporting.dashboard.workspace import build_workspace
+from lemlight.reporting import wandb_dashboard as sending
+from lemlight.reporting.wandb_dashboard import build_workspace, contents_of, logged_runs, send_dashboard
 
 QUESTION = "Which pooling is best?"
 

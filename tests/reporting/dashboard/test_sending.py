@@ -10,7 +10,8 @@ import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.workspaces as ws
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.dashboard import send_dashboard, sending
+from lemlight.reporting import wandb_dashboard as sending
+from lemlight.reporting.wandb_dashboard import send_dashboard
 
 QUESTION = "Which pooling is best?"
 

@@ -2,10 +2,7 @@
 
 import pytest
 
-from lemlight.reporting.dashboard.contents import Contents
-from lemlight.reporting.dashboard.report import build_report
-from lemlight.reporting.dashboard.sending import specification
-from lemlight.reporting.dashboard.workspace import build_workspace
+from lemlight.reporting.wandb_dashboard import Contents, build_report, build_workspace, specification
 
 CONTENTS = Contents(
     project="poolings",

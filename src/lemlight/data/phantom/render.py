@@ -7,14 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lemlight.data.phantom.anatomy import Anatomy, draw_anatomy
-from lemlight.data.phantom.calcifications import calcification_cluster, coarse_calcifications
-from lemlight.data.phantom.distractors import add_distractors, pick_place
-from lemlight.data.phantom.masses import smooth_mass, spiculated_mass
-from lemlight.data.phantom.patient import SIDES, VIEWS, Lesion, Patient, draw_lesion, draw_patient, generator
-from lemlight.data.phantom.settings import PhantomSettings
-from lemlight.data.phantom.texture import Array, Mask
-from lemlight.data.phantom.tissue import draw_tissue
+from lemlight.data.phantom.findings import (
+    add_distractors,
+    calcification_cluster,
+    coarse_calcifications,
+    pick_place,
+    smooth_mass,
+    spiculated_mass,
+)
+from lemlight.data.phantom.patients import (
+    SIDES,
+    VIEWS,
+    Lesion,
+    Patient,
+    PhantomSettings,
+    draw_lesion,
+    draw_patient,
+    generator,
+)
+from lemlight.data.phantom.tissue import Anatomy, Array, Mask, draw_anatomy, draw_tissue
 
 DRAWINGS = {
     "spiculated_mass": (spiculated_mass, 0.17),

@@ -1,0 +1,336 @@
+"""What the headers of CBIS-DDSM's files say: size and depth, whose they are, and why one cannot be used."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import PIL.Image
+import pydicom
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from tqdm import tqdm
+
+from lemlight.data.datasets.common import IMAGES, Problems, below, ending, one_table, read_rows
+from lemlight.data.dicom import decoder_problem, header_problem, quiet, read_stored_values
+from lemlight.data.lesions import ASPECT_TOLERANCE
+from lemlight.data.raster import read_raster
+from lemlight.errors import ImageError, LemlightError
+
+CASE = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
+TAGS = [
+    "SOPInstanceUID",
+    "SeriesDescription",
+    "PatientID",
+    "SeriesInstanceUID",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+]
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed pixels
+TAIL = 4096  # bytes in which the end is looked for: something may follow it
+THREADS = 16  # reading waits for the disk
+BAR_AFTER = 1  # s
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shape (H, W) px, bits of a stored pixel; what DICOM says besides, "" where it does not; the problem, "" if none.
+
+    case: PatientID where that is a case's name, as in every file of The Cancer Imaging Archive.
+    """
+
+    shape: tuple[int, int] = (0, 0)
+    bits: int = 0
+    case: str = ""
+    series: str = ""
+    instance: str = ""
+    description: str = ""
+    problem: str = ""
+
+
+def read_headers(paths: Sequence[str]) -> dict[str, Header]:
+    """Read the header of every file; a bar is drawn where it takes its time."""
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:
+        read = tqdm(pool.map(_read, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
+        return dict(zip(paths, read, strict=True))
+
+
+def _read(path: str) -> Header:
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(132)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL))
+            tail = file.read()
+            file.seek(0)
+            dicom = start[128:] == b"DICM"
+            return _read_dicom(file, size, tail) if dicom else _read_raster(path, file, tail)
+    except MemoryError:
+        raise
+    except OSError as error:
+        return Header(problem=f"cannot be read ({error.strerror or 'no image'})")
+    except Exception:  # pydicom and Pillow raise whatever a broken file makes Python raise
+        return Header(problem="its header is damaged")
+
+
+def _read_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
+    dataset = pydicom.dcmread(file, specific_tags=TAGS, stop_before_pixels=True)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
+    problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
+    if not problem and not deflated:
+        whole = END_OF_FRAMES in tail if syntax.is_compressed else left >= get_expected_length(dataset)
+        problem = "" if whole else "cut short"
+    patient = str(dataset.get("PatientID") or "").strip()
+    return Header(
+        shape=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
+        bits=int(dataset.get("BitsAllocated") or 0),
+        case=patient if CASE.fullmatch(patient) else "",
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        instance=str(dataset.get("SOPInstanceUID") or ""),
+        description=str(dataset.get("SeriesDescription") or ""),
+        problem=problem,
+    )
+
+
+def _read_raster(path: str, file: BinaryIO, tail: bytes) -> Header:
+    if path.lower().endswith((".dcm", ".dicom")):
+        return Header(problem="no DICOM file")
+    with PIL.Image.open(file) as image:
+        bits = 16 if image.mode.startswith("I") else 8
+        whole = ENDS.get(image.format or "", b"") in tail
+        return Header((image.height, image.width), bits, problem="" if whole else "cut short")
+
+
+COPIES = (".jpg", ".jpeg", ".png")
+OTHERS = (".pgm",)  # of other data sets; JPEG and PNG pictures may lie about
+INFO = "dicom_info.csv"  # of the JPEG copy
+NEEDED_OF_INFO = ("PatientID", "SeriesDescription", "image_path")
+UID = re.compile(r"\d+(\.\d+){5,}")
+
+
+@dataclass(frozen=True)
+class CaseFile:
+    """A file of a case: path, header, and what it is said to be (its SeriesDescription, or the folder's name)."""
+
+    path: str
+    header: Header
+    said: str
+
+
+@dataclass
+class Cases:
+    """The files of each case (`Mass-Training_P_00001_LEFT_CC`, an abnormality's with `_1` behind) in their order.
+
+    found_by: number of files by what named their case; copies: JPEG and PNG beside DICOM, not used; pictures: of no
+    case, not used; doubles: files that stand in one case twice.
+    """
+
+    files: dict[str, list[CaseFile]] = field(default_factory=lambda: defaultdict(list))
+    found_by: Counter[str] = field(default_factory=Counter)
+    copies: int = 0
+    pictures: int = 0
+    doubles: int = 0
+
+
+def sort_files(paths: Iterable[str], root: Path, by_series: Mapping[str, str], problems: Problems) -> Cases:
+    """Sort DICOM files, or without any the JPEG and PNG copies, into their cases; note what is broken or no case's.
+
+    A case is named by a folder, else by the header or dicom_info.csv, else by the series of the tables, `by_series`.
+    """
+    names = {path: below(path, root) for path in paths}
+    told = _read_info([path for path in names if Path(path).name == INFO], root, problems)
+    places = _Places(names, told, by_series)
+    cases = Cases()
+    strange = [name for name in names.values() if ending(name) in OTHERS]
+    strange += _sort([path for path in names if ending(path) in IMAGES], places, cases, problems)
+    copies = {path: bool(places.of(path).case) for path in names if ending(path) in COPIES}
+    if cases.files:
+        cases.copies = sum(copies.values())
+    else:
+        unlisted = [path for path, of_case in copies.items() if not of_case and UID.fullmatch(Path(path).parent.name)]
+        problems.incomplete(f"images of no case, neither by {INFO} nor by the tables", [names[p] for p in unlisted])
+        _sort([path for path, of_case in copies.items() if of_case], places, cases, problems)
+        cases.pictures = len(copies) - sum(copies.values()) - len(unlisted)
+    problems.wrong("images of no case of CBIS-DDSM", strange)
+    _note_doubles(cases, names, problems)
+    return cases
+
+
+class _Place(NamedTuple):
+    """The case of a file, "" if none, what named it, and what the file is said to be."""
+
+    case: str
+    found_by: str
+    said: str
+
+
+@dataclass(frozen=True)
+class _Places:
+    """All that can name the case of a file: its place below root, dicom_info.csv, and the series of the tables."""
+
+    names: Mapping[str, str]
+    told: Mapping[str, tuple[str, str]]
+    by_series: Mapping[str, str]
+
+    def of(self, path: str, header: Header | None = None) -> _Place:
+        *folders, name = self.names[path].split("/")
+        header = header or Header()
+        info_case, description = self.told.get("/".join([*folders[-1:], name]), ("", ""))
+        series = [header.series, *reversed(folders)]
+        named = {
+            "folder": next((folder for folder in reversed(folders) if CASE.fullmatch(folder)), ""),
+            "header": header.case,
+            INFO: info_case,
+            "series": next((self.by_series[uid] for uid in series if uid in self.by_series), ""),
+        }
+        found_by = next((kind for kind, case in named.items() if case), "")
+        said = header.description or description or "".join(folders[-1:])
+        return _Place(named.get(found_by, ""), found_by, said)
+
+
+def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -> list[str]:
+    """Add files to their cases by what their headers say; note those that are broken; give those of no case."""
+    broken, moved, strange = [], [], []
+    for path, header in read_headers(paths).items():
+        case, found_by, said = places.of(path, header)
+        name = places.names[path]
+        if header.problem:
+            broken.append(f"{name}: {header.problem}")
+        elif not case:
+            strange.append(name)
+        elif found_by == "folder" and header.case not in ("", case):
+            moved.append(f"{name} ({header.case})")
+        else:
+            cases.files[case].append(CaseFile(path, header, said))
+            cases.found_by[found_by] += 1
+    problems.incomplete("broken images", broken)
+    problems.wrong("images in the folder of another case than their headers name", moved)
+    return strange
+
+
+def mammogram_of(case: str) -> str:
+    """Name the mammogram that a case, an image's or an abnormality's, belongs to: P_00001_LEFT_CC."""
+    return "_".join(case.split("_")[1:5])
+
+
+def _read_info(tables: list[str], root: Path, problems: Problems) -> dict[str, tuple[str, str]]:
+    """Read case and description by `<series>/<file>` from the table of the JPEG copy; empty without one."""
+    if not tables:
+        return {}
+    try:
+        rows = read_rows(one_table(tables, INFO, root), NEEDED_OF_INFO)
+    except LemlightError as error:
+        problems.wrong(f"the table {INFO}", [error])
+        return {}
+    files = rows["image_path"].str.split("/").str[-2:].str.join("/")
+    cases = rows["PatientID"].where(rows["PatientID"].str.fullmatch(CASE.pattern), "")
+    twice = files.duplicated(keep=False) & (cases.groupby(files).transform("nunique") > 1)
+    problems.wrong(f"images that {INFO} puts into several cases", sorted(set(files[twice])))
+    return dict(zip(files, zip(cases, rows["SeriesDescription"], strict=True), strict=True))
+
+
+def _note_doubles(cases: Cases, names: Mapping[str, str], problems: Problems) -> None:
+    """Note files that stand in cases of several mammograms; of those twice in one case the first is kept."""
+    places: dict[str, dict[str, str]] = defaultdict(dict)
+    for case, files in cases.files.items():
+        for file in files:
+            if file.header.instance:
+                places[file.header.instance].setdefault(mammogram_of(case), names[file.path])
+        seen = {file.header.instance or file.path: file for file in reversed(files)}
+        cases.doubles += len(files) - len(seen)
+        cases.files[case] = sorted(seen.values(), key=lambda file: file.path)
+    doubles = [" and ".join(where.values()) for where in places.values() if len(where) > 1]
+    problems.wrong("images that stand in the folders of several mammograms", doubles)
+
+
+SMALLEST_MASK = 0.5  # share of the mammogram's height and width; below it is a crop
+MASK_BITS = 8  # of the published masks; mammograms have 16
+BLACK_OR_WHITE = 0.98  # share of the pixels of a mask that are one of two values; JPEG blurs its edges
+NEAR = 0.1  # of the range of values: what counts as one of the two
+
+
+def choose_mammogram(files: Sequence[CaseFile]) -> CaseFile | None:
+    """Choose the mammogram among the files of a mammogram's cases: the one with the most pixels that is no mask."""
+    if not files:
+        return None
+    largest = max(file.header.shape[0] * file.header.shape[1] for file in files)
+    same = [file for file in files if file.header.shape[0] * file.header.shape[1] == largest]
+    deepest = max(file.header.bits for file in same)
+    same = [file for file in same if file.header.bits == deepest]
+    return same[0] if len(same) == 1 else next((file for file in same if not is_two_valued(file.path)), same[0])
+
+
+def choose_mask(files: Sequence[CaseFile], mammogram: CaseFile) -> tuple[CaseFile | None, str]:
+    """Choose the mask of an abnormality, which tables, names and descriptions mix up with its crop.
+
+    It is the file of the mammogram's shape; else the largest one of its aspect (within 2 %) and at least half its
+    size, which can be rescaled. A file counts as such if it has two values, which is looked up in the pixels where
+    the shape does not decide alone: several files fit, the size differs, or it has not 8 bits.
+
+    Returns:
+        The file, and how it was found: "" for the mammogram's shape, "rescaled" for another size. Without one, why:
+        "aspect" (a mask's size, another aspect), "crop" (no file is large enough, or two-valued).
+    """
+    same = [file for file in files if file.header.shape == mammogram.header.shape]
+    if len(same) == 1 and same[0].header.bits == MASK_BITS:
+        return same[0], ""
+    for file in same:
+        if is_two_valued(file.path):
+            return file, ""
+    others = [file for file in files if file.header.shape != mammogram.header.shape and _is_large(file, mammogram)]
+    others.sort(key=lambda file: file.header.shape[0] * file.header.shape[1], reverse=True)
+    masks = [file for file in others if is_two_valued(file.path)]
+    fitting = next((file for file in masks if _has_aspect(file, mammogram)), None)
+    if fitting:
+        return fitting, "rescaled"
+    return None, "aspect" if masks else "crop"
+
+
+def is_two_valued(path: str) -> bool:
+    """Whether nearly all pixels have one of two values; False for a file that cannot be decoded."""
+    try:
+        values = read_stored_values(Path(path)) if ending(path) in IMAGES else read_raster(Path(path)).pixels
+    except ImageError:
+        return False
+    low, high = float(values.min()), float(values.max())
+    near = NEAR * (high - low)
+    return low < high and float(np.mean((values <= low + near) | (values >= high - near))) >= BLACK_OR_WHITE
+
+
+def is_called_a_crop(file: CaseFile) -> bool:
+    """Whether its description, or that of its folder, says so."""
+    return "crop" in file.said.lower()
+
+
+def is_named_as_in_the_table(file: CaseFile, files: Sequence[CaseFile], table_name: str) -> bool:
+    """Whether the file stands at the place among those of its folder that the table's name has: 000001.dcm is second.
+
+    Tools give the files new names, but keep their order; True where the folder does not hold two files.
+    """
+    folder = Path(file.path).parent
+    beside = sorted(other.path for other in files if Path(other.path).parent == folder)
+    place = Path(table_name).stem
+    return len(beside) != 2 or not place.isdecimal() or beside.index(file.path) == int(place)
+
+
+def _is_large(file: CaseFile, mammogram: CaseFile) -> bool:
+    shapes = zip(file.header.shape, mammogram.header.shape, strict=True)
+    return all(side >= SMALLEST_MASK * full for side, full in shapes)
+
+
+def _has_aspect(file: CaseFile, mammogram: CaseFile) -> bool:
+    (rows, columns), (height, width) = file.header.shape, mammogram.header.shape
+    return abs(rows * width / (columns * height) - 1) <= ASPECT_TOLERANCE

@@ -1,0 +1,130 @@
+"""RSNA Screening Mammography Breast Cancer Detection: 54,706 images of 11,913 patients of two screening sites.
+
+Layout, anywhere below root: `train.csv` (a row for each image) and `train_images/<patient_id>/<image_id>.dcm`; without
+any of these, PNG copies `<patient_id>/<image_id>.png` or `<patient_id>_<image_id>.png`. PNG beside DICOM files are not
+used: two preparations of one data set would give the label away. `test_images` and `test.csv` have no labels and are
+passed over. No file is opened here, one that is no image is found when the images are prepared.
+Label: column `cancer`, 1 where the breast has a cancer proven by biopsy, for all images of that breast; 2.1 % are.
+View: as in the table; `views` chooses, CC and MLO by default (a few images are AT, LM, ML and LMO).
+Lesions: none are marked; where a cancer lies is unknown, and whether an image without cancer holds a benign lesion.
+Split: the official test set is hidden, so none is given; patients are those of the column `patient_id`.
+Source: Carr et al., RSNA Screening Mammography Breast Cancer Detection, 2022,
+https://kaggle.com/competitions/rsna-breast-cancer-detection. For non-commercial use, by the rules of that competition.
+"""
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lemlight.data.datasets.common import (
+    IMAGES,
+    Problems,
+    below,
+    ending,
+    list_files,
+    note_repeated,
+    note_values,
+    one_table,
+    read_rows,
+)
+from lemlight.data.table import check_table
+from lemlight.errors import LemlightError
+
+TABLE = "train.csv"
+NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
+COPIES = (".png",)
+FLAT = re.compile(r"(\d+)_(\d+)")
+WITHOUT_LABELS = "/test_images"
+
+logger = logging.getLogger(__name__)
+
+
+def rsna_table(root: Path, views: Sequence[str] = ("CC", "MLO"), allow_missing: bool = False) -> pd.DataFrame:
+    """Build the image table of the RSNA challenge below `root`, of the images of these views.
+
+    Raises:
+        LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
+    """
+    problems = Problems("RSNA", root)
+    start = len(os.path.abspath(root))
+    paths = [path for path in list_files(root, "RSNA") if WITHOUT_LABELS not in path[start:]]
+    files = _images(paths, root, problems)
+    try:
+        rows = _read(paths, root)
+    except LemlightError as error:
+        problems.wrong("the table", [error])
+        rows = pd.DataFrame(columns=[*NEEDED, "image"], dtype=str)
+    else:
+        _check(rows, problems)
+        problems.incomplete("images without a row in the table", sorted(set(files) - set(rows["image"])))
+        rows = rows[rows["view"].isin({view.upper() for view in views})]
+        problems.incomplete("images of the table without a file", sorted(set(rows["image"]) - set(files)))
+    problems.raise_any(allow_missing)
+    rows = rows[rows["image"].isin(list(files))]
+    if rows.empty:
+        raise LemlightError(f"no image of RSNA is left of {root}: check dataset.root and dataset.views")
+    return _build(rows, files)
+
+
+def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
+    """Find the images as `<patient>/<image>`; note doubles and DICOM files of other data sets."""
+    found: dict[bool, dict[str, list[str]]] = {True: defaultdict(list), False: defaultdict(list)}
+    strange = []
+    for path in paths:
+        suffix = ending(path)
+        if suffix not in IMAGES + COPIES:
+            continue
+        folder, stem = path.rsplit("/", 2)[-2], os.path.splitext(os.path.basename(path))[0]
+        flat = FLAT.fullmatch(stem)
+        if flat or (stem.isdecimal() and folder.isdecimal()):
+            image = f"{flat[1]}/{flat[2]}" if flat else f"{folder}/{stem}"
+            found[suffix in IMAGES][image].append(path)
+        elif suffix in IMAGES:
+            strange.append(below(path, root))
+    kind = found[True] or found[False]
+    if found[True] and found[False]:
+        logger.info("RSNA: %d PNG copies beside DICOM files are not used", len(found[False]))
+    doubles = [" and ".join(below(path, root) for path in same) for same in kind.values() if len(same) > 1]
+    problems.wrong("images that are there twice", doubles)
+    problems.wrong("images whose names are not RSNA's", strange)
+    return {image: same[0] for image, same in kind.items()}
+
+
+def _read(paths: Iterable[str], root: Path) -> pd.DataFrame:
+    tables = [path for path in paths if os.path.basename(path).lower() == TABLE]
+    rows = read_rows(one_table(tables, TABLE, root), NEEDED)
+    for column in ("patient_id", "image_id", "cancer"):  # spreadsheets and other programs write 1.0
+        rows[column] = rows[column].str.replace(r"\.0+$", "", regex=True)
+    rows["laterality"], rows["view"] = rows["laterality"].str.upper(), rows["view"].str.upper()
+    return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"])
+
+
+def _check(rows: pd.DataFrame, problems: Problems) -> None:
+    note_values(rows, ~rows["cancer"].isin(["0", "1"]), "cancer", "cancer is neither 0 nor 1", problems)
+    note_values(rows, ~rows["laterality"].isin(["L", "R"]), "laterality", "unknown laterality", problems)
+    note_values(rows, ~rows["view"].str.fullmatch("[A-Z]+"), "view", "unknown view", problems)
+    for column in ("patient_id", "image_id"):
+        note_values(rows, ~rows[column].str.fullmatch(r"\d+"), column, f"{column} is no number", problems)
+    note_repeated(rows, "image_id", "cancer", "images", problems)
+
+
+def _build(rows: pd.DataFrame, files: dict[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {
+            "image_id": rows["image_id"],
+            "path": rows["image"].map(files),
+            "label": rows["cancer"].astype(int),
+            "patient_id": rows["patient_id"],
+            "split": "",
+            "laterality": rows["laterality"],
+            "view": rows["view"],
+            "lesions": pd.Series([()] * len(rows), index=rows.index, dtype=object),
+            "lesions_known": False,
+        }
+    )
+    return check_table(table, "RSNA")

@@ -1,0 +1,364 @@
+"""Any image file -> pixels in [0, 1]; the content of the file says what it is, not its suffix."""
+
+import hashlib
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL.Image
+import pydicom
+import tifffile
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.multival import MultiValue
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from tqdm import tqdm
+
+from lemlight.data.dicom import decoder_problem, header_problem, quiet, read_dicom, read_stored_values
+from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, is_raster, read_raster
+from lemlight.errors import ImageError, LemlightError
+
+HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
+
+
+def read_image(path: Path) -> Image:
+    """Read a mammogram from DICOM, PNG, JPEG, TIFF or PGM.
+
+    Raises ImageError naming the file where it is none of these, damaged, or not one 2-D image.
+    """
+    return read_dicom(path) if _is_dicom(path) else read_raster(path)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a lesion mask (H, W) from any format of `read_image`; True is lesion.
+
+    A file of only zeros and one other value is a mask where it is not zero, whatever the value (1, 255, ...). In any
+    other (grey edges of a JPEG or of a resized mask) a pixel is lesion from half of the range of its type upwards. A
+    DICOM mask is taken as stored: a window or MONOCHROME1 would turn labels into brightness.
+    """
+    values = read_stored_values(path) if _is_dicom(path) else read_raster(path).pixels
+    present = values[values > 0]
+    if values.min() == 0 and (present.size == 0 or present.min() == present.max()):
+        return values > 0
+    return values >= 0.5
+
+
+def _is_dicom(path: Path) -> bool:
+    """Tell DICOM from the raster formats; raise ImageError for anything else."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEADER)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if start[128:] == b"DICM":
+        return True
+    if is_raster(start):
+        return False
+    raise ImageError(f"{path}: not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)")
+
+
+INACTIVE = 0  # Record In-use Flag, PS3.3 F.3.2.2
+
+
+def named_images(directory: Path) -> tuple[list[Path], list[str]]:
+    """Return the image files that a DICOMDIR names, in its order, and the names of those that are not there.
+
+    A name is found in lower case and with a suffix, too: so do Linux and archives deliver CDs. A name that leads out
+    of the folder of the DICOMDIR counts as not there. Raises ImageError where the DICOMDIR cannot be read.
+    """
+    with quiet():
+        try:
+            records = pydicom.dcmread(directory).get("DirectoryRecordSequence") or []
+            names = [_parts(record) for record in records if _names_an_image(record)]
+        except OSError as error:
+            raise ImageError(f"{directory}: cannot be read ({error.strerror}); check its permissions") from error
+        except Exception as error:  # pydicom raises whatever broken tags make Python raise; its text may hold values
+            raise ImageError(
+                f"{directory}: a damaged DICOMDIR ({type(error).__name__}); remove it, or give the folder of the images"
+            ) from error
+    found = {parts: _find(directory.parent, parts) for parts in names}
+    there = [path for path in found.values() if path is not None]
+    return there, ["/".join(parts) for parts, path in found.items() if path is None]
+
+
+def _names_an_image(record: Dataset) -> bool:
+    in_use = record.get("RecordInUseFlag") != INACTIVE
+    return bool(in_use and record.get("DirectoryRecordType") == "IMAGE" and record.get("ReferencedFileID"))
+
+
+def _parts(record: Dataset) -> tuple[str, ...]:
+    name = record.ReferencedFileID
+    return tuple(str(part) for part in name) if isinstance(name, MultiValue) else (str(name),)
+
+
+def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """Walk down from folder, part by part, whatever the case; the last part may have got a suffix."""
+    if any(part in ("", ".", "..") or "/" in part for part in parts):
+        return None
+    for depth, part in enumerate(parts, start=1):
+        exact = folder / part
+        folder = exact if exact.exists() else _alike(folder, part, suffix=depth == len(parts)) or exact
+    return folder if folder.is_file() else None
+
+
+def _alike(folder: Path, name: str, suffix: bool) -> Path | None:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return None
+    wanted = name.lower()
+    for entry in entries:
+        here = entry.name.lower().removesuffix(";1")  # the version number of ISO 9660
+        if here == wanted or (suffix and here.startswith(f"{wanted}.")):
+            return entry
+    return None
+
+
+# What a file is by its content; all but the first three are counted and left out.
+DICOM = "DICOM image"
+RASTER = "raster image"
+DIRECTORY = "DICOMDIR"
+NO_FORMAT = "neither DICOM (with its preamble) nor PNG, JPEG, TIFF, PGM or PPM"
+NO_IMAGE = "DICOM without an image (a report, a segmentation, ...)"
+UNREADABLE = "cannot be read (permissions, a broken link, no regular file)"
+NOT_NAMED = "not named by the DICOMDIR in their folder"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One image file. `image_id` is its place in the sorted list and six digits of a hash of its content."""
+
+    path: Path
+    image_id: str
+    is_dicom: bool
+
+
+def find_images(path: Path) -> list[FoundImage]:
+    """Find the images of a file, a folder (to any depth) or a DICOMDIR, sorted by path.
+
+    The content says what a file is, not its suffix. Hidden files and folders are passed over; links are followed, and
+    a folder is read once. In a folder with a DICOMDIR the images are those that it names, unless none of them is there.
+    What is left out or missing is counted in the log. File names may hold a patient's name and image_ids do not: only
+    the caller knows both. Raises LemlightError where there is no such path or no image.
+    """
+    if not os.path.exists(path):  # unlike Path.exists, it takes a folder that may not be entered for one not there
+        raise LemlightError(f"there is no file or folder {path}: set input to an image, a DICOMDIR or a folder of them")
+    if path.is_dir():
+        kinds = _walk(path)
+        for directory in [file for file, kind in kinds.items() if kind == DIRECTORY]:
+            _keep_named(directory, kinds)
+    else:
+        kinds = {path: _kind(path)}
+        if kinds[path] == DIRECTORY:
+            kinds |= {file: _kind(file) for file in _named(path)}
+    skipped = Counter(kind for kind in kinds.values() if kind not in (DICOM, RASTER, DIRECTORY))
+    counts = "; ".join(f"{count} {why}" for why, count in sorted(skipped.items())) or "it holds no file"
+    images = sorted((file for file, kind in kinds.items() if kind in (DICOM, RASTER)), key=lambda file: file.parts)
+    if not images:
+        raise LemlightError(f"no image in {path}: {counts}")
+    if skipped:
+        log.info("left out: %s", counts)  # no path in any message: a folder may be named after a patient
+    return [FoundImage(file, _image_id(n, file), kinds[file] == DICOM) for n, file in enumerate(images, start=1)]
+
+
+def _walk(root: Path) -> dict[Path, str]:
+    """Return what every file below root is."""
+    kinds: dict[Path, str] = {}
+    real = root.resolve()
+    seen = {_identity(folder) for folder in (real, *real.parents)}  # a link to a folder above is a loop
+    unreadable: list[OSError] = []
+    for folder, subfolders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
+        below = {name: _identity(Path(folder, name)) for name in sorted(subfolders) if not name.startswith(".")}
+        subfolders[:] = []
+        for name, identity in below.items():
+            if identity not in seen:
+                seen.add(identity)
+                subfolders.append(name)
+        for name in files:
+            if not name.startswith("."):
+                kinds[Path(folder, name)] = _kind(Path(folder, name))
+    if unreadable:
+        log.warning("%d folders cannot be read: check their permissions", len(unreadable))
+    return kinds
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _kind(path: Path) -> str:
+    """Return what a file is by its first bytes; a damaged DICOM file is an image, reading it tells the rest."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return UNREADABLE
+        with path.open("rb") as file:
+            start = file.read(HEADER)
+        if start[128:] != b"DICM":
+            words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
+            return RASTER if is_raster(start) and not words else NO_FORMAT
+        with quiet():
+            storage = UID(read_file_meta_info(path).MediaStorageSOPClassUID)
+    except OSError:
+        return UNREADABLE
+    except Exception:
+        return DICOM
+    if storage == MediaStorageDirectoryStorage:
+        return DIRECTORY
+    known_other = storage.type == "SOP Class" and "Image" not in storage.name
+    return NO_IMAGE if known_other else DICOM
+
+
+def _keep_named(directory: Path, kinds: dict[Path, str]) -> None:
+    """Leave out the images in the folder of a DICOMDIR that it does not name (a viewer's icons), in place."""
+    try:
+        named = _named(directory)
+    except LemlightError:
+        log.warning("a DICOMDIR cannot be read: every image in its folder is taken")
+        return
+    here = {file.resolve() for file in named}
+    around = [file for file, kind in kinds.items() if kind in (DICOM, RASTER) and directory.parent in file.parents]
+    others = [file for file in around if file.resolve() not in here]
+    kinds |= dict.fromkeys(others, NOT_NAMED)
+    if others:
+        log.warning("a DICOMDIR does not name %d images in its folder; give them alone to take them", len(others))
+
+
+def _named(directory: Path) -> list[Path]:
+    """Return the files that a DICOMDIR names and that are there; LemlightError where that is none."""
+    there, missing = named_images(directory)
+    if not there:
+        raise ImageError(f"{directory}: of the {len(missing)} images that this DICOMDIR names none is there")
+    if missing:
+        log.warning("a DICOMDIR names %d images that are not there", len(missing))
+    return there
+
+
+def _image_id(number: int, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the disk and try again") from error
+    return f"image_{number:04d}_{digest}"
+
+
+THREADS = 16  # reading waits for the disk
+AT_ONCE = 1024  # files that wait: the memory stays the same for any number of them
+NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
+DAMAGED = "its header is damaged; fetch the file again or leave it out"
+CUT_SHORT = "cut short: it is smaller than its pixels; fetch the file again or leave it out"
+TAGS = [
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PresentationIntentType",
+]
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """One file: its format (of DICOM the transfer syntax), bits and colours, and why it cannot be used, "" if it can.
+
+    `shape` (H, W) px. What the header does not say is "" or None. What only decoding tells (damaged pixels, no breast)
+    is not known here.
+    """
+
+    format: str
+    grey: str = ""
+    shape: tuple[int, int] | None = None
+    problem: str = ""
+
+
+def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileHeader]:
+    """Read the header of every file, in their order; the content says what a file is, not its suffix."""
+    headers: list[FileHeader] = []
+    bar = tqdm(total=len(paths), desc="reading headers", unit="image", disable=not progress)
+    with bar, quiet(), ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(paths), AT_ONCE):
+            for header in pool.map(_read, paths[start : start + AT_ONCE]):
+                headers.append(header)
+                bar.update()
+    return headers
+
+
+def _read(path: str) -> FileHeader:
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(HEADER)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(0)
+            if start[128:] == b"DICM":
+                return _read_dicom(file, size)
+            return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
+    except OSError as error:
+        return FileHeader("unreadable", problem=f"cannot be read ({error.strerror}); check the path and permissions")
+
+
+def _read_dicom(file: BinaryIO, size: int) -> FileHeader:
+    try:
+        dataset = pydicom.dcmread(file, specific_tags=TAGS, stop_before_pixels=True)
+        deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+        left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
+        problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
+        plain = not (problem or deflated or dataset.file_meta.TransferSyntaxUID.is_compressed)
+        if plain and left < get_expected_length(dataset):
+            problem = CUT_SHORT
+        shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        return FileHeader(f"DICOM, {syntax.name if syntax else 'no transfer syntax'}", _grey(dataset), shape, problem)
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises whatever broken tags make Python raise; its text may hold values
+        return FileHeader("DICOM, damaged", problem=DAMAGED)
+
+
+def _grey(dataset: FileDataset) -> str:
+    """Bits and colours; words of the header only where they are those of the standard: others may name a patient."""
+    bits = dataset.get("BitsStored")
+    colours = str(dataset.get("PhotometricInterpretation", ""))
+    known = colours in ("MONOCHROME1", "MONOCHROME2", "RGB") or colours.startswith("YBR_")
+    raw = dataset.get("PresentationIntentType") == "FOR PROCESSING"
+    parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if known else "unknown colours"]
+    return ", ".join([*parts, *(["FOR PROCESSING"] if raw else [])])
+
+
+def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
+    try:
+        if start.startswith(PNM):
+            return _read_pnm(file)
+        if start.startswith(TIFF):
+            with tifffile.TiffFile(file) as tiff:
+                page = tiff.pages.first
+                return FileHeader("TIFF", f"{int(page.bitspersample)} bits", (page.imagelength, page.imagewidth))
+        with PIL.Image.open(file) as image:
+            bits = start[24] if image.format == "PNG" else 8
+            return FileHeader(str(image.format), f"{bits} bits", (image.height, image.width))
+    except MemoryError:
+        raise
+    except Exception:  # each library has its own
+        return FileHeader("raster, damaged", problem=DAMAGED)
+
+
+def _read_pnm(file: BinaryIO) -> FileHeader:
+    header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
+    if header is None:
+        return FileHeader("raster, damaged", problem=DAMAGED)
+    kind, width, height, maximum = (int(group) for group in header.groups())
+    return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))

@@ -1,1 +1,0 @@
-"""A trained network as a file that runs without lemlight's classes: ONNX, or a program of torch.export."""

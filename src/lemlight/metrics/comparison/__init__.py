@@ -1,1 +1,0 @@
-"""Comparing methods that were tested on the same images: differences with intervals and corrected p-values."""

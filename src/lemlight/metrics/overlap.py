@@ -1,0 +1,393 @@
+"""What is asked of one image before it is measured."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from lemlight.errors import LemlightError
+
+
+def check_maps(lesions: ArrayLike, strength: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return lesions (H, W) as uint8 labels and strength (H, W) as float32 in [0, 1].
+
+    Raises:
+        LemlightError: everything wrong at once: other shapes, labels that are no uint8, strengths outside [0, 1].
+    """
+    labels, strengths = np.asarray(lesions), np.asarray(strength)
+    problems: list[str] = []
+    if labels.ndim != 2 or labels.size == 0 or labels.shape != strengths.shape:
+        problems.append(f"lesions and strength must both have shape (H, W), got {labels.shape} and {strengths.shape}")
+    if labels.dtype.kind not in "bui":
+        problems.append(f"lesions must be labels 0, 1, 2 ... of an integer type, got {labels.dtype}")
+    elif labels.size and (labels.min() < 0 or labels.max() > 255):
+        problems.append("lesions must be labels from 0 to 255")
+    if strengths.dtype.kind not in "bfui":
+        problems.append(f"strength must be numbers, got {strengths.dtype}")
+    elif not np.all((strengths >= 0) & (strengths <= 1)):  # NaN fails both
+        problems.append("strength must lie in [0, 1] without NaN: divide the location map by its highest value")
+    if problems:
+        raise LemlightError("cannot measure a location map: " + "; ".join(problems))
+    return labels.astype(np.uint8, copy=False), strengths.astype(np.float32, copy=False)
+
+
+def check_call(types: Sequence[str], highest_label: int, confidence: float, tolerance_px: float) -> None:
+    """Raise LemlightError unless every lesion has a type, the confidence is a probability, the tolerance a length."""
+    problems: list[str] = []
+    if highest_label > len(types):
+        problems.append(
+            f"lesion {highest_label} is drawn, but there are {len(types)} types: one per lesion, '' unknown"
+        )
+    if not 0 <= confidence <= 1:
+        problems.append(f"confidence must be a probability in [0, 1], got {confidence}")
+    if not 0 <= tolerance_px < np.inf:
+        problems.append(f"tolerance_px must be a number of pixels of at least 0, got {tolerance_px}")
+    if problems:
+        raise LemlightError("cannot measure a location map: " + "; ".join(problems))
+
+
+def check_cutoff(cutoff: float) -> float:
+    """Return the cutoff as a plain float.
+
+    Raises:
+        LemlightError: it does not lie in [0, 1].
+    """
+    if not 0 <= cutoff <= 1:
+        raise LemlightError(f"the cutoff of a location map must lie in [0, 1], got {cutoff}")
+    return float(cutoff)
+
+
+LARGEST_BLOCK = 2**20  # numbers at a time (8 MiB)
+
+
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return part / whole, NaN where the whole is 0: undefined, never 0."""
+    result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
+    np.divide(part, whole, out=result, where=whole > 0)
+    return result
+
+
+def in_blocks(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], weights: NDArray[np.float64], width: int
+) -> NDArray[np.float64]:
+    """Return the statistic (R, ...) of weights (R, N), computed for a few rows at a time.
+
+    Args:
+        statistic: maps weights (B, N) to (B, ...), row by row.
+        weights: at least one row.
+        width: how many numbers the statistic needs per row.
+    """
+    rows = max(1, LARGEST_BLOCK // max(1, width))
+    return np.concatenate([statistic(weights[start : start + rows]) for start in range(0, len(weights), rows)])
+
+
+LEVELS = 1024  # a power of two: the level of a strength is then exact in float32
+BINS = LEVELS + 1  # level j holds strengths in [j / LEVELS, (j + 1) / LEVELS), the last one exactly 1
+
+
+def strength_histogram(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return (2, BINS): how many pixels of each level of strength (H, W) lie outside and inside the lesions (H, W)."""
+    level = (strength * np.float32(LEVELS)).astype(np.int32)
+    everywhere = np.bincount(level.ravel(), minlength=BINS)
+    inside = np.bincount(level[lesions > 0], minlength=BINS)
+    return np.stack([everywhere - inside, inside]).astype(np.int64)
+
+
+def at_or_above(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many pixels have at least each level, for histograms (..., BINS)."""
+    return np.flip(np.cumsum(np.flip(histogram, axis=-1), axis=-1), axis=-1)
+
+
+def weighted_pxap(histograms: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the pixel average precision (R,) of the pooled pixels; NaN where no pixel is a lesion's.
+
+    The step-wise area under the precision-recall curve: sum of (recall_j - recall_(j+1)) * precision_j over the levels,
+    pixels without any strength included, as in `average_precision_score` of scikit-learn and in wsolevaluation.
+
+    Args:
+        histograms: of the images or patients that hold a lesion, (P, 2, BINS).
+        weights: how often each of them counts, (R, P).
+    """
+    flat = histograms.reshape(len(histograms), 2 * BINS).astype(np.float64)
+
+    def block(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        outside, inside = np.moveaxis((rows @ flat).reshape(len(rows), 2, BINS), 1, 0)
+        found = at_or_above(inside)
+        precision = ratio(found, found + at_or_above(outside))
+        return ratio(np.sum(inside * np.nan_to_num(precision), axis=1), found[:, 0])
+
+    return in_blocks(block, weights, 2 * BINS)
+
+
+Cutoffs = Sequence[float] | NDArray[np.float64]
+
+
+def predicted(strength: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
+    """Return which pixels (H, W) belong to the prediction: strength >= cutoff, and above 0."""
+    return (strength >= np.float32(cutoff)) & (strength > 0)
+
+
+def dice_per_cutoff(lesions: ArrayLike, strength: ArrayLike, cutoffs: Cutoffs) -> NDArray[np.float64]:
+    """Return the Dice coefficient (K,) of `strength >= cutoff` (and > 0) with the lesions; NaN without a lesion.
+
+    Args:
+        lesions: labels (H, W), 0 none.
+        strength: (H, W) in [0, 1], compared in float32.
+        cutoffs: (K,) in [0, 1], in any order.
+
+    Raises:
+        LemlightError: other shapes, values outside [0, 1].
+    """
+    labels, strengths = check_maps(lesions, strength)
+    asked = np.asarray(cutoffs, dtype=np.float32)
+    ordered = np.sort(asked)
+    positive = strengths > 0
+    passed = np.searchsorted(ordered, strengths[positive], side="right")  # how many cutoffs a pixel reaches
+    everywhere = np.bincount(passed, minlength=ordered.size + 1)
+    inside = np.bincount(passed[labels[positive] > 0], minlength=ordered.size + 1)
+    reached = at_or_above(np.stack([everywhere, inside]).astype(np.float64))[:, 1:]
+    size = float(np.count_nonzero(labels))
+    dice = ratio(2 * reached[1], np.where(size > 0, reached[0] + size, 0.0))
+    return dice[np.searchsorted(ordered, asked)]
+
+
+class CutoffChooser:
+    """The mean Dice over images at each of the cutoffs 1/1024, 2/1024 ... 1, in constant memory."""
+
+    def __init__(self) -> None:
+        self.cutoffs: NDArray[np.float64] = np.arange(1, LEVELS + 1) / LEVELS
+        self._total = np.zeros(LEVELS)
+        self._images = 0
+
+    def add(self, lesions: ArrayLike, strength: ArrayLike) -> None:
+        """Add one image: lesions (H, W) labels, strength (H, W) in [0, 1]; an image without a lesion changes nothing.
+
+        Raises:
+            LemlightError: other shapes, values outside [0, 1].
+        """
+        outside, inside = strength_histogram(*check_maps(lesions, strength)).astype(np.float64)
+        if inside.any():
+            everywhere = at_or_above(outside + inside)[1:]
+            self._total += 2 * at_or_above(inside)[1:] / (everywhere + inside.sum())
+            self._images += 1
+
+    def curve(self) -> NDArray[np.float64]:
+        """Return the mean Dice (1024,) at `cutoffs`.
+
+        Raises:
+            LemlightError: no image with a lesion was added.
+        """
+        if not self._images:
+            raise LemlightError(
+                "cannot choose a cutoff: no image with a known lesion; give the cutoff, or lesions for this split"
+            )
+        return self._total / self._images
+
+    def best(self) -> tuple[float, float]:
+        """Return the cutoff of the highest mean Dice and that mean; of several equal cutoffs the middle one.
+
+        Raises:
+            LemlightError: no image with a lesion was added.
+        """
+        curve = self.curve()
+        tied = np.flatnonzero(curve == curve.max())
+        chosen = tied[(tied.size - 1) // 2]
+        return float(self.cutoffs[chosen]), float(curve[chosen])
+
+
+Window = tuple[slice, slice]
+
+
+class NearLesion(NamedTuple):
+    """The pixels within the tolerance of one lesion."""
+
+    label: int
+    window: Window
+    """Of the image, as large as the lesion and the tolerance."""
+    near: NDArray[np.bool_]
+    """(h, w) of the window."""
+
+
+class Candidates(NamedTuple):
+    """What the regions of one image found; a score is the confidence of the call times the highest strength inside."""
+
+    lesion_scores: NDArray[np.float64]
+    """(K,) best score of the regions that hit each lesion, NaN where none does."""
+    false_positive_scores: NDArray[np.float64]
+    """(F,) of the regions that hit no lesion."""
+
+
+def near_lesions(lesions: NDArray[np.uint8], tolerance_px: float) -> list[NearLesion]:
+    """Return for every drawn label of lesions (H, W) the pixels with a distance of at most tolerance_px from it."""
+    found = []
+    reach = int(tolerance_px)
+    for label, box in enumerate(ndimage.find_objects(lesions), start=1):
+        if box is None:  # a label that is not drawn, or covered by later ones
+            continue
+        rows, columns = (slice(max(0, side.start - reach), side.stop + reach) for side in box)
+        own = lesions[rows, columns] == label
+        near = ndimage.distance_transform_edt(~own) <= tolerance_px if reach else own
+        found.append(NearLesion(label, (rows, columns), near))
+    return found
+
+
+def find_candidates(
+    strength: NDArray[np.float32], cutoff: float, confidence: float, lesions: list[NearLesion]
+) -> Candidates:
+    """Return what the regions of strength (H, W), 8-connected pixels of at least the cutoff, find of the lesions.
+
+    A region that hits several lesions counts for each; lesions hit by several regions count once, by the best of them.
+    """
+    mask = predicted(strength, cutoff)
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    highest = np.zeros(count + 1)
+    np.maximum.at(highest, regions[mask], strength[mask])
+    scores = confidence * highest
+    lesion_scores = np.full(len(lesions), np.nan)
+    false = np.arange(count + 1) > 0
+    for index, lesion in enumerate(lesions):
+        touching = np.unique(regions[lesion.window][lesion.near])
+        touching = touching[touching > 0]
+        false[touching] = False
+        if touching.size:
+            lesion_scores[index] = scores[touching].max()
+    return Candidates(lesion_scores, scores[false])
+
+
+def pointing(strength: NDArray[np.float32], lesions: list[NearLesion]) -> float:
+    """Return the share of the highest points of strength (H, W) within the tolerance of any lesion, in [0, 1].
+
+    One highest point gives 0 or 1; equally high ones count by their share; a map of zeros points nowhere: 0.
+    """
+    top = strength.max()
+    if top <= 0:
+        return 0.0
+    highest = strength == top
+    points = np.count_nonzero(highest)
+    for lesion in lesions:
+        highest[lesion.window] &= ~lesion.near
+    return 1 - np.count_nonzero(highest) / points
+
+
+OVERLAPS = (0.3, 0.5, 0.7)  # intersection over union
+BOX_CUTOFFS = tuple(step / 20 for step in range(20))  # 0 stands for: everything above 0
+
+Boxes = NDArray[np.int64]
+"""(B, 4) as (x0, y0, x1, y1) in px, half open: a box covers its pixels wholly, x1 - x0 of them in width."""
+
+
+def contour_boxes(mask: NDArray[np.bool_]) -> Boxes:
+    """Return the boxes of all contours of mask (H, W): of 8-connected regions, and of holes, whose contour runs on the
+    predicted pixels around them. Holes count since the reference takes every contour that OpenCV finds [reading].
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    return _half_open(cv2.boundingRect(contour) for contour in contours)
+
+
+def lesion_boxes(lesions: NDArray[np.uint8]) -> Boxes:
+    """Return one box for every drawn label of lesions (H, W), also where a lesion consists of several pieces."""
+    drawn = (box for box in ndimage.find_objects(lesions) if box is not None)
+    return _half_open((x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in drawn)
+
+
+def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float64]:
+    """Return the intersection over union (B, O) of the areas of boxes (B, 4) and others (O, 4)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.prod(np.maximum(0, high - low), axis=2)
+    areas, other_areas = (np.prod(part[:, 2:] - part[:, :2], axis=1) for part in (boxes, others))
+    return np.asarray(shared / (areas[:, None] + other_areas[None, :] - shared))
+
+
+def box_hits(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return (3, 20): at each overlap and each cutoff, does any box of the map match any box of the lesions."""
+    truth = lesion_boxes(lesions)
+    hits = np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_)
+    for column, cutoff in enumerate(BOX_CUTOFFS):
+        best = overlaps(contour_boxes(predicted(strength, cutoff)), truth).max(initial=0)
+        hits[:, column] = best >= np.array(OVERLAPS)
+    return hits
+
+
+def weighted_max_box_acc(
+    hits: NDArray[np.bool_], with_lesion: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return MaxBoxAccV2 (R,): the best cutoff for each overlap and row of weights, then the mean over the overlaps.
+
+    Args:
+        hits: (N, 3, 20), False in images without a lesion.
+        with_lesion: (N,), the images that count.
+        weights: how often each image counts, (R, N).
+    """
+    grid = (len(OVERLAPS), len(BOX_CUTOFFS))
+    flat = hits.reshape(len(hits), grid[0] * grid[1]).astype(np.float64)
+    right = (weights @ flat).reshape(len(weights), *grid)
+    return ratio(right.max(axis=2).mean(axis=1), weights @ with_lesion.astype(np.float64))
+
+
+def _half_open(boxes: Iterable[Sequence[int]]) -> Boxes:
+    corner_and_size = np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
+    corner, size = corner_and_size[:, :2], corner_and_size[:, 2:]
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One measured image; `types` and `candidates.lesion_scores` name the same lesions, those that are drawn."""
+
+    image_id: str
+    patient_id: str
+    confidence: float
+    types: tuple[str, ...]
+    lesion_pixels: int
+    predicted_pixels: int
+    shared_pixels: int
+    candidates: Candidates
+    pointing: float
+    """Share of the highest points in a lesion, NaN without a lesion."""
+    box_hits: NDArray[np.bool_]
+    """(3, 20), False without a lesion."""
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Which of the lesions are hit, (K,)."""
+        return ~np.isnan(self.candidates.lesion_scores)
+
+    @property
+    def dsc(self) -> float:
+        """Dice coefficient of prediction and lesions, NaN without a lesion."""
+        if not self.lesion_pixels:
+            return float("nan")
+        return 2 * self.shared_pixels / (self.lesion_pixels + self.predicted_pixels)
+
+
+def measure(
+    lesions: NDArray[np.uint8],
+    strength: NDArray[np.float32],
+    *,
+    image_id: str,
+    patient_id: str,
+    types: Sequence[str],
+    confidence: float,
+    tolerance_px: float,
+    cutoff: float,
+) -> ImageRecord:
+    """Return the record of one image with lesions (H, W) and strength (H, W), both checked."""
+    mask = predicted(strength, cutoff)
+    near = near_lesions(lesions, tolerance_px)
+    return ImageRecord(
+        image_id=image_id,
+        patient_id=patient_id,
+        confidence=confidence,
+        types=tuple(types[lesion.label - 1] for lesion in near),
+        lesion_pixels=int(np.count_nonzero(lesions)),
+        predicted_pixels=int(np.count_nonzero(mask)),
+        shared_pixels=int(np.count_nonzero(mask & (lesions > 0))),
+        candidates=find_candidates(strength, cutoff, confidence, near),
+        pointing=pointing(strength, near) if near else float("nan"),
+        box_hits=box_hits(lesions, strength) if near else np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_),
+    )

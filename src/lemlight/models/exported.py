@@ -1,0 +1,304 @@
+"""An exported network that was opened, whatever its format."""
+
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lemlight.errors import LemlightError
+from lemlight.models.classifier import MammogramClassifier
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the name of a file says that it is an exported network, not a checkpoint."""
+    return path.suffix.lower() in SUFFIXES.values()
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """An exported network on the CPU.
+
+    path: the file.
+    card: plain values that nothing has acted upon.
+    run: images `(N, 1, H, W)` float32 -> probability and score map, unchecked; it may raise anything.
+    """
+
+    path: Path
+    card: dict[str, Any]
+    run: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict images `(N, 1, H, W)` in [0, 1]: probability `(N,)` and score map `(N, h, w)` in logits, float32.
+
+        Raises:
+            LemlightError: the network fails, or its answer is none: it may come from a stranger.
+        """
+        try:
+            with torch.no_grad():
+                probability, score_map = self.run(images.float())
+        except Exception as error:  # runtimes have errors of their own, and a graph can fail in any way
+            raise LemlightError(
+                f"{self.path} fails on images of {images.shape[2]} x {images.shape[3]} px: export the checkpoint again"
+            ) from error
+        right = (
+            probability.shape == images.shape[:1]
+            and score_map.ndim == 3
+            and len(score_map) == len(images)
+            and score_map.numel() > 0
+            and bool(torch.isfinite(score_map).all())
+            and bool(((probability >= 0) & (probability <= 1)).all())
+        )
+        if not right:
+            raise LemlightError(
+                f"{self.path} answers with something other than probabilities and score maps: "
+                "give a file that lemlight.export wrote"
+            )
+        return probability.float(), score_map.float()
+
+
+FORMAT = 1
+MOST_BYTES = 2**20  # far more than any card has: a file from a stranger may hold anything
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card of plain values as JSON, with the number of its format."""
+    return json.dumps({"format": FORMAT, **card}, allow_nan=False)
+
+
+def card_values(text: str | None, path: Path) -> dict[str, Any]:
+    """The values of the card of the file `path`, without its format; nothing of them is checked yet.
+
+    Raises:
+        LemlightError: there is no card, it is damaged, or of a newer format.
+    """
+    if text is None:
+        raise LemlightError(f"{path} has no card of lemlight: give a file that lemlight.export wrote")
+    try:
+        if len(text) > MOST_BYTES:
+            raise ValueError("too long")
+        card = json.loads(text)
+        number = card.pop("format")
+        if type(number) is not int:
+            raise ValueError("no format number")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LemlightError(f"{path} is damaged: its card cannot be read; export the checkpoint again") from error
+    if number > FORMAT:
+        raise LemlightError(f"{path} has card format {number}, this lemlight reads up to {FORMAT}: upgrade lemlight")
+    return dict(card)
+
+
+INPUT, OUTPUTS = "image", ("probability", "score_map")
+
+
+class PredictingGraph(nn.Module):
+    """Images `(N, 1, H, W)` in [0, 1], as prepared -> probability `(N,)` and score map `(N, h, w)` in logits.
+
+    What only a training needs, the second logit and the loss terms, is left out.
+    """
+
+    def __init__(self, classifier: MammogramClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict; float32."""
+        features = self.classifier.backbone(image)
+        score_map: Tensor = self.classifier.scorer(features)
+        logit: Tensor = self.classifier.pooling(score_map, features, self.classifier.scorer)
+        return logit.sigmoid(), score_map
+
+
+def trace(classifier: MammogramClassifier, shape: tuple[int, int]) -> ExportedProgram:
+    """Trace a network in eval mode on the CPU for prepared images of `shape` (H, W) px; N stays free."""
+    graph = PredictingGraph(classifier).eval()
+    example = torch.rand(2, 1, *shape)  # of one image, N would be taken for a constant
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=({0: Dim("images", min=1)},), strict=False)
+
+
+TOLERANCE = 1e-4  # of a probability
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest differences over all images: of a probability, and of a score in logits."""
+
+    images: int
+    probability: float
+    score: float
+
+    def check(self) -> None:
+        """Raise LemlightError where a probability differs by more than the tolerance."""
+        if self.probability <= TOLERANCE:  # not true of NaN either
+            return
+        why = ""
+        if self.score <= TOLERANCE:
+            why = (
+                f", although no score differs by more than {self.score:.1e}: the pooling method decides between cells "
+                "whose scores are equal but for rounding, as in flat areas"
+            )
+        raise LemlightError(
+            f"the exported network is not the trained one: probabilities differ by up to {self.probability:.1e}, "
+            f"{TOLERANCE:.0e} is allowed{why}; no file was left"
+        )
+
+
+def check_images(shape: tuple[int, int], prepared: Sequence[Tensor]) -> list[Tensor]:
+    """Batches `(N, 1, H, W)` to compare on: three of noise at once, a black image, and prepared images one by one."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(3, 1, *shape, generator=generator)
+    return [noise, torch.zeros(1, 1, *shape), *prepared]
+
+
+@torch.no_grad()
+def compare(original: PredictingGraph, exported: ExportedNetwork, batches: Sequence[Tensor]) -> Agreement:
+    """Predict batches with both and say by how much they differ."""
+    probabilities, scores = [], []
+    for images in batches:
+        expected, score_map = original(images)
+        probability, exported_map = exported.predict(images)
+        if exported_map.shape != score_map.shape:
+            raise LemlightError(
+                f"the exported network has score maps of {tuple(exported_map.shape)} for {tuple(score_map.shape)}"
+            )
+        probabilities.append((expected - probability).abs().max())
+        scores.append((score_map - exported_map).abs().max())
+    count = sum(len(images) for images in batches)
+    # max of tensors keeps NaN, where Python's max may lose it
+    return Agreement(count, float(torch.stack(probabilities).max()), float(torch.stack(scores).max()))
+
+
+TO_WRITE = ("onnx", "onnxscript", "onnxruntime")  # the last one to check what was written
+TO_READ = ("onnxruntime",)
+CARD_KEY = "lemlight"  # in metadata_props
+MOST_BYTES_ONNX_FILE = 2**31 - 2**20  # of a protobuf message, which a file of ONNX is
+SILENT = 4  # log_severity_level: errors come as exceptions already
+
+
+def check_packages(needed: tuple[str, ...] = TO_READ) -> None:
+    """Raise LemlightError, which says how to get them, where packages are not installed: before any work."""
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise LemlightError(f"ONNX needs {', '.join(missing)}: pip install 'lemlight[onnx]', or use format=torch")
+
+
+def write_onnx(program: ExportedProgram, card: Mapping[str, Any], path: Path) -> None:
+    """Write a traced network and its card as one file of ONNX.
+
+    Raises:
+        LemlightError: a package is missing, or the weights exceed the 2 GB of one file.
+    """
+    check_packages(TO_WRITE)
+    weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
+    if weights > MOST_BYTES_ONNX_FILE:
+        raise LemlightError(f"weights of {weights / 2**30:.1f} GB do not fit into one ONNX file: use format=torch")
+    for chatty in ("onnx_ir", "onnxscript"):  # a line for each step of their optimizers
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own exporter
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
+        )
+    assert exported is not None  # None is for the exporter before dynamo
+    exported.model.metadata_props[CARD_KEY] = card_text(card)
+    exported.save(path)
+
+
+def open_onnx(path: Path) -> ExportedNetwork:
+    """Open a file of ONNX on the CPU without running any code that it may carry.
+
+    Raises:
+        LemlightError: onnxruntime is missing; the file is missing, damaged, no ONNX, or not of lemlight.
+    """
+    check_packages()
+    if not path.is_file():
+        raise LemlightError(f"there is no exported network at {path}: give a file that lemlight.export wrote")
+    session = _session(path)
+    card = card_values(session.get_modelmeta().custom_metadata_map.get(CARD_KEY), path)
+    given = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
+    if given != ([INPUT], list(OUTPUTS)):
+        raise LemlightError(f"{path} has other inputs or outputs than those of lemlight.export: give a file of it")
+
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        probability, score_map = session.run(list(OUTPUTS), {INPUT: images.contiguous().numpy()})
+        return torch.as_tensor(probability), torch.as_tensor(score_map)
+
+    return ExportedNetwork(path, card, run)
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime  # type: ignore[import-untyped]  # carries no types
+
+    onnxruntime.disable_telemetry_events()  # some builds have them
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has errors of its own, one for each way to be damaged
+        raise LemlightError(
+            f"{path} cannot be read as an ONNX model: it is damaged, incomplete, or needs other files; "
+            "copy it again or export the checkpoint again"
+        ) from error
+
+
+CARD_FILE = "lemlight.json"  # among the extra files
+
+
+def write_program(program: ExportedProgram, card: Mapping[str, Any], path: Path) -> None:
+    """Write a traced network and its card as a file that `torch.export.load` reads; its name must end in .pt2."""
+    torch.export.save(program, path, extra_files={CARD_FILE: card_text(card)})
+
+
+def open_program(path: Path, trusted: bool) -> ExportedNetwork:
+    """Open a program of torch.export on the CPU.
+
+    Raises:
+        LemlightError: the file is not `trusted`; it is missing, damaged, or not of lemlight.
+    """
+    if not path.is_file():
+        raise LemlightError(f"there is no exported network at {path}: give a file that lemlight.export wrote")
+    card = _read_card(path)
+    if not trusted:
+        raise LemlightError(
+            f"{path} is refused: programs of torch.export can run code on this machine when they are loaded. Use the "
+            "ONNX file or the checkpoint; for a program that you exported yourself, say trust=true"
+        )
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it logs the traceback of what it goes on to raise
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise LemlightError(
+            f"{path} cannot be read as a program of this torch ({torch.__version__}): export the checkpoint again"
+        ) from error
+    finally:
+        log.setLevel(level)
+    return ExportedNetwork(path, card, module)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is not what was written")
+            names = [name for name in archive.namelist() if name.endswith(f"/{CARD_FILE}")]
+            text = None
+            if names:
+                with archive.open(names[0]) as file:
+                    text = file.read(MOST_BYTES + 1).decode()
+    except Exception as error:  # zipfile fails in many ways on a damaged file
+        raise LemlightError(f"{path} is no whole program of torch.export: copy it again or export it again") from error
+    return card_values(text, path)

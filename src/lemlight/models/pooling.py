@@ -1,0 +1,342 @@
+"""The pooling methods: score map (and features) -> logit."""
+
+import inspect
+import math
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lemlight.errors import LemlightError
+from lemlight.models.lem import check_sparse_options, check_ties, local_extrema, masked_mean, sparse_loss
+
+
+class Scorer(nn.Module):
+    """1x1 convolution `C -> 1` without activation: features `(N, C, h, w)` -> scores `(N, h, w)` (Eq. 1-2), logits.
+
+    It computes in float32 at least, also under autocast: bfloat16 scores would tie, and extrema are decided on them.
+    It is a matrix product rather than a convolution because cuDNN would round the latter to TF32.
+    Weights start at N(0, 0.01^2) and the bias at 0, so that probabilities start near 0.5 and the map is not flat.
+    Whether the paper has a bias is [open]; it shifts every score alike and moves no extremum.
+
+    Attributes:
+        weight: `(1, C, 1, 1)`.
+        bias: `(1,)` or None.
+    """
+
+    def __init__(self, channels: int, bias: bool = True) -> None:
+        super().__init__()
+        if channels < 1:
+            raise LemlightError(f"scorer: channels must be at least 1, got {channels}")
+        self.weight = nn.Parameter(torch.empty(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score every cell of a feature map."""
+        images, _, height, width = features.shape
+        return self.score_vectors(features.flatten(2)).view(images, height, width)
+
+    def score_vectors(self, vectors: Tensor) -> Tensor:
+        """Score the feature vectors of K regions: `(N, C, K)` -> `(N, K)`."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast(device_type=vectors.device.type, enabled=False):
+            scores: Tensor = torch.matmul(self.weight.to(dtype).view(1, -1), vectors.to(dtype)).squeeze(1)
+            return scores if self.bias is None else scores + self.bias.to(dtype)
+
+
+class Pooling(nn.Module):
+    """Turns the scores of the regions of an image into one logit.
+
+    Each image is pooled on its own: the result does not depend on the rest of the batch.
+
+    Attributes:
+        ties: how the extrema of its score maps are told, see `local_extrema`; of LEM a choice.
+    """
+
+    ties = "strict"
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool a score map `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it pools")
+
+    def regularizer(self, score_map: Tensor) -> Tensor:
+        """Return the method's own loss term, a scalar; 0 where it has none."""
+        return score_map.new_zeros(())
+
+
+def check_share(method: str, name: str, value: float) -> None:
+    """Check that a share of regions lies in (0, 1].
+
+    Raises:
+        LemlightError: naming method and option.
+    """
+    if not 0 < value <= 1:
+        raise LemlightError(f"{method}: {name} is a share of the regions and must be in (0, 1], got {value}")
+
+
+def share_count(share: float, regions: int) -> int:
+    """Return the number of regions in a share of them: rounded, at least 1."""
+    return max(1, round(share * regions))
+
+
+class GlobalAveragePooling(Pooling):
+    """`logit = mean_ij S_ij`: the same as GAP on the features and a fully connected layer (Zhou 2016)."""
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        return score_map.mean(dim=(1, 2))
+
+
+class GlobalMaxPooling(Pooling):
+    """`logit = max_ij S_ij` (Oquab 2015); equal maxima share the gradient."""
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        return score_map.amax(dim=(1, 2))
+
+
+class RegionGroupMaxPooling(Pooling):
+    """Score all regions, average the feature vectors of the top share `k`, score that (Shu et al., TMI 2020, 39:2246).
+
+    The scorer is linear, so the score of the average vector is the average of the k scores: it is computed so.
+    The choice of regions is not differentiated. k = 1 is GAP.
+
+    Args:
+        k: share of regions, in (0, 1]; 0.7 in the published configuration.
+    """
+
+    def __init__(self, k: float = 0.7) -> None:
+        super().__init__()
+        check_share("rgp", "k", k)
+        self.k = k
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        scores = score_map.flatten(1)
+        return scores.topk(share_count(self.k, scores.shape[1]), dim=1).values.mean(dim=1)
+
+
+class GlobalGroupMaxPooling(Pooling):
+    """Average the top share `k` of every channel on its own, score that C-vector (Shu et al., TMI 2020, 39:2246).
+
+    The choice of activations is not differentiated. k = 1 is GAP.
+
+    Args:
+        k: share of the activations of a channel, in (0, 1]; 0.7 in the published configuration.
+    """
+
+    def __init__(self, k: float = 0.7) -> None:
+        super().__init__()
+        check_share("ggp", "k", k)
+        self.k = k
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool features `(N, C, h, w)` into `(N,)`."""
+        activations = features.flatten(2)
+        activations = activations.to(torch.promote_types(activations.dtype, torch.float32))
+        count = share_count(self.k, activations.shape[2])
+        averages = activations.topk(count, dim=2).values.mean(dim=2, keepdim=True)
+        return scorer.score_vectors(averages).squeeze(1)
+
+
+class LogSumExpPooling(Pooling):
+    """`logit = (1/r) log mean_ij exp(r S_ij)` (Pinheiro and Collobert 2015; Sun 2016), without overflow.
+
+    Args:
+        r: sharpness, more than 0: r -> 0 is GAP, r -> inf is GMP. 4 by default [open].
+    """
+
+    def __init__(self, r: float = 4.0) -> None:
+        super().__init__()
+        if not 0 < r < math.inf:
+            raise LemlightError(f"lse: r must be more than 0 and finite, got {r} (r -> 0 is gap, r -> inf is gmp)")
+        self.r = r
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        scores = score_map.flatten(1)
+        return (torch.logsumexp(self.r * scores, dim=1) - math.log(scores.shape[1])) / self.r
+
+
+class MaxMinPooling(Pooling):
+    """`logit = (mean of the top kmax + alpha * mean of the bottom kmin) / 2` (WILDCAT; Durand 2016, 2017).
+
+    Args:
+        kmax: share of regions with the highest scores, in (0, 1]; WILDCAT's 0.2 [open].
+        kmin: share of regions with the lowest scores, in (0, 1] [open].
+        alpha: weight of the lowest, at least 0; WILDCAT's 0.7 [open].
+    """
+
+    def __init__(self, kmax: float = 0.2, kmin: float = 0.2, alpha: float = 0.7) -> None:
+        super().__init__()
+        check_share("max_min", "kmax", kmax)
+        check_share("max_min", "kmin", kmin)
+        if not alpha >= 0:
+            raise LemlightError(f"max_min: alpha must be at least 0, got {alpha}")
+        self.kmax, self.kmin, self.alpha = kmax, kmin, alpha
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        scores = score_map.flatten(1)
+        regions = scores.shape[1]
+        highest = scores.topk(share_count(self.kmax, regions), dim=1).values.mean(dim=1)
+        lowest = scores.topk(share_count(self.kmin, regions), dim=1, largest=False).values.mean(dim=1)
+        return (highest + self.alpha * lowest) / 2
+
+
+class PeakStimulation(Pooling):
+    """`logit = mean of the peaks`: local maxima in 3x3 windows that reach the map's median (PRM; Zhou 2018).
+
+    As in the original a cell is a peak if it is the first maximum of its window in reading order, and the median is
+    the lower one. The highest cell of a map is always a peak.
+    """
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        return masked_mean(score_map, peaks(score_map.detach()))
+
+
+def peaks(score_map: Tensor) -> Tensor:
+    """Find the peaks of score maps `(N, h, w)`: bool, the same shape."""
+    _, height, width = score_map.shape
+    first = functional.max_pool2d(score_map.unsqueeze(1), 3, stride=1, padding=1, return_indices=True)[1].squeeze(1)
+    own = torch.arange(height * width, device=score_map.device).view(height, width)
+    ordered = score_map.flatten(1).sort(dim=1).values  # torch.median is not deterministic on a GPU
+    median = ordered[:, (height * width - 1) // 2].view(-1, 1, 1)
+    return (first == own) & (score_map >= median)
+
+
+class SparseMIL(Pooling):
+    """`p = max_ij sigmoid(S_ij)`, so `logit = max_ij S_ij`, with an L1 loss on all region probabilities (Zhu W. 2017).
+
+    The L1 norm is divided by the number of regions, so that its weight beta does not depend on the size of the map;
+    the source's weight on the undivided sum is beta / (h * w) [reading].
+    """
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        return score_map.amax(dim=(1, 2))
+
+    def regularizer(self, score_map: Tensor) -> Tensor:
+        """Mean probability of the regions, in [0, 1]."""
+        return score_map.sigmoid().mean()
+
+
+class AttentionMIL(Pooling):
+    """`logit = score of sum_k a_k F_k`, `a = softmax_k(w . (tanh(V F_k) * sigmoid(U F_k)))` (Ilse 2018, Eq. 9).
+
+    Attention sums to 1 and the scorer is linear, so the score of the weighted sum is the weighted sum of the scores:
+    it is computed so. Equal attention everywhere (w = 0) is GAP.
+
+    Args:
+        channels: C of the features.
+        hidden: length of the attention vectors, at least 1; 128 in the source.
+    """
+
+    def __init__(self, channels: int, hidden: int = 128) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise LemlightError(f"attention_mil: hidden must be at least 1, got {hidden}")
+        self.content = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.gate = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.weight = nn.Conv2d(hidden, 1, kernel_size=1)
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        return (self.attention(features) * score_map).sum(dim=(1, 2))
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Return the attention `(N, h, w)`, which sums to 1 in every image."""
+        hidden = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))
+        logits: Tensor = self.weight(hidden).squeeze(1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.flatten(1).softmax(dim=1).view_as(logits)
+
+
+AGGREGATES = ("mean", "sum")
+
+
+class LocalExtremumMapping(Pooling):
+    """`logit = s+ + s-`, s+ over the local maxima, s- over the local minima (Zhu et al., Bioengineering 2025, Eq. 3-5).
+
+    The gradient reaches the extrema alone; the choice of extrema is not differentiated [reading]. A map with one kind
+    of extremum only is scored by that kind, the other contributes 0: nothing of it stands out [reading].
+    A map without any extremum falls back to GAP, so that it has a probability and a gradient [reading].
+
+    Args:
+        aggregate: s+ and s- are the "mean" or the "sum" of the scores of their extrema [reading].
+        ties: see `local_extrema` [reading].
+        threshold: of the sparse loss, see `sparse_loss` [open].
+        penalty_factor: of the sparse loss [reading].
+        norm: of the sparse loss [open].
+    """
+
+    def __init__(
+        self,
+        aggregate: str = "mean",
+        ties: str = "strict",
+        threshold: float = 1.0,
+        penalty_factor: float = 3.0,
+        norm: str = "l1",
+    ) -> None:
+        super().__init__()
+        if aggregate not in AGGREGATES:
+            raise LemlightError(f"lem: aggregate must be one of {', '.join(AGGREGATES)}, got '{aggregate}'")
+        check_ties(ties)
+        check_sparse_options(threshold, penalty_factor, norm)
+        self.aggregate, self.ties = aggregate, ties
+        self.threshold, self.penalty_factor, self.norm = threshold, penalty_factor, norm
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+        """Pool `(N, h, w)` into `(N,)`."""
+        maxima, minima = local_extrema(score_map, self.ties)
+        if self.aggregate == "mean":
+            logit = masked_mean(score_map, maxima) + masked_mean(score_map, minima)
+        else:
+            logit = (score_map * maxima).sum(dim=(1, 2)) + (score_map * minima).sum(dim=(1, 2))
+        return torch.where((maxima | minima).flatten(1).any(dim=1), logit, score_map.mean(dim=(1, 2)))
+
+    def regularizer(self, score_map: Tensor) -> Tensor:
+        """Sparse loss (Eq. 6) of the map."""
+        extrema = local_extrema(score_map, self.ties)
+        return sparse_loss(score_map, extrema, self.threshold, self.penalty_factor, self.norm)
+
+
+POOLINGS: dict[str, type[Pooling]] = {
+    "gap": GlobalAveragePooling,
+    "gmp": GlobalMaxPooling,
+    "rgp": RegionGroupMaxPooling,
+    "ggp": GlobalGroupMaxPooling,
+    "lem": LocalExtremumMapping,
+    "lse": LogSumExpPooling,
+    "max_min": MaxMinPooling,
+    "peak": PeakStimulation,
+    "sparse_mil": SparseMIL,
+    "attention_mil": AttentionMIL,
+}
+
+
+def build_pooling(name: str, channels: int, **options: Any) -> Pooling:
+    """Build a pooling method for features of `channels` channels.
+
+    Raises:
+        LemlightError: unknown name or option, or a value outside its range.
+    """
+    if name not in POOLINGS:
+        matches = get_close_matches(name, POOLINGS, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(matches)}? " if matches else ""
+        raise LemlightError(f"pooling '{name}' is unknown. {hint}There are {', '.join(POOLINGS)}.")
+    pooling = POOLINGS[name]
+    accepted = inspect.signature(pooling).parameters
+    # Without an __init__ of its own a method shows nn.Module's catch-all *args, **kwargs.
+    legal = [key for key, value in accepted.items() if value.kind is value.POSITIONAL_OR_KEYWORD and key != "channels"]
+    unknown = [key for key in options if key not in legal]
+    if unknown:
+        known = f"it has {', '.join(legal)}" if legal else "it has none"
+        raise LemlightError(f"pooling '{name}' has no option {', '.join(unknown)}; {known}.")
+    if "channels" in accepted:
+        options["channels"] = channels
+    return pooling(**options)

@@ -1,0 +1,313 @@
+"""The ROC and FROC curves of all methods in one figure each."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from lemlight.metrics.comparison import METRIC_NAMES, SIGNIFICANT, Comparison, PairDifference, p_text
+from lemlight.plots.curves import FEWEST, MOST, curve_points
+from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
+from lemlight.plots.style import BLUE, GREY, Marks, bare, new_figure, save, say, tidy
+from lemlight.reporting.runs import FOLDER, Examples, Groups, TrainingRun, known_examples, read_grey, read_log
+
+GRID = np.linspace(0, 1, 501)
+RATES = np.geomspace(FEWEST, MOST, 400)
+
+
+def roc_overlay(groups: Groups, marks: Marks, path: Path) -> Path:
+    """Draw the ROC curve of every method: with several trainings the mean true positive rate at each false one."""
+    figure = new_figure(5.6, 5.6 + _legend_height(groups))
+    axes = figure.add_subplot()
+    tidy(axes)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC curves")
+    axes.set_box_aspect(1)
+    axes.set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    for method, runs in groups.items():
+        curves = [_roc(run) for run in runs]
+        if any(curve is None for curve in curves):
+            continue
+        areas = [run.summary["auroc"]["value"] for run in runs]
+        label = method if None in areas else f"{method}, AUC {np.mean(areas):.3f}"
+        axes.plot(*_mean_curve([curve for curve in curves if curve is not None], GRID), label=label, **marks[method])
+    return _finish(figure, axes, path, "the ROC curve needs malignant and benign images")
+
+
+def froc_overlay(groups: Groups, marks: Marks, path: Path) -> Path | None:
+    """Draw the FROC curve of every method, likewise; None, and no file, where no training knows a lesion."""
+    found = {method: [_froc(run.summary) for run in runs] for method, runs in groups.items()}
+    drawn = {method: curves for method, curves in found.items() if all(curve is not None for curve in curves)}
+    if not drawn:
+        return None
+    figure = new_figure(5.6, 5.0 + _legend_height(drawn))
+    axes = figure.add_subplot()
+    tidy(axes)
+    axes.set_xscale("log", base=2, nonpositive="clip")
+    axes.set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curves")
+    axes.set(xlabel="False positives per image", ylabel="Sensitivity (share of lesions found)")
+    axes.set_xticks(2.0 ** np.arange(-3, 4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for method, curves in drawn.items():
+        means = [run.summary["froc"]["mean"]["value"] for run in groups[method]]
+        label = method if None in means else f"{method}, mean {np.mean(means):.3f}"
+        axes.plot(*_mean_curve([curve for curve in curves if curve is not None], RATES), label=label, **marks[method])
+    return _finish(figure, axes, path, "no lesion is known")
+
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _roc(run: TrainingRun) -> Curve | None:
+    truth = run.predictions["label"].to_numpy()
+    if truth.min() == truth.max():
+        return None
+    false_rate, true_rate, _ = roc_curve(truth, run.predictions["probability"])
+    return false_rate, true_rate
+
+
+def _froc(summary: Mapping[str, Any]) -> Curve | None:
+    section = summary.get("froc")
+    curve = section.get("curve") if isinstance(section, Mapping) else None
+    if not curve or not curve["false_positives_per_image"]:
+        return None
+    return curve_points(curve["false_positives_per_image"], curve["sensitivity"])
+
+
+def _mean_curve(curves: Sequence[Curve], grid: NDArray[np.float64]) -> Curve:
+    """Return the one curve as it is, or the mean height of several over a grid."""
+    if len(curves) == 1:
+        return curves[0]
+    return grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+
+
+def _legend_height(groups: Mapping[str, Any]) -> float:
+    return 0.22 * len(groups)
+
+
+def _finish(figure: Figure, axes: Axes, path: Path, empty: str) -> Path:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9, borderaxespad=1)
+    else:
+        say(axes, empty)
+    return save(figure, path)
+
+
+MOST_PAIRS = 36  # more are too many to read: then those with the method of the highest value
+
+
+def forest_plot(comparison: Comparison, metric: str, path: Path) -> Path | None:
+    """Draw the differences of one metric, first minus second, with 95 % intervals; None where there is no pair.
+
+    Filled blue where the difference is shown after correction, hollow grey where it is not.
+    """
+    pairs, title = forest_pairs(comparison, metric)
+    if not pairs:
+        return None
+    figure = new_figure(9.0, 1.5 + 0.27 * len(pairs))
+    axes = figure.add_subplot()
+    tidy(axes)
+    axes.set_title(title, fontsize=11)
+    axes.axvline(0, color="black", linewidth=1)
+    heights = range(len(pairs), 0, -1)
+    for height, pair in zip(heights, pairs, strict=True):
+        estimate, shown = pair.difference.estimate, pair.p_corrected is not None and pair.p_corrected <= SIGNIFICANT
+        colour = BLUE if shown else GREY
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=2 if shown else 1.4)
+        if estimate.value is not None:
+            axes.plot(estimate.value, height, "o", color=colour, markerfacecolor=colour if shown else "white")
+        note = "not tested" if pair.p_corrected is None else p_text(pair.p_corrected)
+        axes.annotate(
+            note, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False
+        )
+    axes.set_yticks(
+        list(heights), [f"{pair.first} minus {pair.second}" for pair in pairs], fontsize=8, parse_math=False
+    )
+    axes.set(ylim=(0.3, len(pairs) + 0.7), xlabel=f"Difference in {METRIC_NAMES[metric]}")
+    if all(pair.difference.estimate.value is None for pair in pairs):
+        say(axes, "the images do not define it")
+    marks = [
+        Line2D([], [], color=BLUE, marker="o", linewidth=2, label="shown after correction"),
+        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linewidth=1.4, label="not shown"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def forest_pairs(comparison: Comparison, metric: str) -> tuple[Sequence[PairDifference], str]:
+    """Return the pairs that a plot has room for, and its title, which says where it leaves some out."""
+    pairs = [pair for pair in comparison.pairs if pair.metric == metric]
+    title = f"{METRIC_NAMES[metric]}: differences of all pairs, 95 % intervals, corrected p"
+    if len(pairs) <= MOST_PAIRS:
+        return pairs, title
+    values = {
+        figure.method: figure.figure.value
+        for figure in comparison.figures
+        if figure.metric == metric and figure.figure.value is not None
+    }
+    if not values:
+        return [], title
+    top = max(values, key=lambda method: values[method])
+    own = [pair for pair in pairs if top in (pair.first, pair.second)]
+    return (
+        own,
+        f"{METRIC_NAMES[metric]}: {len(own)} of {len(pairs)} pairs, those with {top} (highest value); corrected p",
+    )
+
+
+PANELS = {"train/loss": "Training loss", "val/loss": "Validation loss", "val/auroc": "Validation AUC"}
+COLUMNS = 4
+
+
+def training_overlay(groups: Groups, marks: Marks, path: Path) -> Path | None:
+    """Draw losses and validation AUC over the epochs, a line per training; None where nothing was logged."""
+    logs = {
+        method: [log for run in runs if len(log := _by_epoch(read_log(run.folder)))] for method, runs in groups.items()
+    }
+    logged = [name for name in PANELS if any(name in log for own in logs.values() for log in own)]
+    if not logged:
+        return None
+    figure = new_figure(4.2 * len(logged), 3.8 + 0.22 * -(-len(groups) // 3))
+    panels = figure.subplots(1, len(logged), squeeze=False)[0]
+    for axes, name in zip(panels, logged, strict=True):
+        tidy(axes)
+        axes.set(title=PANELS[name], xlabel="Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for method, own in logs.items():
+            for log in own:
+                _line(axes, log, name, marks[method])
+        if "loss" in name and axes.dataLim.ymin > 0:
+            axes.set_yscale("log")
+    handles = [panels[0].plot([], [], label=method, **marks[method])[0] for method in groups]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def reliability_panels(groups: Groups, marks: Marks, path: Path) -> Path | None:
+    """Draw observed against predicted malignancy, a panel per method, a line per training; None without any bin.
+
+    With one training its 95 % intervals are drawn, too.
+    """
+    bins = {method: [table for run in runs if len(table := _bins(run.summary))] for method, runs in groups.items()}
+    drawn = {method: tables for method, tables in bins.items() if tables}
+    if not drawn:
+        return None
+    columns = min(COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = new_figure(2.6 * columns + 0.4, 2.8 * rows + 0.4)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(drawn) :]:
+        axes.set_axis_off()
+    for axes, (method, tables) in zip(grid.flat, drawn.items(), strict=False):
+        tidy(axes)
+        axes.set_title(method, fontsize=9, parse_math=False, wrap=True)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        for table in tables:
+            axes.plot(table["predicted"], table["observed"], marker="o", markersize=3.5, **marks[method])
+        if len(tables) == 1:
+            axes.vlines(tables[0]["predicted"], tables[0]["low"], tables[0]["high"], color=GREY, linewidth=1)
+    figure.supxlabel("Predicted probability of malignancy", fontsize=10)
+    figure.supylabel("Share of malignant images", fontsize=10)
+    return save(figure, path)
+
+
+def _by_epoch(log: pd.DataFrame) -> pd.DataFrame:
+    if "epoch" not in log:
+        return pd.DataFrame()
+    numbers: pd.DataFrame = log.apply(pd.to_numeric, errors="coerce")
+    return numbers.groupby("epoch").mean()
+
+
+def _line(axes: Axes, log: pd.DataFrame, name: str, mark: Mapping[str, Any]) -> None:
+    if name in log and len(values := log[name].replace([np.inf, -np.inf], np.nan).dropna()):
+        axes.plot(values.index, values, marker="o" if len(values) < 5 else "", markersize=3, **mark)
+
+
+def _bins(summary: Mapping[str, Any]) -> pd.DataFrame:
+    calibration = summary.get("calibration")
+    table = pd.DataFrame(calibration.get("bins", []) if isinstance(calibration, Mapping) else [])
+    return table if {"predicted", "observed", "low", "high"} <= set(table.columns) else pd.DataFrame()
+
+
+MOST_METHODS = 10  # methods in a figure
+MOST_BYTES = 2**24  # of score map and extrema, unpacked
+Column = dict[str, SheetItem]
+"""Method -> one image under its score map."""
+
+
+def score_map_panels(groups: Groups, path: Path) -> Path | None:
+    """Draw a column per image: its true lesions, and below them the score map of every method's first training.
+
+    Every method has a colour scale of its own, symmetric about 0. Methods beyond the tenth are left out. None where no
+    training left score maps.
+    """
+    known, labels = known_examples(groups)
+    columns = [_column(image_id, label, known) for image_id, label in labels.items()]
+    columns = [column for column in columns if column]
+    methods = [method for method in known if any(method in column for column in columns)][:MOST_METHODS]
+    if not methods:
+        return None
+    tallest = max(item.image.shape[0] / item.image.shape[1] for column in columns for item in column.values())
+    figure = new_figure(1.6 * len(columns) + 0.4, (len(methods) + 1) * (1.6 * tallest + 0.3))
+    grid = figure.subplots(len(methods) + 1, len(columns), squeeze=False)
+    for axes in grid.flat:
+        bare(axes)
+    for column, axes in zip(columns, grid[0], strict=True):
+        draw_truth(axes, next(iter(column.values())))
+    for method, panels in zip(methods, grid[1:], strict=True):
+        _draw_row([column.get(method) for column in columns], panels)
+        panels[0].text(
+            -0.06, 0.5, method, transform=panels[0].transAxes, rotation=90, ha="right", va="center", parse_math=False
+        )
+    return save(figure, path)
+
+
+def _draw_row(items: Sequence[SheetItem | None], panels: NDArray[np.object_]) -> None:
+    largest = max(float(np.abs(item.score_map).max()) for item in items if item is not None)
+    scale = Normalize(-largest or -1.0, largest or 1.0)
+    for item, axes in zip(items, panels, strict=True):
+        if item is not None:
+            draw_scores(axes, item, scale)
+
+
+def _column(image_id: str, label: int, known: Examples) -> Column:
+    """What can be drawn of one image; what is missing or damaged is passed over."""
+    column: Column = {}
+    for method, (folder, listed) in known.items():
+        line = dict(listed.loc[image_id])
+        image = read_grey(folder / FOLDER / f"{line['number']}_image.png")
+        lesions = read_grey(folder / FOLDER / f"{line['number']}_lesions.png")
+        maps = _scores(folder / FOLDER / f"{line['number']}_scores.npz")
+        if image is None or maps is None:
+            continue
+        mask = None if lesions is None or lesions.shape != image.shape else lesions > 127
+        item = SheetItem(image / 255, *maps, mask, label, float(line["probability"]))
+        if maps[0].size and not item.problems():
+            column[method] = item
+    return column
+
+
+def _scores(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]] | None:
+    try:
+        with ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > MOST_BYTES:
+                return None
+        with np.load(path, allow_pickle=False) as arrays:
+            score_map = np.asarray(arrays["score_map"], dtype=np.float32)
+            return score_map, np.asarray(arrays["maxima"], dtype=bool), np.asarray(arrays["minima"], dtype=bool)
+    except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
+        return None

@@ -1,0 +1,275 @@
+"""Which images a sheet of overlays shows: of every type of lesion the best found, the middle, the worst."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from skimage.measure import find_contours
+
+from lemlight.errors import LemlightError
+from lemlight.plots.style import SKY, bare, new_figure, save
+
+PLACES = ("best", "median", "worst")
+SHOWN = 9  # overlays in all
+TYPES = 3  # of lesions, the most frequent
+
+
+def choose_overlays(images: pd.DataFrame) -> dict[str, str]:
+    """Choose up to nine image_ids and give each its title, as `mass, worst: DSC 0.12`.
+
+    Args:
+        images: a row per image: image_id, dsc (NaN where it shows no lesion, left out), type: of its lesions, one word.
+    """
+    measured = images.dropna(subset="dsc")
+    frequent = measured["type"].value_counts().index[:TYPES]
+    each = SHOWN // max(1, len(frequent)) // len(PLACES)
+    titles: dict[str, str] = {}
+    for kind in frequent:
+        ordered = measured[measured["type"] == kind].sort_values("dsc", ascending=False, kind="stable")
+        name = f"{kind}, " if kind else ""
+        ids, dsc = ordered["image_id"].tolist(), ordered["dsc"].tolist()
+        titles |= {
+            str(ids[row]): f"{name}{place}: DSC {dsc[row]:.2f}" for row, place in _places(len(ids), each).items()
+        }
+    return titles
+
+
+def type_of(types: Sequence[str]) -> str:
+    """Name the lesions of one image by one word: their type, "several types", or "" where it is not known."""
+    found = set(types)
+    return "several types" if len(found) > 1 else next(iter(found), "")
+
+
+def _places(count: int, each: int) -> dict[int, str]:
+    """Name `each` rows of the first, the middle and the last of `count` sorted ones; of few rows each one once."""
+    each = max(1, min(each, count // len(PLACES)))
+    named: dict[int, str] = {}
+    for place, start in zip(PLACES, (0, (count - each) // 2, count - each), strict=True):
+        for row in range(start, start + each):
+            named.setdefault(row, place)
+    return named
+
+
+LONGEST = 1600  # px of an image as it is drawn
+ROUNDING = 1e-5  # of float32 maps that were scaled
+SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
+EDGED: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.4, foreground="black")]}  # seen on white tissue, too
+REGION: dict[str, Any] = {"color": SKY, "linewidth": 1.3, **EDGED}
+LESION: dict[str, Any] = {"color": "white", "linewidth": 1.3, "linestyle": (0, (4, 2)), **EDGED}
+SCORE: dict[str, Any] = {"color": "white", "fontsize": 8, "ha": "center", "textcoords": "offset points", **EDGED}
+
+
+def _heat() -> ListedColormap:
+    """Plasma (perceptually uniform, safe for the colour-blind), see-through at 0 so that the breast is seen."""
+    colours = colormaps["plasma"](np.linspace(0, 1, 256))
+    colours[:, 3] = 0.8 * np.linspace(0, 1, 256) ** 0.75
+    return ListedColormap(colours, "heat")
+
+
+HEAT = _heat()
+
+
+class Outline(Protocol):
+    """What is drawn of a region: `lemlight.localization.regions.Region` has it."""
+
+    @property
+    def contour(self) -> NDArray[np.float64]:
+        """(P, 2) points (x, y) px of the original, closed."""
+
+    @property
+    def score(self) -> float:
+        """In [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayItem:
+    """One image and what the model says about it, all in the original orientation and px (H, W).
+
+    `image` in [0, 1]; `strength` the location map in [0, 1], zeros where there is no extremum; `regions` found in it;
+    `probability` in [0, 1] and what that was called (`call`, a class name); `spacing` (row, column) mm or None;
+    `lesions` bool, the true ones, all False for none, or None where unknown. `image_id` is printed and may be empty: it
+    must not name a patient.
+    """
+
+    image_id: str
+    image: NDArray[Any]
+    strength: NDArray[Any]
+    regions: Sequence[Outline]
+    probability: float
+    call: str
+    spacing: tuple[float, float] | None = None
+    lesions: NDArray[Any] | None = None
+
+    def problems(self) -> list[str]:
+        """Return what keeps the item from being drawn."""
+        if self.image.ndim != 2 or not self.image.size or self.strength.shape != self.image.shape:
+            return [f"image {self.image.shape} and location map {self.strength.shape} must be (H, W), both the same"]
+        found = []
+        for name, values in (("image", self.image), ("location map", self.strength)):
+            if not (values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING):  # NaN, too
+                found.append(f"the {name} has values outside of [0, 1]")
+        if self.lesions is not None and self.lesions.shape != self.image.shape:
+            found.append(f"lesions {self.lesions.shape}, image {self.image.shape}")
+        return found
+
+
+def draw_pair(pair: Any, item: OverlayItem) -> AxesImage:
+    """Draw an item into two axes and return its colours; all coordinates are px of the original."""
+    plain, overlay = pair[:2]
+    height, width = item.image.shape
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    image = _reduced(item.image)
+    for axes in (plain, overlay):
+        axes.set_axis_off()
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="antialiased")
+    plain.set_title(item.image_id, loc="left", fontsize=8, parse_math=False)
+    heat = _reduced(item.strength)
+    colours: AxesImage = overlay.imshow(
+        heat, cmap=HEAT, norm=Normalize(0, 1), extent=extent, interpolation="antialiased"
+    )
+    for outline in lesion_outlines(item.lesions):
+        overlay.plot(*outline.T, **LESION)
+    for region in item.regions:
+        _draw_region(overlay, region, height)
+    if not item.strength.any():
+        overlay.text(0.5, 0.5, "no extremum", transform=overlay.transAxes, ha="center", color="white", **EDGED)
+    overlay.set(xlim=extent[:2], ylim=extent[2:])
+    if item.spacing is not None:
+        _draw_scale(plain, image, item.spacing[1], (height, width))
+    return colours
+
+
+def _reduced(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Make the longer side at most LONGEST px, by areas."""
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    factor = LONGEST / max(values.shape)
+    if factor >= 1:
+        return values
+    height, width = (max(1, round(side * factor)) for side in values.shape)
+    return np.clip(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), 0, 1)
+
+
+def lesion_outlines(lesions: NDArray[Any] | None) -> list[NDArray[np.float64]]:
+    """Return the borders (P, 2) as (x, y) px of a mask (H, W), holes included; along the border of the image, too."""
+    if lesions is None or not lesions.any():
+        return []
+    rows, columns = (np.flatnonzero(lesions.any(axis=axis)) for axis in (1, 0))
+    inside = np.pad(lesions[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, 1)
+    corner = np.array([columns[0], rows[0]]) - 1
+    return [outline[:, ::-1] + corner for outline in find_contours(inside, 0.5)]  # type: ignore[no-untyped-call]
+
+
+def _draw_region(axes: Axes, region: Outline, height: int) -> None:
+    """Draw the outline with its score above, or below where it touches the upper edge of the image."""
+    axes.plot(*region.contour.T, **REGION)
+    top, bottom = region.contour[:, 1].min(), region.contour[:, 1].max()
+    above = top > 0.05 * height
+    axes.annotate(
+        f"{region.score:.2f}",
+        (region.contour[:, 0].mean(), top if above else bottom),
+        xytext=(0, 3 if above else -3),
+        va="bottom" if above else "top",
+        **SCORE,
+    )
+
+
+def _draw_scale(axes: Axes, image: NDArray[np.float32], spacing: float, shape: tuple[int, int]) -> None:
+    """Draw a bar of at most a third of the width in the darker of the lower corners; mm at the detector."""
+    height, width = shape
+    fitting = [length for length in SCALE_BARS_MM if length / spacing <= width / 3]
+    if not fitting:
+        return
+    pixels = fitting[0] / spacing
+    low, half = image[-max(1, len(image) // 8) :], max(1, image.shape[1] // 2)
+    left = low[:, :half].mean() <= low[:, -half:].mean()
+    start = 0.04 * width if left else 0.96 * width - pixels
+    y = 0.97 * height
+    axes.plot([start, start + pixels], [y, y], color="white", linewidth=3, solid_capstyle="butt", **EDGED)
+    axes.annotate(f"{fitting[0]} mm", (start + pixels / 2, y), xytext=(0, 4), **SCORE)
+
+
+def legend_marks(items: Sequence[OverlayItem]) -> list[Line2D]:
+    """Return what a legend explains of these items."""
+    marks = []
+    if any(len(item.regions) for item in items):
+        marks.append(Line2D([], [], label="region with its score", **REGION))
+    if any(item.lesions is not None and item.lesions.any() for item in items):
+        marks.append(Line2D([], [], label="true lesion", **LESION))
+    return marks
+
+
+DPI = 200
+SHORTEST_INCHES = 4.5
+NARROWEST_INCHES = 1.5
+PAIRS_PER_ROW = 3
+
+
+def overlay_figure(item: OverlayItem, path: Path) -> Path:
+    """Draw one image: as it is with a scale bar, and beside it under its location map with regions and true lesions.
+
+    The colours mean the same in every figure: 0 to 1. A map of zeros is stated in words. Images of more than 1600 px
+    are drawn smaller. The same item gives the same bytes.
+
+    Raises:
+        LemlightError: shapes that do not fit, or values outside of [0, 1].
+    """
+    _check([item])
+    longest = max(item.image.shape)
+    inches = max(SHORTEST_INCHES, min(LONGEST, longest) / DPI) / longest
+    height, width = (max(NARROWEST_INCHES, side * inches) for side in item.image.shape)
+    figure = new_figure(2 * width + 1.4, height + 1.1)
+    figure.set_dpi(DPI)
+    axes = figure.subplots(1, 2)
+    colours = draw_pair(axes, item)
+    figure.suptitle(f"called {item.call}, p = {item.probability:.3f}", fontsize=13, parse_math=False)
+    _explain(figure, colours, axes, [item])
+    return save(figure, path)
+
+
+def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str]) -> Path:
+    """Draw several images as pairs, three pairs a row, each under its title (`best, Dice 0.81`, ...).
+
+    Raises:
+        LemlightError: no items, not one title for each, or an item that cannot be drawn.
+    """
+    _check(items)
+    if not items or len(items) != len(titles):
+        raise LemlightError(f"cannot draw the overlays: {len(items)} images, {len(titles)} titles")
+    pairs = min(PAIRS_PER_ROW, len(items))
+    rows = -(-len(items) // pairs)
+    tallest = min(3.0, max(item.image.shape[0] / item.image.shape[1] for item in items))
+    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
+    grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)  # a gap parts the pairs
+    for axes in grid.flat:
+        bare(axes)
+    for item, title, pair in zip(items, titles, grid.reshape(-1, 3), strict=False):
+        colours = draw_pair(pair, item)
+        bare(pair[0], f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9)
+        bare(pair[1], f"called {item.call}, p = {item.probability:.2f}", loc="left", fontsize=9)
+    _explain(figure, colours, grid, items)
+    return save(figure, path)
+
+
+def _check(items: Sequence[OverlayItem]) -> None:
+    if wrong := [f"image {item.image_id}: {text}" for item in items for text in item.problems()]:
+        raise LemlightError("cannot draw the overlay: " + "; ".join(wrong))
+
+
+def _explain(figure: Figure, colours: AxesImage, grid: NDArray[Any], items: Sequence[OverlayItem]) -> None:
+    bar = figure.colorbar(colours, ax=grid, shrink=0.7, aspect=25, pad=0.02)
+    bar.ax.set_facecolor("black")  # as over dark tissue
+    bar.set_label("strength of the location map")
+    if marks := legend_marks(items):
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)

@@ -1,0 +1,106 @@
+"""What all figures share: colours for the colour-blind, sizes, and saving."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lemlight.files import written_aside
+
+# Okabe and Ito 2008: told apart with every common colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#707070",
+)
+SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of width x height inches that belongs to no global state."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes) -> None:
+    """Take away the frame that says nothing and put a light grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def bare(axes: Axes, title: str = "", **options: Any) -> None:
+    """Leave nothing of axes but what is drawn in them, and a title; at a fixed height, to look for one takes long."""
+    axes.set_axis_off()
+    axes.set_title(title, y=1.0, parse_math=False, **options)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write into axes without data why they are empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, backgroundcolor="white")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG, completely or not at all, and return its path."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png")
+    return path
+
+
+NAMES_OF_METRICS = {
+    "auroc": "AUC",
+    "acc": "Accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "brier": "Brier score",
+}
+CLASS_NAMES = ("benign", "malignant")
+
+
+def interval_text(figure: Mapping[str, Any]) -> str:
+    """Return the interval of one figure of metrics.json as `0.85 to 0.96`, or an empty string where there is none."""
+    return "" if figure.get("low") is None else f"{figure['low']:.3f} to {figure['high']:.3f}"
+
+
+def value_text(figure: Mapping[str, Any]) -> str:
+    """Return the value of one figure of metrics.json with three digits, or `undefined`."""
+    return "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return name, value, interval and reason (where something is undefined) of every figure in a summary."""
+    figures = [(name, summary[key]) for key, name in NAMES_OF_METRICS.items() if key in summary]
+    return [(name, value_text(figure), interval_text(figure), figure.get("reason", "")) for name, figure in figures]
+
+
+def how_text(summary: Mapping[str, Any]) -> str:
+    """Return in one line what was evaluated and how the intervals were drawn."""
+    how = summary["interval"]
+    return (
+        f"{summary['split'] or 'unnamed'} split: {summary['images']} images of {summary['patients']} patients; "
+        f"malignant above {summary['threshold']:g}; {100 * how['level']:g} % intervals: {how['method']}, "
+        f"{how['resamples']} resamples, seed {how['seed']}"
+    )
+
+
+LINES = ("-", "--", ":", "-.")
+
+Marks = dict[str, dict[str, Any]]
+
+
+def method_marks(methods: Iterable[str]) -> Marks:
+    """Give every method a colour and, where these repeat, another kind of line: told apart without colour, too."""
+    return {
+        method: {
+            "color": SERIES[place % len(SERIES)],
+            "linestyle": LINES[(place + place // len(SERIES)) % len(LINES)],
+            "linewidth": 1.8,
+        }
+        for place, method in enumerate(dict.fromkeys(methods))
+    }

@@ -1,1 +1,0 @@
-"""Many trainings on one page: what was found, what differs, tables, figures, and the page itself."""
