@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, recall_s
 from lemlight.config.check import check
 from lemlight.config.commands import TrainConfig
 from lemlight.config.conf_dir import conf_dir
-from lemlight.data.datasets.folder import folder_table
+from lemlight.data.datasets.folder import folder
 from lemlight.data.splits import split_table
 from lemlight.recipe.model import build_classifier
 from lemlight.training.checkpoint import load_checkpoint, load_weights
@@ -75,7 +75,7 @@ def test_every_test_image_is_predicted_once_and_no_other(trained, phantom):
     found = pd.read_csv(trained.folder / "predictions.csv", dtype={"patient_id": str})
     assert list(found) == COLUMNS
     csv = phantom_csv(phantom)
-    table = folder_table(csv.parent, csv.name)
+    table = folder(csv.parent, csv.name)
     split = check(OmegaConf.load(trained.folder / "config.yaml"), TrainConfig).dataset.split
     test = split_table(table, **split.model_dump()).query("split == 'test'")
     assert found["image_id"].tolist() == test["image_id"].tolist()

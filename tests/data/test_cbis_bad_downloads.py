@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lemlight.data.datasets.cbis import TABLES, cbis_table
+from lemlight.data.datasets.cbis import TABLES, cbis
 from lemlight.errors import LemlightError
 from tests.layouts.cbis import save_dicom, write_cbis
 from tests.layouts.inbreast import save_dicom as save_inbreast
@@ -40,16 +40,16 @@ def truth(written):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        cbis_table(root, **options)
+        cbis(root, **options)
     return str(error.value)
 
 
 def image_of(root, image):
-    return cbis_table(root).set_index("image_id").loc[image, "path"]
+    return cbis(root).set_index("image_id").loc[image, "path"]
 
 
 def mask_of(root, image):
-    return cbis_table(root).set_index("image_id").loc[image, "lesions"][0].path
+    return cbis(root).set_index("image_id").loc[image, "lesions"][0].path
 
 
 def edit(root, name, old, new):
@@ -66,7 +66,7 @@ def change(path, content):
 
 
 def test_half_a_download_is_listed_at_once_and_left_out_on_demand(download, truth):
-    whole = cbis_table(download).set_index("image_id")
+    whole = cbis(download).set_index("image_id")
     paths = {image: path for image, path in whole["path"].items()}
     gone, cut, empty, page = "P_00007_LEFT_CC", "P_00008_LEFT_MLO", "P_00009_LEFT_CC", "P_00010_RIGHT_CC"
     masks = {image: whole.loc[image, "lesions"][0].path for image in ("P_00010_RIGHT_MLO", "P_00012_RIGHT_MLO")}
@@ -92,7 +92,7 @@ def test_half_a_download_is_listed_at_once_and_left_out_on_demand(download, trut
         "finish the download, or set dataset.allow_missing=true",
     ):
         assert part in message
-    table = cbis_table(download, allow_missing=True).set_index("image_id")
+    table = cbis(download, allow_missing=True).set_index("image_id")
     assert set(truth.index) - set(table.index) == {gone, cut, empty, page}
     for image, path in masks.items():
         assert path[len(str(download)) + 1 :] in message
@@ -103,7 +103,7 @@ def test_a_mask_that_is_missing_is_named_and_unknown_on_demand(download):
     for path in Path(mask_of(download, "P_00008_LEFT_MLO")).parent.iterdir():
         path.unlink()  # its crop stands beside it
     assert "without a mask file that can be used (1): Calc-Training_P_00008_LEFT_MLO_1" in failure(download)
-    table = cbis_table(download, allow_missing=True).set_index("image_id")
+    table = cbis(download, allow_missing=True).set_index("image_id")
     assert list(table.index[~table["lesions_known"]]) == ["P_00006_RIGHT_CC", "P_00008_LEFT_MLO"]
 
 
@@ -111,7 +111,7 @@ def test_only_the_mammograms_are_there(folders):
     for path in folders.glob("CBIS-DDSM/*_[0-9]"):
         shutil.rmtree(path)
     assert "abnormalities without a mask file that can be used (27)" in failure(folders)
-    assert not cbis_table(folders, allow_missing=True)["lesions_known"].any()
+    assert not cbis(folders, allow_missing=True)["lesions_known"].any()
 
 
 def test_no_mammogram_at_all_is_an_error_even_then(folders):
@@ -136,7 +136,7 @@ def test_pictures_of_another_data_set_in_folders_of_series(written, tmp_path):
     (tmp_path / "copy/jpeg/1.2.3.4.5.6.7").mkdir()
     cv2.imwrite(str(tmp_path / "copy/jpeg/1.2.3.4.5.6.7/1-001.jpg"), np.zeros((8, 8)))
     assert "nor by the tables (1): jpeg/1.2.3.4.5.6.7/1-001.jpg" in failure(tmp_path / "copy")
-    assert len(cbis_table(tmp_path / "copy", allow_missing=True)) == 24
+    assert len(cbis(tmp_path / "copy", allow_missing=True)) == 24
 
 
 def test_cases_without_a_row(folders):
@@ -144,7 +144,7 @@ def test_cases_without_a_row(folders):
     case = "Mass-Training_P_00099_LEFT_CC"
     save_dicom(folders / "CBIS-DDSM" / case / "a" / "b" / "1-1.dcm", zeros, case, "full mammogram images")
     assert f"cases without a row in the tables (1): {case}" in failure(folders)
-    assert len(cbis_table(folders, allow_missing=True)) == 24
+    assert len(cbis(folders, allow_missing=True)) == 24
 
 
 @pytest.mark.parametrize("anonymous", [False, True])

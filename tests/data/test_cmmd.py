@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from lemlight.data.datasets.cmmd import cmmd_table
+from lemlight.data.datasets.cmmd import cmmd
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.splits import split_table
 from lemlight.data.store import PrepareSettings, prepare
@@ -22,7 +22,7 @@ def written(tmp_path_factory):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        cmmd_table(root, **options)
+        cmmd(root, **options)
     return str(error.value)
 
 
@@ -50,19 +50,19 @@ def test_the_table_is_the_truth(written, truth, normal_images):
 
 
 def test_the_label_is_that_of_the_breast(written):
-    first = cmmd_table(written[0]).query("patient_id == 'D1-0001'")
+    first = cmmd(written[0]).query("patient_id == 'D1-0001'")
     assert first.groupby("laterality")["label"].unique().map(list).to_dict() == {"L": [0], "R": [1]}
 
 
 def test_prepared_without_masks(written, tmp_path):
-    table = cmmd_table(written[0]).iloc[:8]
+    table = cmmd(written[0]).iloc[:8]
     store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
     assert len(store) == 8
     assert all(store.mask(i) is None for i in range(8))
 
 
 def test_patients_are_kept_apart(written):
-    table = split_table(cmmd_table(written[0], normal_images=True), "patient", seed=0)
+    table = split_table(cmmd(written[0], normal_images=True), "patient", seed=0)
     assert table.groupby("patient_id")["split"].nunique().max() == 1
 
 
@@ -70,14 +70,14 @@ def test_folders_named_after_series_do_as_well(download, written):
     for number, path in enumerate(sorted(download.rglob("*.dcm"))):
         (download / "flat" / f"1.3.6.{number}").mkdir(parents=True)
         path.rename(download / "flat" / f"1.3.6.{number}" / "1-1.dcm")
-    assert list(cmmd_table(download)["image_id"]) == list(cmmd_table(written[0])["image_id"])
+    assert list(cmmd(download)["image_id"]) == list(cmmd(written[0])["image_id"])
 
 
 def test_a_root_inside_of_a_patient_folder_named_like_one(download, written, tmp_path):
     (tmp_path / "D9").mkdir()
     root = tmp_path / "D9" / "D2-9999"
     download.rename(root)
-    assert list(cmmd_table(root)["patient_id"]) == list(cmmd_table(written[0])["patient_id"])
+    assert list(cmmd(root)["patient_id"]) == list(cmmd(written[0])["patient_id"])
 
 
 def test_everything_wrong_is_listed_at_once(download):
@@ -121,7 +121,7 @@ def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth):
     broken.write_bytes(b"no")
     edit(download, "D1-0011", "D1-0013")
     assert "finish the download" in failure(download, normal_images=True)
-    table = cmmd_table(download, normal_images=True, allow_missing=True)
+    table = cmmd(download, normal_images=True, allow_missing=True)
     gone = set(truth.index) - set(table["image_id"])
     assert {image[:7] for image in gone} == {"D2-0006", "D1-0007", "D1-0011"}
     assert len(gone) == 4 + 1 + 2
@@ -133,17 +133,17 @@ def test_a_breast_that_is_benign_and_malignant(download):
 
 
 def test_fewer_images_than_the_table_says_are_a_warning(download, caplog):
-    cmmd_table(download)
+    cmmd(download)
     assert "fewer" not in caplog.text
     files_of(download, "D2-0004")[0].unlink()
-    cmmd_table(download)
+    cmmd(download)
     assert "1 patients have fewer images than the table says: D2-0004" in caplog.text
 
 
 def test_an_image_without_a_view_is_used(download, caplog):
     path = files_of(download, "D2-0002")[0]
     save_dicom(path, np.zeros((8, 8)), "D2-0002", ImageLaterality="R")
-    table = cmmd_table(download, normal_images=True).set_index("image_id")
+    table = cmmd(download, normal_images=True).set_index("image_id")
     assert table.loc["D2-0002_R", "view"] == ""
     assert "do not name the view" in caplog.text
 
@@ -152,7 +152,7 @@ def test_an_image_without_a_view_is_used(download, caplog):
 def test_the_table_under_other_names(download, written, name):
     (download / name).parent.mkdir(exist_ok=True)
     (download / TABLE).rename(download / name)
-    assert list(cmmd_table(download)["label"]) == list(cmmd_table(written[0])["label"])
+    assert list(cmmd(download)["label"]) == list(cmmd(written[0])["label"])
 
 
 def test_another_version_of_the_table(download):
@@ -190,7 +190,7 @@ def test_a_spreadsheet(download, written):
     book.save(download / "CMMD_clinicaldata_revision.xlsx")
     (download / "~$CMMD_clinicaldata_revision.xlsx").write_bytes(b"lock")
     (download / TABLE).unlink()
-    assert list(cmmd_table(download)["label"]) == list(cmmd_table(written[0])["label"])
+    assert list(cmmd(download)["label"]) == list(cmmd(written[0])["label"])
 
 
 def test_no_folder_and_an_empty_one(tmp_path):

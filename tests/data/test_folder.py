@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lemlight.data.datasets.folder import folder_table
+from lemlight.data.datasets.folder import folder
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.lesions import Lesion
 from lemlight.errors import LemlightError
@@ -18,12 +18,12 @@ def write(root, text, files=("a.dcm", "b.png"), encoding="utf-8"):
 
 def problems(root, **options):
     with pytest.raises(LemlightError) as error:
-        folder_table(root, **options)
+        folder(root, **options)
     return str(error.value)
 
 
 def test_needed_columns_alone_suffice(tmp_path):
-    table = folder_table(write(tmp_path, "path,label,patient\na.dcm,0,007\nb.png,1,NA\n"))
+    table = folder(write(tmp_path, "path,label,patient\na.dcm,0,007\nb.png,1,NA\n"))
     assert table["image_id"].tolist() == ["a", "b"]
     assert table["path"].tolist() == [str(tmp_path / "a.dcm"), str(tmp_path / "b.png")]
     assert table["label"].tolist() == [0, 1]
@@ -38,7 +38,7 @@ def test_every_column_is_read_and_normalised(tmp_path):
         ' 1 ,1, sub/a.dcm ,cc,Left,Train,m1.png| sub/m2.png,first,"two\nlines"\n'
         "2,0,sub\\b.dcm,mlo,r,TEST,,,\n"
     )
-    table = folder_table(write(tmp_path, text, ["sub/a.dcm", "sub/b.dcm", "m1.png", "sub/m2.png"]))
+    table = folder(write(tmp_path, text, ["sub/a.dcm", "sub/b.dcm", "m1.png", "sub/m2.png"]))
     assert table["image_id"].tolist() == ["first", "sub/b"]
     assert table["patient_id"].tolist() == ["1", "2"]
     assert table["view"].tolist() == ["CC", "MLO"]
@@ -59,18 +59,18 @@ def folder_with_masks(root, *cells):
 
 
 def test_no_lesion_is_known_and_an_empty_cell_is_not(tmp_path):
-    table = folder_table(folder_with_masks(tmp_path, ("none", ""), ("None", ""), ("", ""), ("m1.png", "")))
+    table = folder(folder_with_masks(tmp_path, ("none", ""), ("None", ""), ("", ""), ("m1.png", "")))
     assert table["lesions_known"].tolist() == [True, True, False, True]
     assert table["lesions"].map(len).tolist() == [0, 0, 0, 1]
 
 
 def test_a_folder_without_masks_knows_of_no_lesion(tmp_path):
-    assert not folder_table(write(tmp_path, "path,label,patient\na.dcm,0,1\n"))["lesions_known"].any()
+    assert not folder(write(tmp_path, "path,label,patient\na.dcm,0,1\n"))["lesions_known"].any()
 
 
 def test_a_lesion_type_for_all_masks_or_for_each(tmp_path):
     cells = [("m1.png|m2.png", "Mass"), ("m1.png|m2.png", "mass| calcification"), ("m1.png", ""), ("", "other")]
-    table = folder_table(folder_with_masks(tmp_path, *cells))
+    table = folder(folder_with_masks(tmp_path, *cells))
     kinds = table["lesions"].map(lambda lesions: [lesion.type for lesion in lesions])
     assert kinds.tolist() == [["mass", "mass"], ["mass", "calcification"], [""], []]
     assert [Path(lesion.path).name for lesion in table["lesions"][1]] == ["m1.png", "m2.png"]
@@ -94,7 +94,7 @@ def test_lesion_types_that_do_not_fit_are_named_by_line(tmp_path):
 def test_spreadsheet_dialects(tmp_path, encoding, separator, newline):
     lines = ["path,label,patient,,", "a.dcm,0,Müller,,", ",,,,", "b.png,1,2,,"]
     text = newline.join(lines).replace(",", separator)
-    table = folder_table(write(tmp_path, text, encoding=encoding))
+    table = folder(write(tmp_path, text, encoding=encoding))
     assert table["patient_id"].tolist() == ["Müller", "2"]
 
 
@@ -103,7 +103,7 @@ def test_links_below_root_may_point_outside(tmp_path):
     (tmp_path / "elsewhere" / "a.dcm").touch()
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere")
-    table = folder_table(write(tmp_path / "root", "path,label,patient\nimages/a.dcm,0,1\n", []))
+    table = folder(write(tmp_path / "root", "path,label,patient\nimages/a.dcm,0,1\n", []))
     assert table.loc[0, "path"] == str(tmp_path / "root" / "images" / "a.dcm")
 
 
@@ -111,7 +111,7 @@ def test_a_relative_root_gives_absolute_paths(tmp_path, monkeypatch):
     write(tmp_path / "data", "path,label,patient\na.dcm,0,1\n")
     monkeypatch.chdir(tmp_path)
     for root in ("data", "data/../data"):
-        assert folder_table(root).loc[0, "path"] == str(tmp_path / "data" / "a.dcm")
+        assert folder(root).loc[0, "path"] == str(tmp_path / "data" / "a.dcm")
 
 
 def test_a_missing_an_empty_and_a_folder_without_its_csv(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lemlight.data.datasets.inbreast import inbreast_table
+from lemlight.data.datasets.inbreast import inbreast
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import COLUMNS, RELEASE, dicom_of, save_dicom, save_regions, spoil, table_of, write_inbreast
 
@@ -19,7 +19,7 @@ def written(tmp_path_factory):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        inbreast_table(root, **options)
+        inbreast(root, **options)
     return str(error.value)
 
 
@@ -60,7 +60,7 @@ def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth):
     dicom_of(download, images[8]).write_bytes(b"\0" * 200)
     (download / RELEASE / "AllXML" / f"{images[3]}.xml").write_bytes(b"")
     assert "finish the download" in failure(download)
-    table = inbreast_table(download, allow_missing=True).set_index("image_id")
+    table = inbreast(download, allow_missing=True).set_index("image_id")
     assert set(truth.index) - set(table.index) == {images[7], images[8]}
     assert not table.loc[images[3], "lesions_known"]
 
@@ -68,7 +68,7 @@ def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth):
 def test_no_annotations_at_all_is_an_incomplete_download(download, truth):
     shutil.rmtree(download / RELEASE / "AllXML")
     assert "the annotations are missing" in failure(download)
-    table = inbreast_table(download, allow_missing=True)
+    table = inbreast(download, allow_missing=True)
     assert list(table["lesions_known"]) == [birads == "1" for birads in truth["birads"]]
 
 
@@ -113,7 +113,7 @@ def test_a_table_that_the_disk_refuses(download, monkeypatch):
 def test_a_broken_link_and_a_link_back_into_the_download(download, written):
     (download / RELEASE / "AllDICOMs" / "999_0123456789abcdef_MG_L_CC_ANON.dcm").symlink_to("nowhere")
     (download / RELEASE / "AllXML" / "again").symlink_to(download)
-    assert len(inbreast_table(download)) == len(inbreast_table(written[0]))
+    assert len(inbreast(download)) == len(inbreast(written[0]))
 
 
 def test_a_row_twice(download):
@@ -124,7 +124,7 @@ def test_a_row_twice(download):
 
 def test_a_table_that_contradicts_the_names_is_not_that_of_these_images(download, caplog):
     spoil(table_of(download), ";L;CC;", ";R;CC;")
-    assert inbreast_table(download).loc[0, "laterality"] == "R"
+    assert inbreast(download).loc[0, "laterality"] == "R"
     assert "20586908" in caplog.text
     spoil(table_of(download), ";L;", ";R;", count=-1)
     assert "is another in the table than in their names" in failure(download)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lemlight.data.datasets.mias import mias_table
+from lemlight.data.datasets.mias import mias
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.store import PrepareSettings, prepare
 from lemlight.errors import LemlightError
@@ -19,7 +19,7 @@ def written(tmp_path_factory):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        mias_table(root, **options)
+        mias(root, **options)
     return str(error.value)
 
 
@@ -49,7 +49,7 @@ def test_the_table_is_the_truth(written, truth):
 
 def test_every_circle_is_drawn_where_it_is_with_y_from_the_bottom(written, truth):
     drawn = 0
-    for row in mias_table(written[0]).itertuples():
+    for row in mias(written[0]).itertuples():
         for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
             np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
             drawn += 1
@@ -57,7 +57,7 @@ def test_every_circle_is_drawn_where_it_is_with_y_from_the_bottom(written, truth
 
 
 def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path):
-    table = mias_table(written[0]).iloc[:8]
+    table = mias(written[0]).iloc[:8]
     store = prepare(table, PrepareSettings(160, 96), tmp_path / "store", workers=1, progress=False)
     assert len(store) == 8
     for i, image in enumerate(store.image_ids):
@@ -73,18 +73,18 @@ def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, trut
 
 def test_the_worked_example_of_the_readme(download):
     edit(download, lines_of(download, "mdb003")[0], "mdb003 G CIRC B 535 425 197")
-    lesion = mias_table(download).set_index("image_id").loc["mdb003", "lesions"][0]
+    lesion = mias(download).set_index("image_id").loc["mdb003", "lesions"][0]
     assert (lesion.shape, lesion.type, lesion.points, lesion.radius) == ("circle", "mass", ((535.0, 598.0),), 197.0)
 
 
 def test_normal_images_may_be_left_out(written, truth):
-    assert set(mias_table(written[0], normal_images=False)["image_id"]) == set(truth.index[~truth["normal"]])
+    assert set(mias(written[0], normal_images=False)["image_id"]) == set(truth.index[~truth["normal"]])
 
 
 def test_any_malignant_line_makes_the_image_malignant_and_a_line_twice_is_one_lesion(download):
     first, second = lines_of(download, "mdb001")
     edit(download, second, f"{second.replace(' B ', ' M ')}\n{first}")
-    row = mias_table(download).set_index("image_id").loc["mdb001"]
+    row = mias(download).set_index("image_id").loc["mdb001"]
     assert row["label"] == 1
     assert len(row["lesions"]) == 2
 
@@ -95,21 +95,21 @@ def test_any_malignant_line_makes_the_image_malignant_and_a_line_twice_is_one_le
 )
 def test_a_line_without_circle_makes_the_lesions_unknown_even_beside_one_with(download, line):
     edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC B 535 425 197\n{line}")
-    row = mias_table(download).set_index("image_id").loc["mdb003"]
+    row = mias(download).set_index("image_id").loc["mdb003"]
     assert (row["label"], row["lesions"], row["lesions_known"]) == (1, (), False)
 
 
 @pytest.mark.parametrize("circle", ["1024 5 9", "5 1024 9", "5 5 0"])
 def test_a_circle_outside_the_image_makes_the_lesions_unknown(download, circle, caplog):
     edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC M {circle}")
-    assert not mias_table(download).set_index("image_id").loc["mdb003", "lesions_known"]
+    assert not mias(download).set_index("image_id").loc["mdb003", "lesions_known"]
     assert "mdb003" in caplog.text
 
 
 @pytest.mark.parametrize("circle", ["0 0 9", "1023 1023 9"])
 def test_a_circle_in_the_corner_is_inside(download, circle):
     edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC M {circle}")
-    lesion = mias_table(download).set_index("image_id").loc["mdb003", "lesions"][0]
+    lesion = mias(download).set_index("image_id").loc["mdb003", "lesions"][0]
     assert lesion.draw((1024, 1024)).any()
 
 
@@ -117,7 +117,7 @@ def test_an_image_of_another_size_has_no_known_lesions_but_a_normal_one_has_none
     for image in ("mdb003", "mdb004"):
         path = download / "all-mias" / f"{image}.pgm"
         Image.open(path).resize((256, 256)).save(path)
-    table = mias_table(download).set_index("image_id")
+    table = mias(download).set_index("image_id")
     assert list(table.loc[["mdb003", "mdb004"], "lesions_known"]) == [False, True]
 
 
@@ -126,7 +126,7 @@ def test_copies_in_other_formats(download, truth, suffix):
     for path in list((download / "all-mias").glob("*.pgm")):
         Image.open(path).save(path.with_suffix(f".{suffix}"))
         path.unlink()
-    table = mias_table(download)
+    table = mias(download)
     assert list(table["image_id"]) == list(truth.index)
     assert all(path.endswith(suffix) for path in table["path"])
 
@@ -136,7 +136,7 @@ def test_the_table_is_found_in_any_of_its_files(download, written, name):
     (download / "all-mias" / "README").rename(download / "aside")
     (download / "Info.txt").unlink()
     (download / "aside").rename(download / name)
-    assert list(mias_table(download)["label"]) == list(mias_table(written[0])["label"])
+    assert list(mias(download)["label"]) == list(mias(written[0])["label"])
 
 
 def test_everything_wrong_is_listed_at_once(download):
@@ -173,13 +173,13 @@ def test_everything_wrong_is_listed_at_once(download):
 def test_normal_images_that_are_left_out_may_be_missing(download, truth):
     for image in truth.index[truth["normal"]]:
         (download / "all-mias" / f"{image}.pgm").unlink()
-    assert len(mias_table(download, normal_images=False)) == (~truth["normal"]).sum()
+    assert len(mias(download, normal_images=False)) == (~truth["normal"]).sum()
 
 
 def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth, caplog):
     (download / "all-mias" / "mdb002.pgm").unlink()
     (download / "all-mias" / "mdb003.pgm").write_bytes(b"")
-    table = mias_table(download, allow_missing=True)
+    table = mias(download, allow_missing=True)
     assert set(truth.index) - set(table["image_id"]) == {"mdb002", "mdb003"}
     assert "mdb002" in caplog.text
 

@@ -16,7 +16,8 @@ from PIL import Image
 from pydicom.pixels import apply_voi_lut
 
 import lemlight.data.phantom.files as writing
-from lemlight.data.phantom.files import phantom_table, write_phantom
+from lemlight.data.datasets.folder import folder as folder_table
+from lemlight.data.phantom.files import phantom, write_phantom
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.store import locked
@@ -53,7 +54,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(root):
-    return phantom_table(root, TINY, workers=1, progress=False)
+    return folder_table(write_phantom(root, TINY, workers=1, progress=False))
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_files_are_the_same_bytes_with_any_number_of_workers(folder, tmp_path):
 
 def test_a_second_call_writes_nothing(root, folder, table, monkeypatch):
     monkeypatch.setattr(writing, "write_patient", None)
-    assert phantom_table(root, TINY).equals(table)
+    assert phantom(root, TINY.patients, TINY.seed, TINY.difficulty, TINY.scale).equals(table)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])

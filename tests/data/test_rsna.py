@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lemlight.data.datasets.registry import build_table
-from lemlight.data.datasets.rsna import rsna_table
+from lemlight.data.datasets.rsna import rsna
 from lemlight.data.io import read_image
 from lemlight.data.splits import split_table
 from lemlight.data.store import PrepareSettings, prepare
@@ -22,7 +22,7 @@ def written(tmp_path_factory):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        rsna_table(root, **options)
+        rsna(root, **options)
     return str(error.value)
 
 
@@ -45,34 +45,34 @@ def test_the_table_is_the_truth(written, truth):
     assert (table["split"] == "").all()
 
 
-@pytest.mark.parametrize("views", [["CC", "MLO"], ["MLO"], ["at"]])
+@pytest.mark.parametrize("views", [["CC", "MLO"], ["MLO"], ["AT"]])
 def test_views_are_chosen(written, truth, views):
-    kept = truth.index[truth["view"].isin([view.upper() for view in views])]
-    assert list(rsna_table(written[0], views=views)["image_id"]) == list(kept)
+    kept = truth.index[truth["view"].isin(views)]
+    assert list(rsna(written[0], views=views)["image_id"]) == list(kept)
     assert 0 < len(kept) < len(truth)
 
 
 def test_images_are_shown_as_a_viewer_would(written, truth):
-    for row in rsna_table(written[0]).itertuples():
+    for row in rsna(written[0]).itertuples():
         shown = truth.loc[row.image_id, "shown"]
         np.testing.assert_allclose(read_image(Path(row.path)).pixels, shown, atol=2e-3)
 
 
 def test_prepared_without_masks(written, tmp_path):
-    table = rsna_table(written[0]).iloc[:8]
+    table = rsna(written[0]).iloc[:8]
     store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
     assert len(store) == 8
     assert all(store.mask(i) is None for i in range(8))
 
 
 def test_patients_are_kept_apart(written):
-    table = split_table(rsna_table(written[0]), "patient", seed=0)
+    table = split_table(rsna(written[0]), "patient", seed=0)
     assert table.groupby("patient_id")["split"].nunique().max() == 1
 
 
 def test_png_copies(tmp_path, truth):
     copies = write_rsna(tmp_path, png=True).set_index("image_id")
-    table = rsna_table(tmp_path, views=["CC", "MLO", "AT"]).set_index("image_id")
+    table = rsna(tmp_path, views=["CC", "MLO", "AT"]).set_index("image_id")
     assert list(table.index) == list(truth.index)
     assert list(table["label"]) == list(copies["label"])
     assert table["path"].str.endswith(".png").all()
@@ -88,7 +88,7 @@ def test_png_copies_in_folders_of_patients(tmp_path):
         (tmp_path / "png" / patient).mkdir(parents=True, exist_ok=True)
         path.rename(tmp_path / "png" / patient / f"{image}.png")
         count += 1
-    assert len(rsna_table(tmp_path, views=["CC", "MLO", "AT"])) == count
+    assert len(rsna(tmp_path, views=["CC", "MLO", "AT"])) == count
 
 
 def test_png_copies_never_stand_in_for_missing_dicom_files(download, truth):
@@ -96,7 +96,7 @@ def test_png_copies_never_stand_in_for_missing_dicom_files(download, truth):
     for number in range(5, 9):
         path = image_of(download, truth, number)
         shutil.copyfile(path, download / f"{path.parent.name}_{path.stem}.png")
-    assert rsna_table(download)["path"].str.endswith(".dcm").all()
+    assert rsna(download)["path"].str.endswith(".dcm").all()
     gone.unlink()
     assert f"images of the table without a file (1): {gone.parent.name}/{gone.stem}" in failure(download)
 
@@ -107,7 +107,7 @@ def test_no_image_is_opened_and_none_asked_for_its_size(download, written, monke
     asked = Counter()
     stat = __import__("os").stat
     monkeypatch.setattr("os.stat", lambda path, **how: asked.update([str(path)]) or stat(path, **how))
-    assert len(rsna_table(download)) == len(rsna_table(written[0]))
+    assert len(rsna(download)) == len(rsna(written[0]))
     assert not [path for path in asked if path.endswith(".dcm")]
 
 
@@ -141,14 +141,14 @@ def test_what_is_missing_is_left_out_on_demand(download, truth):
     message = failure(download)
     assert "finish the download" in message
     assert "images without a row in the table (5)" in message
-    kept = rsna_table(download, views=("CC", "MLO", "AT"), allow_missing=True)["image_id"]
+    kept = rsna(download, views=("CC", "MLO", "AT"), allow_missing=True)["image_id"]
     assert set(truth.index) - set(kept) == {truth.index[20]}
 
 
 def test_images_of_a_view_that_is_not_wanted_may_be_missing(download, truth):
     other = list(truth["view"]).index("AT")
     image_of(download, truth, other).unlink()
-    assert len(rsna_table(download)) == len(truth) - 1
+    assert len(rsna(download)) == len(truth) - 1
     assert truth.index[other] in failure(download, views=["AT"])
 
 
@@ -179,7 +179,7 @@ def test_a_table_without_rows_and_one_cut_short(download):
 def test_no_table_and_two_of_them(download):
     (download / "extra").mkdir()
     (download / "train.csv").rename(download / "extra" / "train.csv")
-    assert len(rsna_table(download)) > 0
+    assert len(rsna(download)) > 0
     (download / "train.csv").write_text("patient_id\n")
     assert "2 times with different contents" in failure(download)
     (download / "train.csv").unlink()
@@ -193,7 +193,7 @@ def test_a_table_that_another_program_wrote(download, written):
     rows[1:] = [[*row[:1], f"{row[1]}.0", *row[2:6], f"{row[6]}.0", *row[7:]] for row in rows[1:]]
     text = "\r\n".join(";".join(row) for row in rows)
     (download / "train.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert list(rsna_table(download)["label"]) == list(rsna_table(written[0])["label"])
+    assert list(rsna(download)["label"]) == list(rsna(written[0])["label"])
 
 
 def test_no_folder_and_an_empty_one(tmp_path):
@@ -209,7 +209,5 @@ def test_no_image_at_all(download):
 
 def test_a_file_that_is_no_image_is_found_when_it_is_prepared(download, truth, tmp_path):
     image_of(download, truth, 0).write_bytes(b"<html>not found</html>")
-    store = prepare(
-        rsna_table(download).iloc[:4], PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False
-    )
+    store = prepare(rsna(download).iloc[:4], PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
     assert list(store.left_out["image_id"]) == [truth.index[0]]

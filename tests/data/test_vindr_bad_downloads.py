@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.datasets.vindr import vindr_table
+from lemlight.data.datasets.vindr import vindr
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import save_dicom
 from tests.layouts.vindr import RELEASE, write_vindr
@@ -20,7 +20,7 @@ def written(tmp_path_factory):
 
 def failure(root, **options):
     with pytest.raises(LemlightError) as error:
-        vindr_table(root, **options)
+        vindr(root, **options)
     return str(error.value)
 
 
@@ -70,14 +70,14 @@ def test_what_is_missing_is_left_out_on_demand(download, truth, caplog):
     missing = truth.index[20]
     image_of(download, missing).unlink()
     assert missing in failure(download)
-    assert set(truth.index) - set(vindr_table(download, allow_missing=True)["image_id"]) == {missing}
+    assert set(truth.index) - set(vindr(download, allow_missing=True)["image_id"]) == {missing}
     assert missing in caplog.text
 
 
 def test_without_the_findings_nothing_is_known_of_lesions(download):
     (download / RELEASE / FINDINGS).unlink()
     assert f"the findings are missing (1): {FINDINGS}" in failure(download)
-    assert not vindr_table(download, allow_missing=True)["lesions_known"].any()
+    assert not vindr(download, allow_missing=True)["lesions_known"].any()
 
 
 def test_no_table_of_images(download):
@@ -141,7 +141,7 @@ def test_tables_that_contradict_each_other(download, truth, caplog, column, othe
     table.loc[table["image_id"] == image, column] = other
     table.to_csv(path, index=False)
     assert f"findings of images whose {column} is another in {BREASTS} (1): {image}" in failure(download)
-    kept = vindr_table(download, allow_missing=True).set_index("image_id")
+    kept = vindr(download, allow_missing=True).set_index("image_id")
     assert list(kept["label"]) == list(truth["label"])
     assert list(kept["split"]) == list(truth["split"])
     assert not kept.loc[image, "lesions_known"]
@@ -162,7 +162,7 @@ def test_files_of_another_data_set_among_them(download):
 def test_an_image_without_a_row_of_findings_is_unknown(download, truth):
     path = download / RELEASE / FINDINGS
     path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(truth.index[40])))
-    table = vindr_table(download).set_index("image_id")
+    table = vindr(download).set_index("image_id")
     assert truth.loc[truth.index[40], "lesions_known"]
     assert (table.loc[truth.index[40], "lesions"], table.loc[truth.index[40], "lesions_known"]) == ((), False)
 

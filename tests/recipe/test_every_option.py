@@ -12,8 +12,7 @@ from lemlight.config.commands import EvaluateConfig, TrainConfig
 from lemlight.config.conf_dir import conf_dir
 from lemlight.config.data import StandardAugmentation
 from lemlight.data.augment import AugmentSettings, build_augmentation
-from lemlight.data.datasets.registry import SOURCES
-from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.datasets.registry import source
 from lemlight.data.store import PrepareSettings
 from lemlight.recipe.model import build_classifier, build_module
 from lemlight.recipe.train import loggers_of, trainer_of
@@ -105,11 +104,7 @@ def test_augmentations(option):
 def test_data_sets(command, option):
     needed = [*NEEDED["dataset"], *(["checkpoint=best.ckpt"] if command == "evaluate" else [])]
     dataset = composed(f"dataset={option}", *needed, command=command).dataset
-    source = SOURCES[dataset.name]
-    if dataset.name == "phantom":
-        assert PhantomSettings(**dataset.source_options()).patients == 120
-    else:
-        inspect.signature(source).bind(Path("images"), **dataset.source_options())
+    inspect.signature(source(dataset.name)).bind(Path("images"), **dataset.source_options())
     PrepareSettings(**dataset.prepare.model_dump())
 
 

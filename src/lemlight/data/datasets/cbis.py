@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.cbis_files import (
     CaseFile,
     Cases,
@@ -220,14 +221,16 @@ FILES = 2  # of an abnormality: mask and crop, 10,239 files with the mammograms 
 logger = logging.getLogger(__name__)
 
 
-def cbis_table(
-    root: Path, tables: str | Path | None = None, patient_disjoint: bool = True, allow_missing: bool = False
+@checked
+def cbis(
+    root: str | Path, tables: str | Path | None = None, patient_disjoint: bool = True, allow_missing: bool = False
 ) -> pd.DataFrame:
     """Build the image table of CBIS-DDSM below `root`; the four tables may lie in another folder, `tables`.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("CBIS-DDSM", root)
     paths = list_files(root, "CBIS-DDSM")
     place = Path(tables) if tables else root

@@ -14,6 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from tqdm import tqdm
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     IMAGES,
     Problems,
@@ -100,12 +101,14 @@ COUNT = "number"  # images of the patient [reading]
 logger = logging.getLogger(__name__)
 
 
-def cmmd_table(root: Path, normal_images: bool = False, allow_missing: bool = False) -> pd.DataFrame:
+@checked
+def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = False) -> pd.DataFrame:
     """Build the image table of CMMD below `root`; `normal_images` takes in the breasts that the table does not name.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("CMMD", root)
     paths = list_files(root, "CMMD")
     images = _images([path for path in paths if ending(path) in IMAGES], root, problems)

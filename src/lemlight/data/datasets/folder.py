@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from lemlight.arguments import checked
 from lemlight.data.lesions import TYPES, Lesion
 from lemlight.data.table import bullet_error, check_table, first_ten, table_problems
 from lemlight.errors import LemlightError
@@ -24,7 +25,8 @@ NO_LESION = "none"
 SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
 
 
-def folder_table(root: Path, csv: str = "images.csv") -> pd.DataFrame:
+@checked
+def folder(root: str | Path, csv: str = "images.csv") -> pd.DataFrame:
     """Read `root/csv` as an image table; LemlightError lists everything wrong with it, by line."""
     root = Path(os.path.abspath(root))
     file = _find_csv(root, csv)

@@ -9,14 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pydicom
+from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.common import Problems, files_of, read_text
 from lemlight.data.dicom import quiet
 from lemlight.data.lesions import Lesion
@@ -227,18 +229,22 @@ MOST_CONTRADICTIONS = 0.1  # share of the images; above, the table is not that o
 logger = logging.getLogger(__name__)
 
 
-def inbreast_table(
-    root: Path, malignant_from: int = 4, leave_out: Sequence[str | int] = (), allow_missing: bool = False
+@checked
+def inbreast(
+    root: str | Path,
+    malignant_from: Annotated[int, Field(ge=2, le=6)] = 4,
+    leave_out: Sequence[Literal[1, 2, 3, 4, 5, 6, "4a", "4b", "4c"]] = (),
+    allow_missing: bool = False,
 ) -> pd.DataFrame:
     """Build the image table of INbreast below `root`.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("INbreast", root)
     files = sort_files(files_of(root, "INbreast"))
-    left_out = {str(category).lower() for category in leave_out}
-    problems.wrong("no BI-RADS category to leave out", sorted(left_out - set(CATEGORIES)))
+    left_out = {str(category) for category in leave_out}
     headers = _check_files(files, problems)
     annotations = _read_all_annotations(files, problems)
     try:

@@ -26,6 +26,7 @@ from pathlib import Path
 import pandas as pd
 import PIL.Image
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.common import Problems, files_of, read_text
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import check_table, first_ten
@@ -64,12 +65,14 @@ class Abnormality:
     circle: tuple[int, int, int] | None
 
 
-def mias_table(root: Path, normal_images: bool = True, allow_missing: bool = False) -> pd.DataFrame:
+@checked
+def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = False) -> pd.DataFrame:
     """Build the image table of mini-MIAS below `root`.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("mini-MIAS", root)
     paths = files_of(root, "mini-MIAS")
     files = _images(paths, problems)

@@ -1,42 +1,25 @@
-"""The sources: one file per data set, each from its layout on disk to the same image table."""
+"""The data sets by name; each is a function from its layout on disk to the image table."""
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lemlight.data.datasets.cbis import cbis_table
-from lemlight.data.datasets.cmmd import cmmd_table
-from lemlight.data.datasets.folder import folder_table
-from lemlight.data.datasets.inbreast import inbreast_table
-from lemlight.data.datasets.mias import mias_table
-from lemlight.data.datasets.rsna import rsna_table
-from lemlight.data.datasets.vindr import vindr_table
 from lemlight.errors import LemlightError
 
-
-def _phantom(root: Path, **options: Any) -> pd.DataFrame:
-    from lemlight.data.phantom.files import phantom_table
-    from lemlight.data.phantom.patients import PhantomSettings
-
-    return phantom_table(root, PhantomSettings(**options))
+NAMES = ("cbis", "cmmd", "folder", "inbreast", "mias", "phantom", "rsna", "vindr")
 
 
-SOURCES: dict[str, Callable[..., pd.DataFrame]] = {
-    "cbis": cbis_table,
-    "cmmd": cmmd_table,
-    "folder": folder_table,
-    "inbreast": inbreast_table,
-    "mias": mias_table,
-    "phantom": _phantom,
-    "rsna": rsna_table,
-    "vindr": vindr_table,
-}
+def source(name: str) -> Any:
+    """Give the function that builds the image table of the data set `name`."""
+    if name not in NAMES:
+        raise LemlightError(f"there is no data set {name!r}: choose {', '.join(NAMES)}")
+    module = "lemlight.data.phantom.files" if name == "phantom" else f"lemlight.data.datasets.{name}"
+    return getattr(import_module(module), name)
 
 
 def build_table(name: str, root: Path, **options: Any) -> pd.DataFrame:
-    """Build the image table of the data set `name` below `root`; `options` are those of its source."""
-    if name not in SOURCES:
-        raise LemlightError(f"there is no data set {name!r}: choose {', '.join(sorted(SOURCES))}")
-    return SOURCES[name](Path(root), **options)
+    """Build the image table of the data set `name` below `root`; `options` are those of its function."""
+    table: pd.DataFrame = source(name)(root, **options)
+    return table

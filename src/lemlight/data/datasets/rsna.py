@@ -18,9 +18,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     IMAGES,
     Problems,
@@ -44,12 +47,18 @@ WITHOUT_LABELS = "/test_images"
 logger = logging.getLogger(__name__)
 
 
-def rsna_table(root: Path, views: Sequence[str] = ("CC", "MLO"), allow_missing: bool = False) -> pd.DataFrame:
+@checked
+def rsna(
+    root: str | Path,
+    views: Annotated[Sequence[Literal["CC", "MLO", "AT", "LM", "LMO", "ML"]], Field(min_length=1)] = ("CC", "MLO"),
+    allow_missing: bool = False,
+) -> pd.DataFrame:
     """Build the image table of the RSNA challenge below `root`, of the images of these views.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("RSNA", root)
     start = len(os.path.abspath(root))
     paths = [path for path in list_files(root, "RSNA") if WITHOUT_LABELS not in path[start:]]
@@ -62,7 +71,7 @@ def rsna_table(root: Path, views: Sequence[str] = ("CC", "MLO"), allow_missing: 
     else:
         _check(rows, problems)
         problems.incomplete("images without a row in the table", sorted(set(files) - set(rows["image"])))
-        rows = rows[rows["view"].isin({view.upper() for view in views})]
+        rows = rows[rows["view"].isin(list(views))]
         problems.incomplete("images of the table without a file", sorted(set(rows["image"]) - set(files)))
     problems.raise_any(allow_missing)
     rows = rows[rows["image"].isin(list(files))]

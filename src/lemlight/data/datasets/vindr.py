@@ -8,9 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field
 
+from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     IMAGES,
     Problems,
@@ -114,24 +117,27 @@ BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
 NEEDED = ("study_id", "image_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
 NEEDED_OF_FINDINGS = ("image_id", "breast_birads", "finding_categories", *CORNERS)
 IN_BOTH = ("study_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
-CATEGORIES = ("1", "2", "3", "4", "5")
 SPLITS = {"training": "train", "test": "test"}
 HASH = r"[0-9a-f]{32}"
 
 logger = logging.getLogger(__name__)
 
 
-def vindr_table(
-    root: Path, malignant_from: int = 4, leave_out: Sequence[str | int] = (), allow_missing: bool = False
+@checked
+def vindr(
+    root: str | Path,
+    malignant_from: Annotated[int, Field(ge=2, le=5)] = 4,
+    leave_out: Sequence[Literal[1, 2, 3, 4, 5]] = (),
+    allow_missing: bool = False,
 ) -> pd.DataFrame:
     """Build the image table of VinDr-Mammo below `root`.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
     """
+    root = Path(root)
     problems = Problems("VinDr-Mammo", root)
     left_out = {str(category) for category in leave_out}
-    problems.wrong("no BI-RADS category to leave out", sorted(left_out - set(CATEGORIES)))
     paths = list_files(root, "VinDr-Mammo")
     files = _images(paths, root, problems)
     images = _read_images(paths, root, problems)

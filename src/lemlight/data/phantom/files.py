@@ -6,12 +6,14 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import gdcm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -28,8 +30,20 @@ from pydicom.uid import (
 )
 from tqdm import tqdm
 
-from lemlight.data.datasets.folder import NO_LESION, folder_table
-from lemlight.data.phantom.patients import GENERATOR_VERSION, NORMAL, SIDES, VIEWS, PhantomSettings, generator, in_turn
+from lemlight.arguments import checked
+from lemlight.data.datasets.folder import NO_LESION, folder
+from lemlight.data.phantom.patients import (
+    GENERATOR_VERSION,
+    NORMAL,
+    SIDES,
+    VIEWS,
+    Difficulty,
+    PhantomSettings,
+    Scale,
+    Seed,
+    generator,
+    in_turn,
+)
 from lemlight.data.phantom.render import Rendering, render
 from lemlight.data.store import locked, map_in_processes
 from lemlight.errors import LemlightError
@@ -231,14 +245,19 @@ def _type(finding: str) -> str:
     return "calcification" if "calcification" in finding else "mass"
 
 
-def phantom_table(
-    root: Path, settings: PhantomSettings, workers: int | None = None, progress: bool = True
+@checked
+def phantom(
+    root: str | Path,
+    patients: Annotated[int, Field(ge=4, le=9999)],
+    seed: Seed,
+    difficulty: Difficulty,
+    scale: Scale,
 ) -> pd.DataFrame:
-    """The image table of the phantom with these settings, written under `root` at the first call.
+    """Build the image table of the phantom with these settings, written below `root` at the first call.
 
     Layout: `<root>/phantom-<hash of the settings>/` with `images.csv`, `images/<patient>/<side>_<view>.dcm` and
     `masks/<patient>/<side>_<view>.png`. Label: 1 for the images of a breast with a malignant lesion. A mask shows the
     lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
-    whatever else in it looks like one. No split is given.
+    whatever else in it looks like one. No split is given. The arguments are explained at `PhantomSettings`.
     """
-    return folder_table(write_phantom(root, settings, workers, progress))
+    return folder(write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale)))

@@ -4,21 +4,19 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from lemlight.errors import LemlightError
+from lemlight.arguments import Probability, checked
 
 GENERATOR_VERSION = 2  # raise it with every change that alters a pixel or a tag: the folder's name depends on it
 
-LIMITS: dict[str, tuple[float, float]] = {
-    "patients": (1, 9999),  # whole numbers here are whole in the settings; four digits in a patient ID
-    "seed": (0, 2**32 - 1),
-    "difficulty": (0.0, 1.0),
-    "scale": (0.25, 4.0),  # of about 1024 x 832 px
-    "malignant_share": (0.0, 1.0),
-    "benign_share": (0.0, 1.0),
-}
+Patients = Annotated[int, Field(ge=1, le=9999)]  # four digits in a patient ID
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Difficulty = Probability
+Scale = Annotated[float, Field(ge=0.25, le=4)]
 
 
 @dataclass(frozen=True)
@@ -32,35 +30,24 @@ class PhantomSettings:
     benign_share: share of all other breasts with a benign lesion; the rest is normal.
     """
 
-    patients: int = 120
-    seed: int = 0
-    difficulty: float = 0.5
-    scale: float = 1.0
-    malignant_share: float = 0.45
-    benign_share: float = 0.6
-
-    def __post_init__(self) -> None:
-        problems = []
-        for name, value in asdict(self).items():
-            low, high = LIMITS[name]
-            whole = isinstance(low, int)
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                problems.append(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
-            elif not low <= value <= high:  # NaN, too
-                problems.append(f"{name} must lie between {low} and {high}, got {value!r}")
-        if problems:
-            raise LemlightError("impossible phantom settings: " + "; ".join(problems))
+    patients: Patients = 120
+    seed: Seed = 0
+    difficulty: Difficulty = 0.15
+    scale: Scale = 1.0
+    malignant_share: Probability = 0.45
+    benign_share: Probability = 0.6
 
     def stamp(self) -> dict[str, float]:
-        """All that decides the files; a limit's type makes 1 and 1.0 the same."""
-        numbers = {name: type(LIMITS[name][0])(value) for name, value in asdict(self).items()}
-        return {**numbers, "generator_version": GENERATOR_VERSION}
+        """All that decides the files."""
+        return {**asdict(self), "generator_version": GENERATOR_VERSION}
 
     def folder_name(self) -> str:
         """`phantom-<hash>`: another setting or generator makes another folder, never a mix."""
         text = json.dumps(self.stamp(), sort_keys=True)
         return "phantom-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
+
+PhantomSettings.__init__ = checked(PhantomSettings.__init__)  # type: ignore[method-assign]
 
 SIDES = ("L", "R")
 VIEWS = ("CC", "MLO")
