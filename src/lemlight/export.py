@@ -1,8 +1,16 @@
-"""python -m lemlight.export: a trained network as ONNX and as a program of torch.export, checked against itself."""
+"""python -m lemlight.export: a trained network as ONNX with its preprocessing, compared with the network itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
+
+if TYPE_CHECKING:
+    from lemlight.config.commands import ExportConfig
 
 
 def task(cfg: DictConfig) -> None:
@@ -10,10 +18,49 @@ def task(cfg: DictConfig) -> None:
     from lemlight.config.check import check
     from lemlight.config.commands import ExportConfig
 
-    config = check(cfg, ExportConfig)
-    from lemlight.recipe.export import export  # heavy: only once the config is known to be right
+    export(check(cfg, ExportConfig))
 
-    export(config)
+
+def export(config: ExportConfig) -> None:
+    """Export a checkpoint, compare the file with the network, and say by how much they differ.
+
+    Raises:
+        LemlightError: a checkpoint or an image that cannot be used, a missing package, or a file whose probabilities
+            differ from the network's, which is not left.
+    """
+    from lemlight.data.io import find_images
+    from lemlight.files import write_json, written_aside
+    from lemlight.localization.predictor import export_metadata, open_checkpoint, phantom_as_prepared, prepare_image
+    from lemlight.models.exported import (
+        TO_WRITE,
+        PredictingGraph,
+        check_packages,
+        compare,
+        images_to_compare,
+        open_onnx,
+        write_onnx,
+    )
+
+    check_packages(TO_WRITE)
+    trained = open_checkpoint(Path(config.checkpoint))
+    trained.classifier.requires_grad_(False)
+    prepare = trained.preprocessing
+    given = [] if config.input is None else find_images(Path(config.input))
+    prepared = [phantom_as_prepared(prepare), *(prepare_image(item.path, prepare)[2] for item in given)]
+    batches = images_to_compare((prepare.height, prepare.width), prepared)
+    metadata = export_metadata(trained).model_dump()
+    graph, path = PredictingGraph(trained.classifier), Path(config.output) / "model.onnx"
+    with written_aside(path) as aside:
+        write_onnx(graph, (prepare.height, prepare.width), metadata, aside)
+        agreement = compare(graph, open_onnx(aside), batches)
+        agreement.check()
+    write_json(metadata, path.with_name("card.json"))
+    print(f"exported:       {path} ({path.stat().st_size / 2**20:.1f} MB)")
+    print(
+        f"                probabilities of {agreement.images} images differ from the network's by at most "
+        f"{agreement.probability:.1e}, scores by {agreement.score:.1e}"
+    )
+    print(f"preprocessing:  {path.with_name('card.json')} (in the file, too)")
 
 
 def main() -> None:

@@ -1,8 +1,16 @@
 """python -m lemlight.localize: probability, location map and regions of images, in original pixels."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
+
+if TYPE_CHECKING:
+    from lemlight.config.commands import LocalizeConfig
 
 
 def task(cfg: DictConfig) -> None:
@@ -10,10 +18,45 @@ def task(cfg: DictConfig) -> None:
     from lemlight.config.check import check
     from lemlight.config.commands import LocalizeConfig
 
-    config = check(cfg, LocalizeConfig)
-    from lemlight.recipe.localize import localize  # heavy: only once the config is known to be right
+    localize(check(cfg, LocalizeConfig))
 
-    localize(config)
+
+def localize(config: LocalizeConfig) -> None:
+    """Localize in every image of `config.input` and write the run folder.
+
+    An image that cannot be read is a row with its error, and does not stop the rest.
+
+    Raises:
+        LemlightError: a checkpoint that cannot be used, no image at all, or none that can be read.
+    """
+    from tqdm import tqdm
+
+    from lemlight.data.io import find_images
+    from lemlight.errors import ImageError, LemlightError
+    from lemlight.localization.predictor import build_predictor
+    from lemlight.reporting.dicom_seg import check_highdicom
+    from lemlight.reporting.localization_results import write_prediction, write_predictions
+
+    if config.dicom_seg:
+        check_highdicom()
+    predictor = build_predictor(config)
+    found, folder, rows = find_images(Path(config.input)), Path(config.output), []
+    for item in tqdm(found, "localizing", unit="image"):
+        try:
+            rows.append(write_prediction(predictor(item.path), item, predictor, config, folder))
+        except ImageError as error:
+            rows.append({"image_id": item.image_id, "path": str(item.path), "error": str(error)})
+    table = write_predictions(rows, folder / "predictions.csv")
+    failed = table[table["error"] != ""]
+    for reason in failed["error"]:
+        print(f"left out: {reason}")
+    if len(failed) == len(table):
+        raise LemlightError(f"none of the {len(table)} images could be read: see {folder / 'predictions.csv'}")
+    print(f"{len(table) - len(failed)} of {len(table)} images read; research only, not for clinical use")
+    print(f"probabilities and regions: {folder / 'predictions.csv'}")
+    for name in ("overlays", "maps", "segmentations"):
+        if (folder / name).is_dir():
+            print(f"{name + ':':<26} {folder / name}")
 
 
 def main() -> None:

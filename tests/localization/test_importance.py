@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lemlight.errors import LemlightError
-from lemlight.localization.excitation_backprop import location_maps, single_location_maps
+from lemlight.localization.excitation_backprop import Passage, location_maps
 from lemlight.models.backbones import build_backbone
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
@@ -96,13 +96,16 @@ def test_all_extrema_at_once_are_the_sum_of_each_on_its_own(resnet):
     maxima, minima = torch.zeros(2, 1, 3, 4)
     maxima[0, 0, 1], maxima[0, 2, 3], minima[0, 1, 2], minima[0, 2, 0] = 1, 0.5, 1, 2
     together = location_maps(resnet, images, maxima, minima)
-    singles = single_location_maps(resnet, images, maxima[0], minima[0], batch_size=3)
-    assert singles.maps.shape == (4, 96, 128)
-    torch.testing.assert_close(singles.started, torch.tensor([1, 0.5, 1, 2]).double())
-    torch.testing.assert_close(singles.maps.sum(0), together.maps[0], rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(singles.lost.sum(), together.lost[0], rtol=1e-3, atol=1e-6)
-    alone = location_maps(resnet, images, 0 * maxima, minima * (minima == 2))
-    torch.testing.assert_close(singles.maps[3], alone.maps[0], rtol=1e-3, atol=1e-6)
+    passage, nothing = Passage(resnet, images, repeat=True), torch.zeros_like(maxima)
+    singles = [passage.back(one, nothing) for one in each_alone(maxima)]
+    singles += [passage.back(nothing, one) for one in each_alone(minima)]
+    assert [one.started.item() for one in singles] == [1, 0.5, 1, 2]
+    torch.testing.assert_close(sum(one.maps for one in singles), together.maps, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(sum(one.lost for one in singles), together.lost, rtol=1e-3, atol=1e-6)
+
+
+def each_alone(cells):
+    return [torch.zeros_like(cells).index_put_(tuple(place.unbind()), cells[tuple(place)]) for place in cells.nonzero()]
 
 
 def test_maps_of_a_batch_do_not_see_one_another(resnet):
@@ -132,9 +135,6 @@ def test_without_an_extremum_the_map_is_zero(resnet):
     assert found.maps.shape == (1, 64, 96)
     assert not found.maps.any()
     assert found.started.item() == found.lost.item() == 0
-    singles = single_location_maps(resnet, breasts(1, 64, 96), nothing[0], nothing[0])
-    assert singles.maps.shape == (0, 64, 96)
-    assert singles.started.shape == singles.lost.shape == (0,)
 
 
 @pytest.mark.parametrize("size", [(33, 47), (20, 9)])
@@ -214,18 +214,14 @@ def test_training_mode_autocast_and_inference_mode_change_nothing(resnet):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
-def test_torchvision_s_own_in_place_layers_give_the_same_map(name):
-    """lemlight's backbones compute nothing in place; a network of the user may."""
-    classifier = build(name)
-    in_place = copy.deepcopy(classifier)
-    for module in in_place.modules():
+def test_in_place_layers_give_the_same_map(name):
+    in_place = build(name)
+    plain = copy.deepcopy(in_place)
+    for module in plain.modules():
         if "inplace" in vars(module):
-            module.inplace = True
-        # the blocks that lemlight replaced, back to torchvision's
-        if type(module).__module__ == "lemlight.models.not_in_place":
-            module.__class__ = type(module).__mro__[1]
+            module.inplace = False
     images = breasts(1, 64, 96)
-    maxima, minima = extrema_of(classifier, images)
-    expected = location_maps(classifier, images, maxima, minima)
+    maxima, minima = extrema_of(plain, images)
+    expected = location_maps(plain, images, maxima, minima)
     found = location_maps(in_place, images, maxima, minima)
     torch.testing.assert_close(found.maps, expected.maps, rtol=1e-4, atol=1e-7)

@@ -85,7 +85,6 @@ class LocalizeConfig(Section):
 
     checkpoint: str
     input: str
-    trust: bool
     method: Method | None
     follow: Follow
     keep: Share | None
@@ -103,7 +102,6 @@ class ExportConfig(Section):
     """python -m lemlight.export."""
 
     checkpoint: str
-    format: Literal["onnx", "torch", "both"]
     input: str | None
     output: str
 

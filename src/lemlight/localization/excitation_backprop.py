@@ -312,24 +312,6 @@ def location_maps(classifier: nn.Module, images: Tensor, maxima: Tensor, minima:
     return Passage(classifier, images).back(maxima, minima)
 
 
-def single_location_maps(
-    classifier: nn.Module, image: Tensor, maxima: Tensor, minima: Tensor, batch_size: int = 8
-) -> LocationMaps:
-    """Follow every extremum `(h, w)` of one image `(1, 1, H, W)` on its own, several at a time.
-
-    One map for each extremum, in row-major order, the maxima first.
-    """
-    kinds = torch.cat([maxima.flatten(), minima.flatten()])
-    places = kinds.nonzero().flatten()
-    starts = torch.zeros(len(places), len(kinds), dtype=torch.float32, device=image.device)
-    starts[torch.arange(len(places)), places] = kinds[places].float()
-    parts = [
-        location_maps(classifier, image.expand(len(part), -1, -1, -1), *part.view(-1, 2, *maxima.shape).unbind(1))
-        for part in torch.split(starts, batch_size)
-    ]
-    return LocationMaps(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
 def _at_features(features: Tensor, scorer: nn.Module, maxima: Tensor, minima: Tensor, ledger: Ledger) -> Tensor:
     """Hand the importance of the extrema `(N, h, w)` to the features `(N, C, h, w)`, each kind by its own weights."""
     weight = scorer.get_parameter("weight").detach().float()  # (1, C, 1, 1)

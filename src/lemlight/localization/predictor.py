@@ -1,15 +1,19 @@
-"""A trained network that reads single images: probability, location map, regions in original pixels."""
+"""A trained network that predicts single images: probability, location map, regions in original pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+import lemlight
+from lemlight.config.base import Section, Share
 from lemlight.config.check import check
 from lemlight.config.commands import LocalizeConfig, TrainConfig
 from lemlight.config.data import PrepareConfig
@@ -17,31 +21,23 @@ from lemlight.data.breast import find_geometry, prepare_pixels
 from lemlight.data.datamodule import unit_range
 from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import read_image
+from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Explanation, MapSettings, explain, explain_scores, extremum_points
-from lemlight.localization.evaluation import RegionSettings, chosen_settings, settings_of
+from lemlight.localization.evaluation import Chosen, RegionSettings, chosen_settings, settings_of
 from lemlight.localization.regions import Region, find_regions, smoothed
-from lemlight.models.exported import ExportedNetwork, open_onnx, open_program
-from lemlight.recipe.export_card import METHOD, checked_card
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.recipe.model import build_classifier
 from lemlight.training.checkpoint import load_checkpoint, load_weights
 
-
-@dataclass(frozen=True)
-class Reader:
-    """A trained network that is ready to read single images."""
-
-    explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
-    device: torch.device
-    prepare: PrepareConfig
-    maps: MapSettings
-    regions: RegionSettings
-    label_names: list[str]
+EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     """One image as the network saw it: `strength` (H, W) in [0, 1] of the prepared image, regions in original px."""
 
     image: Image
@@ -56,21 +52,122 @@ class Reading:
         return float(self.explanation.probability[0])
 
 
-def build_reader(config: LocalizeConfig) -> Reader:
-    """Load the network and what was chosen for it in its training; values of the command line come first."""
-    checkpoint = load_checkpoint(Path(config.checkpoint))
-    trained = check(checkpoint.config, TrainConfig, where=f"the configuration in {config.checkpoint}")
-    prepare = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {config.checkpoint}")
-    classifier = build_classifier(trained, first_weights=False)
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network that is ready to predict single images."""
+
+    explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
+    device: torch.device
+    preprocessing: PrepareConfig
+    maps: MapSettings
+    regions: RegionSettings
+    label_names: list[str]
+
+    def __call__(self, path: Path) -> Prediction:
+        """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
+        image, geometry, prepared = prepare_image(path, self.preprocessing)
+        explanation = self.explain(prepared.to(self.device))
+        strength = smoothed(explanation.maps[0].cpu().numpy(), self.regions.smoothing)
+        probability = float(explanation.probability[0])
+        regions = find_regions(
+            strength,
+            self.regions.cutoff,
+            geometry,
+            spacing=image.spacing_mm,
+            confidence=max(probability, 1 - probability),
+            extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], geometry.prepared_shape),
+        )
+        return Prediction(image, geometry, explanation, strength, regions)
+
+
+def prepare_image(path: Path, prepare: PrepareConfig) -> tuple[Image, BreastGeometry, Tensor]:
+    """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
+    image = read_image(path)
+    geometry, prepared = _prepared(image.pixels, prepare)
+    return image, geometry, prepared
+
+
+def phantom_as_prepared(prepare: PrepareConfig) -> Tensor:
+    """A synthetic mammogram as prepared, `(1, 1, H, W)`: a breast before air, which noise is not."""
+    return _prepared(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels, prepare)[1]
+
+
+def _prepared(pixels: NDArray[np.float32], prepare: PrepareConfig) -> tuple[BreastGeometry, Tensor]:
+    geometry, breast = find_geometry(pixels, (prepare.height, prepare.width), crop=prepare.crop, flip=prepare.flip)
+    return geometry, unit_range(torch.from_numpy(prepare_pixels(pixels, geometry, breast)))[None, None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint, its network on the CPU in eval mode, and how images are prepared for it."""
+
+    classifier: MammogramClassifier
+    config: TrainConfig
+    preprocessing: PrepareConfig
+    label_names: list[str]
+    chosen: dict[str, Chosen]
+
+
+def open_checkpoint(path: Path) -> Trained:
+    """Load a network with all that a prediction needs; LemlightError where the file cannot be used."""
+    checkpoint = load_checkpoint(path)
+    config = check(checkpoint.config, TrainConfig, where=f"the configuration in {path}")
+    preprocessing = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {path}")
+    classifier = build_classifier(config, first_weights=False)
     load_weights(classifier, checkpoint)
-    device = device_of(config.accelerator)
-    given = {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
-    method = config.method or "importance"
-    regions = settings_of(method, chosen_settings(checkpoint), given, classifier.backbone.output_stride)
-    threshold = trained.threshold if config.threshold is None else config.threshold
+    chosen = chosen_settings(checkpoint)
+    return Trained(classifier.eval(), config, preprocessing, checkpoint.label_names, chosen)
+
+
+def build_predictor(config: LocalizeConfig) -> Predictor:
+    """Load a checkpoint, or open an exported network; values of the command line come before those of the file."""
+    exported = is_exported(Path(config.checkpoint))
+    return _from_onnx(config) if exported else _from_checkpoint(config)
+
+
+def _from_checkpoint(config: LocalizeConfig) -> Predictor:
+    trained = open_checkpoint(Path(config.checkpoint))
+    device, method = device_of(config.accelerator), config.method or "importance"
+    regions = settings_of(method, trained.chosen, _given(config), trained.classifier.backbone.output_stride)
+    threshold = trained.config.threshold if config.threshold is None else config.threshold
     maps = MapSettings(method, config.follow, regions.keep, threshold)
-    explaining = partial(explain, classifier.to(device).eval(), settings=maps)
-    return Reader(explaining, device, prepare, maps, regions, checkpoint.label_names)
+    explaining = partial(explain, trained.classifier.to(device), settings=maps)
+    return Predictor(explaining, device, trained.preprocessing, maps, regions, trained.label_names)
+
+
+def _from_onnx(config: LocalizeConfig) -> Predictor:
+    """Open an exported network.
+
+    Raises:
+        LemlightError: a method that needs the network's layers, a device other than the CPU, or a file that cannot be
+            used.
+    """
+    if config.method not in (None, EXPORTED_METHOD):
+        raise LemlightError(
+            f"method={config.method} goes back through the layers of the network, which an exported file does not "
+            f"give: use method={EXPORTED_METHOD}, or the checkpoint that {config.checkpoint} was exported from"
+        )
+    if config.accelerator not in ("auto", "cpu"):
+        raise LemlightError(f"accelerator={config.accelerator}: exported networks run on the CPU; use accelerator=auto")
+    network = open_onnx(Path(config.checkpoint))
+    metadata = check(network.metadata, ExportMetadata, where=f"the metadata in {network.path}")
+    chosen = {} if metadata.cam is None else {EXPORTED_METHOD: metadata.cam}
+    regions = settings_of(EXPORTED_METHOD, chosen, _given(config), metadata.output_stride)
+    threshold = metadata.threshold if config.threshold is None else config.threshold
+    if config.method is None:
+        print(f"location maps by method={EXPORTED_METHOD}: importance needs the checkpoint, not an exported network")
+    maps = MapSettings(EXPORTED_METHOD, config.follow, regions.keep, threshold)
+    explaining = partial(_explain_exported, network, threshold)
+    return Predictor(explaining, torch.device("cpu"), metadata.preprocessing, maps, regions, metadata.label_names)
+
+
+def _explain_exported(network: ExportedNetwork, threshold: float, images: Tensor) -> Explanation:
+    probability, score_map = network.predict(images)
+    return explain_scores(probability.double(), score_map, (images.shape[2], images.shape[3]), threshold)
+
+
+def _given(config: LocalizeConfig) -> dict[str, float | None]:
+    return {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -83,64 +180,28 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
-def prepare_mammogram(path: Path, prepare: PrepareConfig) -> tuple[Image, BreastGeometry, Tensor]:
-    """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
-    image = read_image(path)
-    geometry, breast = find_geometry(
-        image.pixels, (prepare.height, prepare.width), crop=prepare.crop, flip=prepare.flip
+class ExportMetadata(Section):
+    """What an exported file says of its network; `cam` is what the training chose for maps of that method, if any."""
+
+    lemlight: str
+    backbone: str
+    output_stride: Literal[16, 32]
+    pooling: str
+    preprocessing: PrepareConfig
+    label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
+    threshold: Share
+    cam: Chosen | None
+
+
+def export_metadata(trained: Trained) -> ExportMetadata:
+    """What the export of a checkpoint says: nothing in it names a folder, an image or a machine."""
+    return ExportMetadata(
+        lemlight=lemlight.__version__,
+        backbone=trained.config.backbone.name,
+        output_stride=trained.config.backbone.output_stride,
+        pooling=trained.config.pooling.name,
+        preprocessing=trained.preprocessing,
+        label_names=trained.label_names,
+        threshold=trained.config.threshold,
+        cam=trained.chosen.get(EXPORTED_METHOD),
     )
-    prepared = torch.from_numpy(prepare_pixels(image.pixels, geometry, breast))
-    return image, geometry, unit_range(prepared)[None, None]
-
-
-def read_mammogram(path: Path, reader: Reader) -> Reading:
-    """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
-    image, geometry, prepared = prepare_mammogram(path, reader.prepare)
-    explanation = reader.explain(prepared.to(reader.device))
-    strength = smoothed(explanation.maps[0].cpu().numpy(), reader.regions.smoothing)
-    probability = float(explanation.probability[0])
-    regions = find_regions(
-        strength,
-        reader.regions.cutoff,
-        geometry,
-        spacing=image.spacing_mm,
-        confidence=max(probability, 1 - probability),
-        extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], geometry.prepared_shape),
-    )
-    return Reading(image, geometry, explanation, strength, regions)
-
-
-def build_exported_reader(config: LocalizeConfig) -> Reader:
-    """Open an exported network and the card in it; values of the command line come first.
-
-    Raises:
-        LemlightError: a method that needs the network's layers, a device other than the CPU, or a file that cannot be
-            used.
-    """
-    if config.method not in (None, METHOD):
-        raise LemlightError(
-            f"method={config.method} goes back through the layers of the network, which an exported file does not "
-            f"give: use method={METHOD}, or the checkpoint that {config.checkpoint} was exported from"
-        )
-    if config.accelerator not in ("auto", "cpu"):
-        raise LemlightError(f"accelerator={config.accelerator}: exported networks run on the CPU; use accelerator=auto")
-    path = Path(config.checkpoint)
-    network = open_onnx(path) if path.suffix.lower() == ".onnx" else open_program(path, config.trust)
-    card = checked_card(network)
-    given = {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
-    chosen = {} if card.cam is None else {METHOD: card.cam}
-    regions = settings_of(METHOD, chosen, given, card.output_stride)
-    threshold = card.threshold if config.threshold is None else config.threshold
-    if config.method is None:
-        print(f"location maps by method={METHOD}: importance needs the checkpoint, not an exported network")
-    maps = MapSettings(METHOD, config.follow, regions.keep, threshold)
-
-    def explain(images: Tensor) -> Explanation:
-        return _explain(network, images, threshold)
-
-    return Reader(explain, torch.device("cpu"), card.preprocessing, maps, regions, card.label_names)
-
-
-def _explain(network: ExportedNetwork, images: Tensor, threshold: float) -> Explanation:
-    probability, score_map = network.predict(images)
-    return explain_scores(probability.double(), score_map, (images.shape[2], images.shape[3]), threshold)

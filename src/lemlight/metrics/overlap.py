@@ -123,36 +123,9 @@ def weighted_pxap(histograms: NDArray[np.int64], weights: NDArray[np.float64]) -
     return in_blocks(block, weights, 2 * BINS)
 
 
-Cutoffs = Sequence[float] | NDArray[np.float64]
-
-
 def predicted(strength: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
     """Return which pixels (H, W) belong to the prediction: strength >= cutoff, and above 0."""
     return (strength >= np.float32(cutoff)) & (strength > 0)
-
-
-def dice_per_cutoff(lesions: ArrayLike, strength: ArrayLike, cutoffs: Cutoffs) -> NDArray[np.float64]:
-    """Return the Dice coefficient (K,) of `strength >= cutoff` (and > 0) with the lesions; NaN without a lesion.
-
-    Args:
-        lesions: labels (H, W), 0 none.
-        strength: (H, W) in [0, 1], compared in float32.
-        cutoffs: (K,) in [0, 1], in any order.
-
-    Raises:
-        LemlightError: other shapes, values outside [0, 1].
-    """
-    labels, strengths = check_maps(lesions, strength)
-    asked = np.asarray(cutoffs, dtype=np.float32)
-    ordered = np.sort(asked)
-    positive = strengths > 0
-    passed = np.searchsorted(ordered, strengths[positive], side="right")  # how many cutoffs a pixel reaches
-    everywhere = np.bincount(passed, minlength=ordered.size + 1)
-    inside = np.bincount(passed[labels[positive] > 0], minlength=ordered.size + 1)
-    reached = at_or_above(np.stack([everywhere, inside]).astype(np.float64))[:, 1:]
-    size = float(np.count_nonzero(labels))
-    dice = ratio(2 * reached[1], np.where(size > 0, reached[0] + size, 0.0))
-    return dice[np.searchsorted(ordered, asked)]
 
 
 class CutoffChooser:

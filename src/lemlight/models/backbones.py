@@ -14,7 +14,6 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from lemlight.errors import LemlightError
-from lemlight.models.not_in_place import remove_in_place
 from lemlight.models.output_stride import halve_stride, measure
 
 
@@ -270,7 +269,6 @@ def build_backbone(
     lite = name == LITE_NAME
     features = efficientnet_lite_features() if lite else torchvision_features(name)
     make_grey(features)
-    remove_in_place(features)
     if weights == "imagenet":
         load_weights(features, download_state_dict(name), f"torchvision's file for {name}")
     elif weights == "bundled":

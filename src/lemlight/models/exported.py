@@ -1,9 +1,8 @@
-"""An exported network that was opened, whatever its format."""
+"""A trained network as one file of ONNX: written with its preprocessing, compared with the network, opened again."""
 
 import json
 import logging
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,17 +11,71 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+INPUT, OUTPUTS = "image", ("probability", "score_map")
+METADATA_KEY = "lemlight"  # in metadata_props
+FORMAT = 1  # of the metadata
+MOST_BYTES = 2**20  # far more than any metadata has: a file from a stranger may hold anything
+TO_WRITE = ("onnx", "onnxscript", "onnxruntime")  # the last one to check what was written
+TO_READ = ("onnxruntime",)
+SILENT = 4  # log_severity_level: errors come as exceptions already
+TOLERANCE = 1e-4  # of a probability
 
 
 def is_exported(path: Path) -> bool:
     """Whether the name of a file says that it is an exported network, not a checkpoint."""
-    return path.suffix.lower() in SUFFIXES.values()
+    return path.suffix.lower() == ".onnx"
+
+
+def check_packages(needed: tuple[str, ...] = TO_READ) -> None:
+    """Raise LemlightError, which says how to get them, where packages are not installed: before any work."""
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise LemlightError(f"ONNX needs {', '.join(missing)}: pip install 'lemlight[onnx]'")
+
+
+class PredictingGraph(nn.Module):
+    """Images `(N, 1, H, W)` in [0, 1], as prepared -> probability `(N,)` and score map `(N, h, w)` in logits.
+
+    What only a training needs, the second logit and the loss terms, is left out.
+    """
+
+    def __init__(self, classifier: MammogramClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict; float32."""
+        features = self.classifier.backbone(image)
+        score_map: Tensor = self.classifier.scorer(features)
+        logit: Tensor = self.classifier.pooling(score_map, features, self.classifier.scorer)
+        return logit.sigmoid(), score_map
+
+
+def write_onnx(graph: PredictingGraph, shape: tuple[int, int], metadata: Mapping[str, Any], path: Path) -> None:
+    """Write a network on the CPU, for prepared images of `shape` (H, W) px, and plain values about it as one file.
+
+    Raises:
+        LemlightError: a package is missing.
+    """
+    check_packages(TO_WRITE)
+    for chatty in ("onnx_ir", "onnxscript"):  # a line for each step of their optimizers
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    example = torch.rand(2, 1, *shape)  # of one image, N would be taken for a constant
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own exporter
+        program = torch.export.export(graph, (example,), dynamic_shapes=({0: Dim("images", min=1)},), strict=False)
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
+        )
+    assert exported is not None  # None is for the exporter before dynamo
+    text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
+    exported.model.metadata_props[METADATA_KEY] = text
+    exported.save(path)
 
 
 @dataclass(frozen=True)
@@ -30,12 +83,12 @@ class ExportedNetwork:
     """An exported network on the CPU.
 
     path: the file.
-    card: plain values that nothing has acted upon.
+    metadata: plain values that nothing has acted upon.
     run: images `(N, 1, H, W)` float32 -> probability and score map, unchecked; it may raise anything.
     """
 
     path: Path
-    card: dict[str, Any]
+    metadata: dict[str, Any]
     run: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,9 +98,8 @@ class ExportedNetwork:
             LemlightError: the network fails, or its answer is none: it may come from a stranger.
         """
         try:
-            with torch.no_grad():
-                probability, score_map = self.run(images.float())
-        except Exception as error:  # runtimes have errors of their own, and a graph can fail in any way
+            probability, score_map = self.run(images.float())
+        except Exception as error:  # the runtime has errors of its own, and a graph can fail in any way
             raise LemlightError(
                 f"{self.path} fails on images of {images.shape[2]} x {images.shape[3]} px: export the checkpoint again"
             ) from error
@@ -67,67 +119,61 @@ class ExportedNetwork:
         return probability.float(), score_map.float()
 
 
-FORMAT = 1
-MOST_BYTES = 2**20  # far more than any card has: a file from a stranger may hold anything
-
-
-def card_text(card: Mapping[str, Any]) -> str:
-    """A card of plain values as JSON, with the number of its format."""
-    return json.dumps({"format": FORMAT, **card}, allow_nan=False)
-
-
-def card_values(text: str | None, path: Path) -> dict[str, Any]:
-    """The values of the card of the file `path`, without its format; nothing of them is checked yet.
+def open_onnx(path: Path) -> ExportedNetwork:
+    """Open a file of ONNX on the CPU without running any code that it may carry.
 
     Raises:
-        LemlightError: there is no card, it is damaged, or of a newer format.
+        LemlightError: onnxruntime is missing; the file is missing, damaged, no ONNX, or not of lemlight.
     """
+    check_packages()
+    if not path.is_file():
+        raise LemlightError(f"there is no exported network at {path}: give a file that lemlight.export wrote")
+    session = _session(path)
+    metadata = _metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    given = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
+    if given != ([INPUT], list(OUTPUTS)):
+        raise LemlightError(f"{path} has other inputs or outputs than those of lemlight.export: give a file of it")
+
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        probability, score_map = session.run(list(OUTPUTS), {INPUT: images.contiguous().numpy()})
+        return torch.as_tensor(probability), torch.as_tensor(score_map)
+
+    return ExportedNetwork(path, metadata, run)
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime  # type: ignore[import-untyped]  # carries no types
+
+    onnxruntime.disable_telemetry_events()  # some builds have them
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        # from bytes: a path would let the file name others, which the runtime then reads
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has errors of its own, one for each way to be damaged
+        raise LemlightError(
+            f"{path} cannot be read as an ONNX model: it is damaged, incomplete, or needs other files; "
+            "copy it again or export the checkpoint again"
+        ) from error
+
+
+def _metadata(text: str | None, path: Path) -> dict[str, Any]:
+    """What the file says of its network, without the number of its format; nothing of it is checked yet."""
     if text is None:
-        raise LemlightError(f"{path} has no card of lemlight: give a file that lemlight.export wrote")
+        raise LemlightError(f"{path} has no metadata of lemlight: give a file that lemlight.export wrote")
     try:
         if len(text) > MOST_BYTES:
             raise ValueError("too long")
-        card = json.loads(text)
-        number = card.pop("format")
+        metadata = json.loads(text)
+        number = metadata.pop("format")
         if type(number) is not int:
             raise ValueError("no format number")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LemlightError(f"{path} is damaged: its card cannot be read; export the checkpoint again") from error
+        raise LemlightError(f"{path} is damaged: its metadata cannot be read; export the checkpoint again") from error
     if number > FORMAT:
-        raise LemlightError(f"{path} has card format {number}, this lemlight reads up to {FORMAT}: upgrade lemlight")
-    return dict(card)
-
-
-INPUT, OUTPUTS = "image", ("probability", "score_map")
-
-
-class PredictingGraph(nn.Module):
-    """Images `(N, 1, H, W)` in [0, 1], as prepared -> probability `(N,)` and score map `(N, h, w)` in logits.
-
-    What only a training needs, the second logit and the loss terms, is left out.
-    """
-
-    def __init__(self, classifier: MammogramClassifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict; float32."""
-        features = self.classifier.backbone(image)
-        score_map: Tensor = self.classifier.scorer(features)
-        logit: Tensor = self.classifier.pooling(score_map, features, self.classifier.scorer)
-        return logit.sigmoid(), score_map
-
-
-def trace(classifier: MammogramClassifier, shape: tuple[int, int]) -> ExportedProgram:
-    """Trace a network in eval mode on the CPU for prepared images of `shape` (H, W) px; N stays free."""
-    graph = PredictingGraph(classifier).eval()
-    example = torch.rand(2, 1, *shape)  # of one image, N would be taken for a constant
-    with torch.no_grad():
-        return torch.export.export(graph, (example,), dynamic_shapes=({0: Dim("images", min=1)},), strict=False)
-
-
-TOLERANCE = 1e-4  # of a probability
+        raise LemlightError(f"{path} has format {number}, this lemlight reads up to {FORMAT}: upgrade lemlight")
+    return dict(metadata)
 
 
 @dataclass(frozen=True)
@@ -154,16 +200,19 @@ class Agreement:
         )
 
 
-def check_images(shape: tuple[int, int], prepared: Sequence[Tensor]) -> list[Tensor]:
-    """Batches `(N, 1, H, W)` to compare on: three of noise at once, a black image, and prepared images one by one."""
+def images_to_compare(shape: tuple[int, int], prepared: Sequence[Tensor]) -> list[Tensor]:
+    """Batches `(N, 1, H, W)`: three of noise at once, a black image, and prepared images one by one."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(3, 1, *shape, generator=generator)
-    return [noise, torch.zeros(1, 1, *shape), *prepared]
+    return [torch.rand(3, 1, *shape, generator=generator), torch.zeros(1, 1, *shape), *prepared]
 
 
 @torch.no_grad()
 def compare(original: PredictingGraph, exported: ExportedNetwork, batches: Sequence[Tensor]) -> Agreement:
-    """Predict batches with both and say by how much they differ."""
+    """Predict batches with both and say by how much they differ.
+
+    Raises:
+        LemlightError: the exported network fails, or its score maps have another size.
+    """
     probabilities, scores = [], []
     for images in batches:
         expected, score_map = original(images)
@@ -177,128 +226,3 @@ def compare(original: PredictingGraph, exported: ExportedNetwork, batches: Seque
     count = sum(len(images) for images in batches)
     # max of tensors keeps NaN, where Python's max may lose it
     return Agreement(count, float(torch.stack(probabilities).max()), float(torch.stack(scores).max()))
-
-
-TO_WRITE = ("onnx", "onnxscript", "onnxruntime")  # the last one to check what was written
-TO_READ = ("onnxruntime",)
-CARD_KEY = "lemlight"  # in metadata_props
-MOST_BYTES_ONNX_FILE = 2**31 - 2**20  # of a protobuf message, which a file of ONNX is
-SILENT = 4  # log_severity_level: errors come as exceptions already
-
-
-def check_packages(needed: tuple[str, ...] = TO_READ) -> None:
-    """Raise LemlightError, which says how to get them, where packages are not installed: before any work."""
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        raise LemlightError(f"ONNX needs {', '.join(missing)}: pip install 'lemlight[onnx]', or use format=torch")
-
-
-def write_onnx(program: ExportedProgram, card: Mapping[str, Any], path: Path) -> None:
-    """Write a traced network and its card as one file of ONNX.
-
-    Raises:
-        LemlightError: a package is missing, or the weights exceed the 2 GB of one file.
-    """
-    check_packages(TO_WRITE)
-    weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
-    if weights > MOST_BYTES_ONNX_FILE:
-        raise LemlightError(f"weights of {weights / 2**30:.1f} GB do not fit into one ONNX file: use format=torch")
-    for chatty in ("onnx_ir", "onnxscript"):  # a line for each step of their optimizers
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about its own exporter
-        exported = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
-        )
-    assert exported is not None  # None is for the exporter before dynamo
-    exported.model.metadata_props[CARD_KEY] = card_text(card)
-    exported.save(path)
-
-
-def open_onnx(path: Path) -> ExportedNetwork:
-    """Open a file of ONNX on the CPU without running any code that it may carry.
-
-    Raises:
-        LemlightError: onnxruntime is missing; the file is missing, damaged, no ONNX, or not of lemlight.
-    """
-    check_packages()
-    if not path.is_file():
-        raise LemlightError(f"there is no exported network at {path}: give a file that lemlight.export wrote")
-    session = _session(path)
-    card = card_values(session.get_modelmeta().custom_metadata_map.get(CARD_KEY), path)
-    given = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
-    if given != ([INPUT], list(OUTPUTS)):
-        raise LemlightError(f"{path} has other inputs or outputs than those of lemlight.export: give a file of it")
-
-    def run(images: Tensor) -> tuple[Tensor, Tensor]:
-        probability, score_map = session.run(list(OUTPUTS), {INPUT: images.contiguous().numpy()})
-        return torch.as_tensor(probability), torch.as_tensor(score_map)
-
-    return ExportedNetwork(path, card, run)
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime  # type: ignore[import-untyped]  # carries no types
-
-    onnxruntime.disable_telemetry_events()  # some builds have them
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = SILENT
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has errors of its own, one for each way to be damaged
-        raise LemlightError(
-            f"{path} cannot be read as an ONNX model: it is damaged, incomplete, or needs other files; "
-            "copy it again or export the checkpoint again"
-        ) from error
-
-
-CARD_FILE = "lemlight.json"  # among the extra files
-
-
-def write_program(program: ExportedProgram, card: Mapping[str, Any], path: Path) -> None:
-    """Write a traced network and its card as a file that `torch.export.load` reads; its name must end in .pt2."""
-    torch.export.save(program, path, extra_files={CARD_FILE: card_text(card)})
-
-
-def open_program(path: Path, trusted: bool) -> ExportedNetwork:
-    """Open a program of torch.export on the CPU.
-
-    Raises:
-        LemlightError: the file is not `trusted`; it is missing, damaged, or not of lemlight.
-    """
-    if not path.is_file():
-        raise LemlightError(f"there is no exported network at {path}: give a file that lemlight.export wrote")
-    card = _read_card(path)
-    if not trusted:
-        raise LemlightError(
-            f"{path} is refused: programs of torch.export can run code on this machine when they are loaded. Use the "
-            "ONNX file or the checkpoint; for a program that you exported yourself, say trust=true"
-        )
-    log = logging.getLogger("torch.export")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # it logs the traceback of what it goes on to raise
-    try:
-        module = torch.export.load(path).module()
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        raise LemlightError(
-            f"{path} cannot be read as a program of this torch ({torch.__version__}): export the checkpoint again"
-        ) from error
-    finally:
-        log.setLevel(level)
-    return ExportedNetwork(path, card, module)
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"{damaged} is not what was written")
-            names = [name for name in archive.namelist() if name.endswith(f"/{CARD_FILE}")]
-            text = None
-            if names:
-                with archive.open(names[0]) as file:
-                    text = file.read(MOST_BYTES + 1).decode()
-    except Exception as error:  # zipfile fails in many ways on a damaged file
-        raise LemlightError(f"{path} is no whole program of torch.export: copy it again or export it again") from error
-    return card_values(text, path)

@@ -1,6 +1,7 @@
-"""Location and score maps of a few test images, for a page that shows the same mammogram under several methods."""
+"""What localization leaves in a run folder: figures and tables of a split, examples, and files for single images."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+import lemlight
+from lemlight.config.commands import LocalizeConfig
 from lemlight.data.geometry import BreastGeometry
+from lemlight.data.io import FoundImage
+from lemlight.errors import ImageError
 from lemlight.files import written_aside
 from lemlight.localization.evaluation import (
     Chosen,
@@ -22,11 +27,13 @@ from lemlight.localization.evaluation import (
     settings_of,
     survey,
 )
-from lemlight.localization.regions import find_regions
+from lemlight.localization.predictor import Prediction, Predictor
+from lemlight.localization.regions import find_regions, regions_to_rows
 from lemlight.metrics.localization import LocalizationMeter
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
-from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_sheet, type_of
+from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
+from lemlight.reporting.dicom_seg import write_dicom_seg
 from lemlight.reporting.runs import FOLDER, LIST
 
 MALIGNANT, BENIGN = 4, 2
@@ -201,3 +208,75 @@ def _items(place: Localizing, settings: RegionSettings, image_ids: list[str]) ->
 def _unchanged(shape: tuple[int, int]) -> BreastGeometry:
     """The geometry of a prepared image onto itself."""
     return BreastGeometry(shape, False, (0, 0, *shape), (1.0, 1.0), shape)
+
+
+COLUMNS = ("image_id", "path", "probability", "call", "n_maxima", "n_minima", "regions", "lost_importance", "error")
+
+
+def write_prediction(
+    prediction: Prediction, item: FoundImage, predictor: Predictor, config: LocalizeConfig, folder: Path
+) -> dict[str, Any]:
+    """Write map, overlay and segmentation of one image, as far as they are wanted; its row of predictions.csv."""
+    predicted = predictor.label_names[int(prediction.probability > predictor.maps.threshold)]
+    if config.maps:
+        _write_maps(prediction, folder / "maps" / f"{item.image_id}.npz")
+    if config.overlays:
+        picture = OverlayItem(
+            image=prediction.image.pixels,
+            strength=prediction.geometry.map_to_original(prediction.strength),
+            regions=prediction.regions,
+            probability=prediction.probability,
+            call=predicted,
+            image_id=item.image_id,
+            spacing=prediction.image.spacing_mm,
+        )
+        overlay_figure(picture, folder / "overlays" / f"{item.image_id}.png")
+    error = ""
+    if config.dicom_seg and prediction.regions and item.is_dicom:
+        try:
+            _write_segmentation(prediction, item, predictor, folder / "segmentations" / f"{item.image_id}.dcm")
+        except ImageError as reason:  # the probability and the regions hold all the same
+            error = f"no segmentation: {reason}"
+    return {
+        "image_id": item.image_id,
+        "path": str(item.path),
+        "probability": prediction.probability,
+        "call": predicted,
+        "n_maxima": int(prediction.explanation.maxima.sum()),
+        "n_minima": int(prediction.explanation.minima.sum()),
+        "regions": json.dumps(regions_to_rows(prediction.regions)),
+        "lost_importance": float(prediction.explanation.lost[0]),
+        "error": error,
+    }
+
+
+def write_predictions(rows: Sequence[Mapping[str, Any]], path: Path) -> pd.DataFrame:
+    """Write predictions.csv, a row per image, and return it."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    _write_localization_results(table, path)
+    return table
+
+
+def _write_segmentation(prediction: Prediction, item: FoundImage, predictor: Predictor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_dicom_seg(
+        item.path,
+        np.stack([prediction.geometry.mask_to_original(region.mask) for region in prediction.regions]),
+        [f"Region {number}" for number in range(1, len(prediction.regions) + 1)],
+        path,
+        algorithm=f"lemlight {predictor.maps.method}",
+        version=lemlight.__version__,
+        scores=[region.score for region in prediction.regions],
+    )
+
+
+def _write_maps(prediction: Prediction, path: Path) -> None:
+    """Keep the location map as it came from the network and as it lies on the original, with the way between them."""
+    arrays = {
+        "location_map": prediction.explanation.maps[0].cpu().numpy(),  # (H, W) as prepared, sums to the extrema
+        "strength": prediction.geometry.map_to_original(prediction.strength).astype(np.float16),  # original px, [0, 1]
+        "score_map": prediction.explanation.score_map[0].cpu().numpy(),
+        "geometry": np.array(json.dumps(prediction.geometry.to_dict())),
+    }
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stub takes every name for allow_pickle
