@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, ParamSpec, TypeVar
+from inspect import signature
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
@@ -16,25 +17,34 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 InnerFraction = Annotated[float, Field(gt=0, lt=1)]
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
-def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Check the arguments of every call against the annotations; LemlightError names all that do not fit."""
+def checked(target: Target) -> Target:
+    """Check the arguments of every call of a function, or of a class's constructor, against their annotations.
+
+    LemlightError names all that do not fit.
+    """
+    if isinstance(target, type):
+        setattr(target, "__init__", checked(vars(target)["__init__"]))  # noqa: B010: mypy forbids an assignment
+        return target
     strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    validated = validate_call(config=strict)(function)
+    validated = validate_call(config=strict)(target)
 
-    @wraps(function)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    @wraps(target)
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return validated(*args, **kwargs)
         except ValidationError as error:
-            name = function.__qualname__.removesuffix(".__init__")
-            lines = [f"{'.'.join(map(str, one['loc']))}={one['input']}: {plain_message(one)}" for one in error.errors()]
-            raise LemlightError(f"{name}: {'; '.join(lines)}") from None
+            names = list(signature(target).parameters)
+            lines = []
+            for one in error.errors():
+                first, *rest = one["loc"]  # what is given by its place has a number
+                place = [names[first] if isinstance(first, int) else first, *rest]
+                lines.append(f"{'.'.join(map(str, place))}={one['input']}: {plain_message(one)}")
+            raise LemlightError(f"{target.__qualname__.removesuffix('.__init__')}: {'; '.join(lines)}") from None
 
-    return call
+    return cast(Target, call)
 
 
 def plain_message(details: object) -> str:

@@ -1,4 +1,4 @@
-"""Files that are there completely or not at all."""
+"""Files that are there completely or not at all, and the cores of this machine."""
 
 import json
 import os
@@ -44,3 +44,10 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Write plain values as JSON."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has not
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

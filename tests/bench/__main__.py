@@ -7,6 +7,8 @@ import platform
 import tempfile
 from pathlib import Path
 
+from lemlight.files import cores
+
 MEASUREMENTS = ("training_step", "training_loop", "reading", "preparing", "location_map", "jobs")
 HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limit", "holds?")
 
@@ -41,7 +43,7 @@ def table(rows):
 
 def machine(torch):
     return (
-        f"Measured on {len(os.sched_getaffinity(0))} cores ({platform.machine()}, load {os.getloadavg()[0]:.1f}) with "
+        f"Measured on {cores()} cores ({platform.machine()}, load {os.getloadavg()[0]:.1f}) with "
         f"{torch.get_num_threads()} torch thread, torch {torch.__version__}, Python {platform.python_version()}."
     )
 

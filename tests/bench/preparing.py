@@ -1,6 +1,5 @@
 """Preparing mammograms of full size on all cores against decoding them alone on all cores."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lemlight.data.phantom.files import write_dicom
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.store import PrepareSettings, map_in_processes, prepare
+from lemlight.files import cores
 from tests.bench.measure import Ratio, turns
 
 HEIGHT, WIDTH = 3328, 2560
@@ -60,7 +60,7 @@ def write_files(folder):
 
 def measure(pairs, folder):
     paths = write_files(folder)
-    workers = len(os.sched_getaffinity(0))
+    workers = cores()
     table = pd.DataFrame(
         {"image_id": path.stem, "path": str(path), "label": 0, "lesions": (), "lesions_known": False} for path in paths
     )

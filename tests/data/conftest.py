@@ -1,5 +1,6 @@
 """What the tests of this room share: a writer of DICOM files in every transfer syntax, and a table of PNG files."""
 
+import json
 import shutil
 
 import cv2
@@ -23,6 +24,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from lemlight.data.geometry import BreastGeometry
 from lemlight.data.lesions import Lesion
 
 
@@ -129,6 +131,18 @@ def table(tmp_path):
         rows[number]["lesions"] = (Lesion("mask", "mass", path=str(folder / f"mask{number}.png")),)
         rows[number]["lesions_known"] = True
     return pd.DataFrame(rows).assign(label=[0, 1] * 3, patient_id=list("abcdef"), split="", laterality="", view="")
+
+
+@pytest.fixture
+def geometry_of():
+    """The function that gives the way from an image's original to its prepared pixels, as the store recorded it."""
+
+    def read(store, i):
+        records = [json.loads(line) for line in (store.folder / "done.jsonl").read_text().splitlines() if line]
+        values = next(record["geometry"] for record in records if record["image_id"] == store.image_ids[i])
+        return BreastGeometry(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    return read
 
 
 @pytest.fixture

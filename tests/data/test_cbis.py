@@ -99,7 +99,7 @@ def test_every_oddity_is_counted_in_one_message(written, caplog):
         assert line in message
 
 
-def test_prepared_masks_are_the_true_ones_and_the_split_leaks_nothing(written, tmp_path):
+def test_prepared_masks_are_the_true_ones_and_the_split_leaks_nothing(written, tmp_path, geometry_of):
     root, truth = written
     table = split_table(cbis(root), "column", seed=0, val_share=0.3)
     assert set(table["split"]) == {"train", "val", "test"}
@@ -109,7 +109,7 @@ def test_prepared_masks_are_the_true_ones_and_the_split_leaks_nothing(written, t
         mask, true = store.mask(i), truth.loc[image]
         assert (mask is None) == (not true["lesions_known"])
         if mask is not None:
-            small = [store.geometry(i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
+            small = [geometry_of(store, i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
             np.testing.assert_array_equal(mask > 0, np.any(small, axis=0))
     assert store.notes["note"].str.contains("rescaled").sum() == 1
 

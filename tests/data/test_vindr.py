@@ -40,7 +40,7 @@ def test_every_box_is_drawn_where_it_is(written, truth):
     assert drawn > 10
 
 
-def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path):
+def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path, geometry_of):
     table = vindr(written[0]).iloc[:12]
     store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
     assert len(store) == 12
@@ -48,7 +48,7 @@ def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, trut
         mask, true = store.mask(i), truth.loc[image]
         assert (mask is None) == (not true["lesions_known"])
         if mask is not None:
-            small = [store.geometry(i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
+            small = [geometry_of(store, i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
             np.testing.assert_array_equal(mask > 0, np.any([np.zeros(mask.shape, bool), *small], axis=0))
             assert list(store.lesion_types(i)) == true["types"]
 

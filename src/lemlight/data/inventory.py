@@ -18,7 +18,8 @@ from lemlight.data.breast import find_geometry, prepare_pixels
 from lemlight.data.io import FileHeader, read_image
 from lemlight.data.lesions import Lesion, label_image
 from lemlight.data.splits import LeakReport, leak_report
-from lemlight.data.store import PreparedStore, PrepareSettings, Task, map_in_processes
+from lemlight.data.store import PreparedStore, PrepareSettings, map_in_processes
+from lemlight.data.store import _Task as Task
 from lemlight.errors import ImageError
 
 HEIGHT = 288  # px of a thumbnail at most

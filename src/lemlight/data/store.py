@@ -1,190 +1,56 @@
-"""The arrays of the prepared store as files: their whole space is taken first, then filled slot by slot."""
+"""The prepared store: the images of a data set, decoded, cropped and resized once, in a folder that is safe to share.
+
+A preparation that is killed goes on where it was, and a second one waits for the first.
+"""
 
 import errno
-import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
-import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import cv2
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
+from joblib import Parallel, delayed
+from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 from tqdm import tqdm
 
+from lemlight.arguments import checked
 from lemlight.data.breast import find_geometry, prepare_pixels
-from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import read_image
 from lemlight.data.lesions import Lesion, label_image
 from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_json, written_aside
 
-
-def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Make a .npy file of zeros with all its space on the disk, unless it is there.
-
-    Raises:
-        LemlightError: the disk has not that much space; found now, not after hours of work.
-    """
-    if path.is_file():
-        return
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        array = np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
-        size = int(getattr(array, "offset", 0)) + array.nbytes
-        del array
-        with aside.open("r+b") as file:
-            _take_space(file.fileno(), size)
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise disk_error(path.parent, error, f"it needs {_gigabytes(_size(shape, dtype))}") from error
-
-
-def write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
-    """Write `values` as the entry `slot` of the array in `path`; by pwrite, for which a full disk is an error.
-
-    Through a memory map it would be a signal that ends the process.
-    """
-    offset = _header_size(path) + slot * values.nbytes
-    data = np.ascontiguousarray(values).data.cast("B")
-    file = os.open(path, os.O_WRONLY)
-    try:
-        while data:
-            written = os.pwrite(file, data, offset)
-            data, offset = data[written:], offset + written
-    finally:
-        os.close(file)
-
-
-def disk_error(folder: Path, error: OSError, detail: str) -> LemlightError:
-    """An error that says where the disk refused, how much is free, and what to do."""
-    free = _gigabytes(shutil.disk_usage(folder).free) if folder.is_dir() else "nothing"
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    return LemlightError(
-        f"cannot write the prepared store in {folder}: {reason} ({detail}, {free} free); free some space or set "
-        "store=DIR on another disk, then start again: what is done stays done"
-    )
-
-
-def _take_space(file: int, size: int) -> None:
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot: go on without
-            raise
-
-
-def _header_size(path: Path) -> int:
-    array = np.load(path, mmap_mode="r")
-    return int(array.offset)
-
-
-def _size(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-AHEAD = 2  # tasks that wait per worker: enough to keep it busy, few enough to bound the memory
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while `what` is done; the system frees it when its holder ends, however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is {what}: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield `function(item)` for every item in the order in which they are done; one worker needs no process.
-
-    Raises:
-        LemlightError: a worker was killed from outside, by the system for want of memory as a rule.
-    """
-    if workers == 1:
-        yield from map(function, items)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        try:
-            yield from _completed(pool, function, iter(items), AHEAD * workers)
-        except BrokenProcessPool as error:
-            raise LemlightError(
-                "a worker process was killed, most likely because the memory ran out: set prepare_workers to a "
-                "smaller number and start again; what is done stays done"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _completed(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterator[Item], ahead: int
-) -> Iterator[Result]:
-    under_way: set[Future[Result]] = set()
-    while True:
-        under_way |= {pool.submit(function, item) for item in islice(items, ahead - len(under_way))}
-        if not under_way:
-            return
-        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, end when that is killed, and be one thread: the processes are the parallelism."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_after_parent, daemon=True).start()
-
-
-def _end_after_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
+FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
+LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 
 
-def read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """What is known of every image that was worked on, by image_id; a line cut off by a kill counts for nothing."""
-    path = folder / RECORDS
-    records: dict[str, dict[str, Any]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[record["image_id"]] = record
-    return records
+@checked
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The geometry of prepared images: size in px, cropped to the breast or not, chest wall on the left or as it is."""
+
+    height: Annotated[int, Field(ge=LEAST_SIDE)]
+    width: Annotated[int, Field(ge=LEAST_SIDE)]
+    crop: bool = True
+    flip: bool = True
 
 
 class PreparedStore:
@@ -207,7 +73,7 @@ class PreparedStore:
             self.settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, KeyError) as error:
             raise LemlightError(f"{folder} is no prepared store ({error}): prepare the data set again") from error
-        records = read_records(folder)
+        records = _read_records(folder)
         self._records = sorted((r for r in records.values() if "slot" in r), key=lambda record: record["slot"])
         self.image_ids = [record["image_id"] for record in self._records]
         self._positions = {image_id: i for i, image_id in enumerate(self.image_ids)}
@@ -237,15 +103,6 @@ class PreparedStore:
         """Types of the lesions of an image, "" where unknown; those of a number without pixels were not drawn."""
         return [str(kind) for kind in self._records[i]["lesion_types"]]
 
-    def geometry(self, i: int) -> BreastGeometry:
-        """The way from the original pixels to the prepared ones and back."""
-        return BreastGeometry.from_dict(self._records[i]["geometry"])
-
-    def spacing(self, i: int) -> tuple[float, float] | None:
-        """Size of an original pixel (row, column) in mm, None where unknown."""
-        spacing = self._records[i]["spacing"]
-        return None if spacing is None else (spacing[0], spacing[1])
-
     def fingerprint(self, i: int) -> str:
         """A hash of the prepared pixels: the same for the same mammogram under another name."""
         return str(self._records[i]["fingerprint"])
@@ -264,58 +121,23 @@ class PreparedStore:
         return {name: value for name, value in vars(self).items() if name not in ("_images", "_masks")}
 
 
+def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """What is known of every image that was worked on, by image_id; a line cut off by a kill counts for nothing."""
+    path = folder / RECORDS
+    records: dict[str, dict[str, Any]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            records[record["image_id"]] = record
+    return records
+
+
 def _frame(records: dict[str, dict[str, Any]], column: str) -> pd.DataFrame:
     rows = [(image_id, record[column]) for image_id, record in sorted(records.items()) if record.get(column)]
     return pd.DataFrame(rows, columns=["image_id", column])
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """The geometry of prepared images: size in px, cropped to the breast or not, chest wall on the left or as it is."""
-
-    height: int
-    width: int
-    crop: bool = True
-    flip: bool = True
-
-
-@dataclass(frozen=True)
-class Task:
-    """An image, its lesions, and its slot in the store."""
-
-    slot: int
-    image_id: str
-    path: Path
-    lesions: tuple[Lesion, ...] | None  # None: nothing is known of them
-
-
-def prepare_image(task: Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
-    """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
-    try:
-        image = read_image(task.path)
-        geometry, breast = find_geometry(
-            image.pixels, (settings.height, settings.width), crop=settings.crop, flip=settings.flip
-        )
-    except ImageError as error:
-        return {"image_id": task.image_id, "reason": str(error)}
-    pixels = prepare_pixels(image.pixels, geometry, breast)
-    labels, notes = label_image(task.lesions, geometry)
-    write_slot(folder / IMAGES, task.slot, pixels)
-    if labels is not None:
-        write_slot(folder / MASKS, task.slot, labels)
-    return {
-        "image_id": task.image_id,
-        "slot": task.slot,
-        "geometry": geometry.to_dict(),
-        "spacing": image.spacing_mm,
-        "has_mask": labels is not None,
-        "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
-        "note": "; ".join(notes),
-        "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
-    }
-
-
-FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
 
 
 def prepare(
@@ -337,6 +159,19 @@ def prepare(
     Raises:
         LemlightError: missing files (all of them), no space on the disk, no image that can be used.
     """
+    store = fill_store(table, settings, root, workers, progress)
+    if not len(store):
+        raise LemlightError(
+            f"none of the {len(table)} images can be used; the first reasons (all are in {store.folder / LEFT_OUT}): "
+            + first_ten(store.left_out["reason"])
+        )
+    return store
+
+
+def fill_store(
+    table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int, progress: bool = True
+) -> PreparedStore:
+    """Do as `prepare` does, but take a store without any image, too."""
     stamp = _stamp(table, settings)
     folder = root / f"{settings.height}x{settings.width}-{stamp[:12]}"
     try:
@@ -344,14 +179,15 @@ def prepare(
         with locked(folder / ".lock", f"preparing {folder}"):
             _fill(table, settings, folder, stamp, workers, progress)
     except OSError as error:
-        raise disk_error(folder, error, "writing") from error
-    store = PreparedStore(folder)
-    if not len(store):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        needed = len(table) * settings.height * settings.width * (3 if table["lesions_known"].any() else 2)
         raise LemlightError(
-            f"none of the {len(table)} images can be used; the first reasons (all are in {folder / LEFT_OUT}): "
-            + first_ten(store.left_out["reason"])
-        )
-    return store
+            f"cannot write the prepared store in {folder}: {'the disk is full' if full else error.strerror or error} "
+            f"(it needs {needed / 1e9:.1f} GB in all, {free / 1e9:.1f} GB free); free some space or set store=DIR on "
+            "another disk, then start again: what is done stays done"
+        ) from error
+    return PreparedStore(folder)
 
 
 def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
@@ -378,19 +214,29 @@ def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Task:
+    """An image, its lesions (None: nothing is known of them), and its slot in the store."""
+
+    slot: int
+    image_id: str
+    path: Path
+    lesions: tuple[Lesion, ...] | None
+
+
 def _fill(
     table: pd.DataFrame, settings: PrepareSettings, folder: Path, stamp: str, workers: int, progress: bool
 ) -> None:
     rows = table.sort_values("image_id")
     shape = (len(rows), settings.height, settings.width)
-    allocate(folder / IMAGES, shape, np.uint16)
+    _allocate(folder / IMAGES, shape, np.uint16)
     if rows["lesions_known"].any():
-        allocate(folder / MASKS, shape, np.uint8)
+        _allocate(folder / MASKS, shape, np.uint8)
     if not (folder / CONFIG).is_file():
         write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
-    done = {image_id for image_id, record in read_records(folder).items() if "slot" in record}
+    done = {image_id for image_id, record in _read_records(folder).items() if "slot" in record}
     tasks = [
-        Task(
+        _Task(
             slot,
             str(row.image_id),
             Path(str(row.path)),
@@ -400,13 +246,39 @@ def _fill(
         if row.image_id not in done
     ]
     if tasks:
-        work = partial(prepare_image, folder=folder, settings=settings)
+        work = partial(_prepare_image, folder=folder, settings=settings)
         results = map_in_processes(work, tasks, min(workers, len(tasks)))
         bar = tqdm(results, "preparing images", len(rows), disable=not progress, unit="image", initial=len(done))
         _record(bar, folder / RECORDS)
     left_out = PreparedStore(folder).left_out
     with written_aside(folder / LEFT_OUT) as aside:
         left_out.to_csv(aside, index=False)
+
+
+def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
+    """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
+    try:
+        image = read_image(task.path)
+        geometry, breast = find_geometry(
+            image.pixels, (settings.height, settings.width), crop=settings.crop, flip=settings.flip
+        )
+    except ImageError as error:
+        return {"image_id": task.image_id, "reason": str(error)}
+    pixels = prepare_pixels(image.pixels, geometry, breast)
+    labels, notes = label_image(task.lesions, geometry)
+    _write_slot(folder / IMAGES, task.slot, pixels)
+    if labels is not None:
+        _write_slot(folder / MASKS, task.slot, labels)
+    return {
+        "image_id": task.image_id,
+        "slot": task.slot,
+        "geometry": geometry.to_dict(),
+        "spacing": image.spacing_mm,
+        "has_mask": labels is not None,
+        "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
+        "note": "; ".join(notes),
+        "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
+    }
 
 
 def _record(results: Iterable[dict[str, Any]], path: Path) -> None:
@@ -417,3 +289,95 @@ def _record(results: Iterable[dict[str, Any]], path: Path) -> None:
         for record in results:
             file.write(json.dumps(record) + "\n")
             file.flush()
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Make a .npy file of zeros, unless it is there; a disk without that much space is found now, not hours later."""
+    if path.is_file():
+        return
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        array = open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
+        start, size = int(array.offset), array.nbytes
+        del array
+        with aside.open("r+b") as file:
+            _take_space(file.fileno(), start, size)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _take_space(file: int, start: int, size: int) -> None:
+    """Make the disk keep the bytes of an open file from `start` on; where the system has no call for it, write them."""
+    if hasattr(os, "posix_fallocate"):  # macOS has not
+        try:
+            os.posix_fallocate(file, 0, start + size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                raise
+    zeros = bytes(min(size, 2**24))
+    os.lseek(file, start, os.SEEK_SET)
+    while size:
+        size -= os.write(file, zeros[:size])
+
+
+def _write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
+    """Write one entry of the array in a .npy file; not through a memory map, where a full disk ends the process."""
+    start = int(np.load(path, mmap_mode="r").offset)
+    with path.open("r+b") as file:
+        file.seek(start + slot * values.nbytes)
+        file.write(np.ascontiguousarray(values).data)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while `what` is done; the system frees it when its holder ends, however it ends."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is {what}: waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Yield `function(item)` for every item in the order in which they are done; one worker needs no process.
+
+    Raises:
+        LemlightError: a worker was killed from outside, by the system for want of memory as a rule.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning)  # joblib's, of what nobody waits for any more
+    parallel = Parallel(
+        workers,
+        backend="loky",
+        return_as="generator_unordered",
+        batch_size=1,
+        pre_dispatch="2*n_jobs",  # enough to keep them busy, few enough to bound the memory
+        initializer=_start_worker,
+        idle_worker_timeout=30,  # s: the processes do not outlive their work by more
+    )
+    try:
+        yield from parallel(delayed(function)(item) for item in items)
+    except BrokenProcessPool as error:
+        raise LemlightError(
+            "a worker process was killed, most likely because the memory ran out: set prepare_workers to a "
+            "smaller number and start again; what is done stays done"
+        ) from error
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and be one thread: the processes are the parallelism."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)

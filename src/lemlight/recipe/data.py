@@ -1,6 +1,5 @@
 """From a data set's configuration to prepared images that are dealt to splits."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lemlight.data.datamodule import drop_left_out
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.splits import LeakReport, leak_report, split_table
 from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
-from lemlight.files import write_json, written_aside
+from lemlight.files import cores, write_json, written_aside
 
 say = rank_zero_only(print)  # once, whatever the number of devices
 
@@ -48,7 +47,7 @@ def prepare_data(
     """
     table = build_table(dataset.name, Path(dataset.root), **dataset.source_options())
     table = split_table(table, **dataset.split.model_dump()) if split else table.assign(split="all")
-    store = prepare(table, settings, Path(command.store), command.prepare_workers or len(os.sched_getaffinity(0)))
+    store = prepare(table, settings, Path(command.store), command.prepare_workers or cores())
     if len(store.left_out):
         say(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
     table = drop_left_out(table, store)

@@ -1,6 +1,5 @@
 """The preparing recipe: find, check and store the images of a data set, and say on one page what is there."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from lemlight.data.splits import split_table
 from lemlight.data.store import LEFT_OUT, PrepareSettings
 from lemlight.data.table import write_table
 from lemlight.errors import LemlightError
-from lemlight.files import write_json, write_yaml, written_aside
+from lemlight.files import cores, write_json, write_yaml, written_aside
 from lemlight.plots.sheets import contact_sheet
 from lemlight.recipe.findings import Findings, check_images, prepare_images
 from lemlight.reporting.inventory_page import Section, inventory_sections, sections_text, write_inventory_page
@@ -37,7 +36,7 @@ def prepare_dataset(config: PrepareCommandConfig) -> Inventory:
     table, no_split = _dealt_table(config)
     headers = read_file_headers(table["path"].tolist())
     settings = PrepareSettings(**dataset.prepare.model_dump())
-    workers = config.prepare_workers or len(os.sched_getaffinity(0))
+    workers = config.prepare_workers or cores()
     if config.check_only:
         findings = check_images(table, headers, settings, workers, config.thumbnails)
     else:

@@ -47,6 +47,7 @@ from lemlight.data.phantom.patients import (
 from lemlight.data.phantom.render import Rendering, render
 from lemlight.data.store import locked, map_in_processes
 from lemlight.errors import LemlightError
+from lemlight.files import cores
 
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -174,7 +175,7 @@ def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = N
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{folder.name}.lock", f"writing {folder}"):
             if not folder.exists():
-                _write_aside(folder, settings, workers or len(os.sched_getaffinity(0)), progress)
+                _write_aside(folder, settings, workers or cores(), progress)
     except OSError as error:
         raise LemlightError(
             f"cannot write the phantom to {folder}: {error.strerror or error}; "
