@@ -26,7 +26,7 @@ def checked(target: Target) -> Target:
     LemlightError names all that do not fit.
     """
     if isinstance(target, type):
-        setattr(target, "__init__", checked(vars(target)["__init__"]))  # noqa: B010: mypy forbids an assignment
+        setattr(target, "__init__", checked(vars(target)["__init__"]))  # noqa: B010 (for mypy)
         return target
     strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
     validated = validate_call(config=strict)(target)
