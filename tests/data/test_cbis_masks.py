@@ -5,15 +5,14 @@ import pytest
 from lemlight.data.datasets import cbis_files as cbis_masks
 from lemlight.data.datasets.cbis_files import (
     CaseFile,
-    Header,
     choose_mammogram,
     choose_mask,
     is_called_a_crop,
     is_named_as_in_the_table,
     is_two_valued,
     mammogram_of,
-    read_headers,
 )
+from lemlight.data.datasets.common import Header, read_headers
 from tests.layouts.cbis import save_dicom
 
 FULL = CaseFile("full", Header((5041, 2056), 16), "full mammogram images")
@@ -134,13 +133,13 @@ def test_headers_say_shape_depth_and_what_is_wrong(tmp_path):
         read_headers([str(path) for path in sorted(tmp_path.iterdir())] + [str(tmp_path / "8.dcm")]).values()
     )
     first = headers[0]
-    assert (first.shape, first.bits, first.case, first.series) == ((7, 5), 16, case, "1.3")
+    assert (first.shape, first.bits, first.patient, first.series) == ((7, 5), 16, case, "1.3")
     assert first.description == "full mammogram images"
-    assert headers[1].case == ""
+    assert headers[1].patient == "A-0001"
     assert (headers[3].shape, headers[3].bits) == ((7, 5), 16)
     problems = [header.problem for header in headers]
     assert [bool(problem) for problem in problems] == [False, True, True, False, True, True, True, True]
-    assert [problems[2], problems[4], problems[5]] == ["cut short", "cut short", "no DICOM file"]
+    assert [problems[2], problems[4], problems[5]] == ["cut short", "cut short", "no DICOM image"]
 
 
 def test_the_mammogram_of_a_case():

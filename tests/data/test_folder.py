@@ -130,7 +130,7 @@ def test_no_label_column_says_what_is_there_and_what_is_needed(tmp_path):
 
 def test_an_empty_csv_and_a_csv_without_rows(tmp_path):
     assert "no column path, label, patient: it has none" in problems(write(tmp_path, ""))
-    assert "it has no rows" in problems(write(tmp_path, "path,label,patient\n"))
+    assert "has no rows" in problems(write(tmp_path, "path,label,patient\n"))
 
 
 def test_all_problems_at_once_by_line(tmp_path):
@@ -173,7 +173,7 @@ def test_missing_files_are_counted_and_ten_named(tmp_path):
         ("path,label,patient\na.dcm,0,Müller\n".encode("latin-1"), "is not UTF-8 text"),
         ("path,label,patient\na.dcm,0,1\n".encode("utf-16"), "is not UTF-8 text"),
         (b'path,label,patient\n"a.dcm,0,1\n', "is no CSV"),
-        (b"path,label,patient,label\na.dcm,0,1,1\n", "the column label stands there twice"),
+        (b"path,label,patient,label\na.dcm,0,1,1\n", "has the column label twice"),
         (b"path,label,patient\na.dcm,0\nb.png,1,2,3\n", "not 3 cells in line 2, 3"),
     ],
 )

@@ -31,8 +31,8 @@ def test_rows_are_named_by_their_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column a, b, but none at all"),
-        ("x,b\n1,2\n", "no column a, but x, b"),
+        ("", "no column a, b: it has none"),
+        ("x,b\n1,2\n", "no column a: it has x, b"),
         ("a,b,a\n1,2,3\n", "the column a twice"),
         ("a,b\n1,2\n3\n", "not 2 cells in line 3"),
         ("a,b\n1,2,3\n", "not 2 cells in line 2"),

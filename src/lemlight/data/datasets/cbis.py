@@ -1,9 +1,19 @@
-"""The four tables of CBIS-DDSM: one row per abnormality, and what they say more than once."""
+"""CBIS-DDSM: 3,032 scanned film mammograms of 1,566 patients with a mask of each abnormality.
+
+Layout, anywhere below root: the four tables `{mass,calc}_case_description_{train,test}_set.csv` (a row for each
+abnormality; they may lie elsewhere) and the files as the download tool leaves them, in folders of cases or of UIDs, or
+the JPEG copy with its `dicom_info.csv`. Of the paths in the tables only the first part, the case, can be trusted.
+Image: patient, side and view, whether the tables list it as mass, as calcification or as both.
+Label: pathology, malignant if any abnormality of the image is; BENIGN_WITHOUT_CALLBACK is benign, by common practice.
+Lesions: a mask for each abnormality; those of an image are unknown where one of its masks cannot be used.
+Split: the official one; 31 patients stand on both sides of it, and with `patient_disjoint` go to test.
+Source: Lee et al., A curated mammography data set for use in computer-aided detection and diagnosis research,
+Scientific Data 4, 2017; https://doi.org/10.7937/K9/TCIA.2016.7O02S9CY. CC BY 3.0.
+"""
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +28,9 @@ from lemlight.data.datasets.cbis_files import (
     is_named_as_in_the_table,
     sort_files,
 )
-from lemlight.data.datasets.common import Problems, list_files, note_values, read_rows
+from lemlight.data.datasets.common import Problems, image_table, list_files, read_rows
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import check_table, first_ten
+from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 
 TABLES = tuple(f"{kind}_case_description_{split}_set.csv" for kind in ("mass", "calc") for split in ("train", "test"))
@@ -31,6 +41,52 @@ PARTS = {"train": "Training", "test": "Test"}
 SIDES = {"LEFT": "L", "RIGHT": "R"}
 IMAGE = ["patient_id", "laterality", "view"]
 COLUMNS = [*IMAGE, "label", "kind", "official", "folder", "mask_folder", "mask_file", *PATHS]
+PUBLISHED = 3568  # abnormalities
+FILES = 2  # of an abnormality: mask and crop, 10,239 files with the mammograms of 3,103 folders
+LAYOUTS = {
+    "folder": "folders named after cases",
+    "header": "the headers of UID folders",
+    "dicom_info.csv": "dicom_info.csv",
+    "series": "the series of the tables",
+}
+# what may be odd about the files of an image or an abnormality, and the rule for it
+CALLED_CROP = "masks are called crops by their description: told apart by shape and pixels"
+OTHER_PLACE = "masks stand where the table has the crop: told apart by shape and pixels"
+RESCALED = "masks have another size, but the aspect of their mammogram: rescaled"
+ASPECT = "masks have another aspect than their mammogram: left out"
+NO_MASK = "abnormalities have files, but no mask among them"
+SEVERAL_FILES = "mammograms have several files: the largest is taken"
+UNKNOWN = "mammograms lack a usable mask of any of their abnormalities: lesions unknown"
+MASK_MISSING = "abnormalities without a mask file that can be used"
+Oddities = dict[str, list[str]]  # rule -> names of images or abnormalities
+
+logger = logging.getLogger(__name__)
+
+
+@checked
+def cbis(
+    root: str | Path, tables: str | Path | None = None, patient_disjoint: bool = True, allow_missing: bool = False
+) -> pd.DataFrame:
+    """Build the image table of CBIS-DDSM below `root`; the four tables may lie in another folder, `tables`.
+
+    Raises:
+        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
+    """
+    root = Path(root)
+    problems = Problems("CBIS-DDSM", root)
+    paths = list_files(root, "CBIS-DDSM")
+    place = Path(tables) if tables else root
+    descriptions = read_tables(list_files(place, "CBIS-DDSM tables") if tables else paths, place, problems)
+    cases = sort_files(paths, root, cases_by_series(descriptions), problems)
+    images, odd = _locate(group_images(descriptions, patient_disjoint), cases, problems)
+    if len(descriptions):
+        listed = {*descriptions["folder"], *descriptions["mask_folder"]}
+        problems.incomplete("cases without a row in the tables", sorted(set(cases.files) - listed))
+    problems.raise_any(allow_missing)
+    if images.empty:
+        raise LemlightError(f"no mammogram of CBIS-DDSM is left of {root}: check dataset.root")
+    logger.info("%s", summary(descriptions, cases, odd, len(images), patient_disjoint))
+    return image_table(images.drop(columns="lesions"), images["lesions"], "CBIS-DDSM")
 
 
 def read_tables(paths: Iterable[str], place: Path, problems: Problems) -> pd.DataFrame:
@@ -70,16 +126,14 @@ def _plain(rows: pd.DataFrame, name: str, problems: Problems) -> pd.DataFrame:
         "abnormality id": ~rows["abnormality id"].str.fullmatch(r"\d+"),
         "pathology": ~rows["pathology"].isin(list(LABELS)),
     }
-    for column, where in bad.items():
-        note_values(rows, where, column, f"unknown {column} in {name}", problems)
+    problems.wrong_values(rows, bad, "unknown {} in " + name)
     rows = rows[~pd.DataFrame(bad).any(axis=1)]
     image = f"{kind.capitalize()}-{PARTS[official]}_" + rows["patient_id"] + "_" + rows["left or right breast"]
-    image = image + "_" + rows["image view"]
+    image += "_" + rows["image view"]
     folders = rows[list(PATHS)].apply(lambda path: path.str.split("/").str[0])
-    for column, expected in zip(PATHS, (image, *[image + "_" + rows["abnormality id"]] * 2), strict=True):
-        other = folders[column] != expected
-        note_values(rows, other, column, f"{column} of another image than the row in {name}", problems)
     listed = image + "_" + rows["abnormality id"]
+    other = {column: folders[column] != (image if column == PATHS[0] else listed) for column in PATHS}
+    problems.wrong_values(rows, other, "{} of another image than the row in " + name)
     problems.wrong(f"abnormalities that {name} lists twice", listed[listed.duplicated()])
     return pd.DataFrame(
         {
@@ -140,116 +194,9 @@ def group_images(descriptions: pd.DataFrame, patient_disjoint: bool = True) -> p
     return images.assign(split=split, image_id=images["patient_id"] + "_" + side + "_" + images["view"])
 
 
-PUBLISHED = 3568  # abnormalities
-LAYOUTS = {
-    "folder": "folders named after cases",
-    "header": "the headers of UID folders",
-    "dicom_info.csv": "dicom_info.csv",
-    "series": "the series of the tables",
-}
-
-
-@dataclass
-class Oddities:
-    """Names of images and abnormalities (`..._1`) by what was odd about their files."""
-
-    called_crop: list[str] = field(default_factory=list)
-    other_place: list[str] = field(default_factory=list)
-    rescaled: list[str] = field(default_factory=list)
-    aspect: list[str] = field(default_factory=list)
-    mask_missing: list[str] = field(default_factory=list)
-    no_mask: list[str] = field(default_factory=list)
-    several_files: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-
-
-def summary(descriptions: pd.DataFrame, cases: Cases, odd: Oddities, images: int, patient_disjoint: bool) -> str:
-    """Say how many images there are, how their files were found, and each oddity with its number and rule."""
-    counts = count(descriptions)
-    found = ", ".join(f"{number} by {LAYOUTS[kind]}" for kind, number in sorted(cases.found_by.items()))
-    lines = [
-        f"CBIS-DDSM: {images} of {counts['mammograms']} mammograms ({counts['patients']} patients, "
-        f"{counts['abnormalities']} abnormalities); files sorted: {found}",
-        *_of_tables(counts, patient_disjoint),
-        *_of_files(cases, odd),
-    ]
-    return "\n  - ".join(lines)
-
-
-def _of_tables(counts: dict[str, int], patient_disjoint: bool) -> list[str]:
-    train_test = "all their images go to test" if patient_disjoint else "they stand on both sides, as published"
-    rules = (
-        ("patients in train and test", f"patients are in train and test: {train_test}"),
-        ("patients in mass and calc", "patients are in mass and calc: one patient each"),
-        ("mammograms in mass and calc", "mammograms are listed as mass and as calc: one image each"),
-        ("mammograms in train and test", "mammograms are listed in train and test: they go to test"),
-        ("folders with both labels", "folders hold benign and malignant abnormalities: the image is malignant"),
-        ("mammograms with several abnormalities", "mammograms have several abnormalities: a lesion for each"),
-    )
-    lines = [f"{counts[name]} {rule}" for name, rule in rules if counts[name]]
-    if counts["abnormalities"] != PUBLISHED:
-        lines.append(f"the tables are not the published ones, which hold {PUBLISHED} abnormalities")
-    return lines
-
-
-def _of_files(cases: Cases, odd: Oddities) -> list[str]:
-    lines = [
-        *_named("masks are called crops by their description: told apart by shape and pixels", odd.called_crop),
-        *_named("masks stand where the table has the crop: told apart by shape and pixels", odd.other_place),
-        *_named("masks have another size, but the aspect of their mammogram: rescaled", odd.rescaled),
-        *_named("masks have another aspect than their mammogram: left out", odd.aspect),
-        *_named("abnormalities have files, but no mask among them", odd.no_mask),
-        *_named("mammograms have several files: the largest is taken", odd.several_files),
-        *_named("mammograms lack a usable mask of any of their abnormalities: lesions unknown", odd.unknown),
-    ]
-    if cases.doubles:
-        lines.append(f"{cases.doubles} files are there twice: one of each is taken")
-    if cases.copies:
-        lines.append(f"{cases.copies} JPEG and PNG copies beside the DICOM files are not used")
-    if cases.pictures:
-        lines.append(f"{cases.pictures} pictures of no case are not used")
-    return lines
-
-
-def _named(what: str, names: Iterable[str]) -> list[str]:
-    items = list(Counter(names))
-    return [f"{len(items)} {what}: {first_ten(items)}"] if items else []
-
-
-FILES = 2  # of an abnormality: mask and crop, 10,239 files with the mammograms of 3,103 folders
-
-logger = logging.getLogger(__name__)
-
-
-@checked
-def cbis(
-    root: str | Path, tables: str | Path | None = None, patient_disjoint: bool = True, allow_missing: bool = False
-) -> pd.DataFrame:
-    """Build the image table of CBIS-DDSM below `root`; the four tables may lie in another folder, `tables`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
-    root = Path(root)
-    problems = Problems("CBIS-DDSM", root)
-    paths = list_files(root, "CBIS-DDSM")
-    place = Path(tables) if tables else root
-    descriptions = read_tables(list_files(place, "CBIS-DDSM tables") if tables else paths, place, problems)
-    cases = sort_files(paths, root, cases_by_series(descriptions), problems)
-    odd = Oddities()
-    images = _locate(group_images(descriptions, patient_disjoint), cases, odd, problems)
-    if len(descriptions):
-        listed = {*descriptions["folder"], *descriptions["mask_folder"]}
-        problems.incomplete("cases without a row in the tables", sorted(set(cases.files) - listed))
-    problems.raise_any(allow_missing)
-    if images.empty:
-        raise LemlightError(f"no mammogram of CBIS-DDSM is left of {root}: check dataset.root")
-    logger.info("%s", summary(descriptions, cases, odd, len(images), patient_disjoint))
-    return check_table(images, "CBIS-DDSM")
-
-
-def _locate(images: pd.DataFrame, cases: Cases, odd: Oddities, problems: Problems) -> pd.DataFrame:
-    """Keep the images that have a file, with path, lesions and lesions_known; note those and the masks without one."""
+def _locate(images: pd.DataFrame, cases: Cases, problems: Problems) -> tuple[pd.DataFrame, Oddities]:
+    """Keep the images that have a file, with path and lesions (None: unknown); give what was odd about their files."""
+    odd: Oddities = defaultdict(list)
     paths: list[str] = []
     lesions: list[tuple[Lesion, ...] | None] = []
     columns = (images[name] for name in ("image_id", "folders", "mask_folders", "mask_files"))
@@ -258,20 +205,20 @@ def _locate(images: pd.DataFrame, cases: Cases, odd: Oddities, problems: Problem
         mammogram = choose_mammogram(files)
         paths.append(mammogram.path if mammogram else "")
         lesions.append(None)
-        odd.mask_missing += [name for name in mask_folders if name not in cases.files]
+        odd[MASK_MISSING] += [name for name in mask_folders if name not in cases.files]
         if mammogram:
-            odd.several_files += [image] if len(files) > len(folders) else []
+            odd[SEVERAL_FILES] += [image] if len(files) > len(folders) else []
             pairs = zip(mask_folders, mask_files, strict=True)
             masks = [_mask(name, cases.files.get(name, []), mammogram, file, odd) for name, file in pairs]
             whole = tuple(mask for mask in masks if mask)
             lesions[-1] = whole if len(whole) == len(masks) else None
-            odd.unknown += [image] if lesions[-1] is None else []
-    missing = [not path for path in paths]
-    problems.incomplete("mammograms without a file that can be used", images.loc[missing, "folders"].map(" or ".join))
-    problems.incomplete("abnormalities without a mask file that can be used", odd.mask_missing)
-    given = pd.Series([found or () for found in lesions], index=images.index, dtype=object)
-    located = images.assign(path=paths, lesions=given, lesions_known=[found is not None for found in lesions])
-    return located[[bool(path) for path in paths]]
+            odd[UNKNOWN] += [image] if lesions[-1] is None else []
+    located = pd.Series([bool(path) for path in paths], index=images.index, dtype=bool)
+    missing = images.loc[~located, "folders"].map(" or ".join)
+    problems.incomplete("mammograms without a file that can be used", missing)
+    problems.incomplete(MASK_MISSING, odd[MASK_MISSING])
+    given = pd.Series(lesions, index=images.index, dtype=object)
+    return images.assign(path=paths, lesions=given)[located], odd
 
 
 def _mask(name: str, files: list[CaseFile], mammogram: CaseFile, table_name: str, odd: Oddities) -> Lesion | None:
@@ -279,14 +226,45 @@ def _mask(name: str, files: list[CaseFile], mammogram: CaseFile, table_name: str
     chosen, how = choose_mask(files, mammogram)
     if chosen is None:
         if how == "aspect":
-            odd.aspect.append(name)
+            odd[ASPECT].append(name)
         elif files:
-            (odd.mask_missing if len(files) < FILES else odd.no_mask).append(name)
+            odd[MASK_MISSING if len(files) < FILES else NO_MASK].append(name)
         return None
     if how == "rescaled":
-        odd.rescaled.append(name)
+        odd[RESCALED].append(name)
     if is_called_a_crop(chosen):
-        odd.called_crop.append(name)
+        odd[CALLED_CROP].append(name)
     if not is_named_as_in_the_table(chosen, files, table_name):
-        odd.other_place.append(name)
+        odd[OTHER_PLACE].append(name)
     return Lesion("mask", "mass" if name.startswith("Mass") else "calcification", path=chosen.path)
+
+
+def summary(descriptions: pd.DataFrame, cases: Cases, odd: Oddities, images: int, patient_disjoint: bool) -> str:
+    """Say how many images there are, how their files were found, and each oddity with its number and rule."""
+    counts = count(descriptions)
+    found = ", ".join(f"{number} by {LAYOUTS[kind]}" for kind, number in sorted(cases.found_by.items()))
+    train_test = "all their images go to test" if patient_disjoint else "they stand on both sides, as published"
+    rules = {
+        "patients in train and test": f"patients are in train and test: {train_test}",
+        "patients in mass and calc": "patients are in mass and calc: one patient each",
+        "mammograms in mass and calc": "mammograms are listed as mass and as calc: one image each",
+        "mammograms in train and test": "mammograms are listed in train and test: they go to test",
+        "folders with both labels": "folders hold benign and malignant abnormalities: the image is malignant",
+        "mammograms with several abnormalities": "mammograms have several abnormalities: a lesion for each",
+    }
+    lines = [
+        f"CBIS-DDSM: {images} of {counts['mammograms']} mammograms ({counts['patients']} patients, "
+        f"{counts['abnormalities']} abnormalities); files sorted: {found}",
+        *(f"{counts[name]} {rule}" for name, rule in rules.items() if counts[name]),
+    ]
+    if counts["abnormalities"] != PUBLISHED:
+        lines.append(f"the tables are not the published ones, which hold {PUBLISHED} abnormalities")
+    for rule in (CALLED_CROP, OTHER_PLACE, RESCALED, ASPECT, NO_MASK, SEVERAL_FILES, UNKNOWN):
+        names = list(dict.fromkeys(odd[rule]))
+        lines += [f"{len(names)} {rule}: {first_ten(names)}"] if names else []
+    files = {
+        "files are there twice: one of each is taken": cases.doubles,
+        "JPEG and PNG copies beside the DICOM files are not used": cases.copies,
+        "pictures of no case are not used": cases.pictures,
+    }
+    return "\n  - ".join([*lines, *(f"{number} {rule}" for rule, number in files.items() if number)])

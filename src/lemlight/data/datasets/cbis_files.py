@@ -1,124 +1,33 @@
-"""What the headers of CBIS-DDSM's files say: size and depth, whose they are, and why one cannot be used."""
+"""The files of CBIS-DDSM: which case each belongs to, and which of an abnormality's two files is the mask.
 
-import os
+A case is an image (`Mass-Training_P_00001_LEFT_CC`) or one of its abnormalities (the same with `_1` behind).
+"""
+
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import PIL.Image
-import pydicom
-from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import DeflatedExplicitVRLittleEndian
-from tqdm import tqdm
 
-from lemlight.data.datasets.common import IMAGES, Problems, below, ending, one_table, read_rows
-from lemlight.data.dicom import decoder_problem, header_problem, quiet, read_stored_values
+from lemlight.data.datasets.common import DICOM, Header, Problems, below, ending, one_table, read_headers, read_rows
+from lemlight.data.dicom import read_stored_values
 from lemlight.data.lesions import ASPECT_TOLERANCE
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError, LemlightError
 
 CASE = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
-TAGS = [
-    "SOPInstanceUID",
-    "SeriesDescription",
-    "PatientID",
-    "SeriesInstanceUID",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-]
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed pixels
-TAIL = 4096  # bytes in which the end is looked for: something may follow it
-THREADS = 16  # reading waits for the disk
-BAR_AFTER = 1  # s
-
-
-@dataclass(frozen=True)
-class Header:
-    """Shape (H, W) px, bits of a stored pixel; what DICOM says besides, "" where it does not; the problem, "" if none.
-
-    case: PatientID where that is a case's name, as in every file of The Cancer Imaging Archive.
-    """
-
-    shape: tuple[int, int] = (0, 0)
-    bits: int = 0
-    case: str = ""
-    series: str = ""
-    instance: str = ""
-    description: str = ""
-    problem: str = ""
-
-
-def read_headers(paths: Sequence[str]) -> dict[str, Header]:
-    """Read the header of every file; a bar is drawn where it takes its time."""
-    with quiet(), ThreadPoolExecutor(THREADS) as pool:
-        read = tqdm(pool.map(_read, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
-        return dict(zip(paths, read, strict=True))
-
-
-def _read(path: str) -> Header:
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(132)
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - TAIL))
-            tail = file.read()
-            file.seek(0)
-            dicom = start[128:] == b"DICM"
-            return _read_dicom(file, size, tail) if dicom else _read_raster(path, file, tail)
-    except MemoryError:
-        raise
-    except OSError as error:
-        return Header(problem=f"cannot be read ({error.strerror or 'no image'})")
-    except Exception:  # pydicom and Pillow raise whatever a broken file makes Python raise
-        return Header(problem="its header is damaged")
-
-
-def _read_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
-    dataset = pydicom.dcmread(file, specific_tags=TAGS, stop_before_pixels=True)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    deflated = syntax == DeflatedExplicitVRLittleEndian
-    left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
-    problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
-    if not problem and not deflated:
-        whole = END_OF_FRAMES in tail if syntax.is_compressed else left >= get_expected_length(dataset)
-        problem = "" if whole else "cut short"
-    patient = str(dataset.get("PatientID") or "").strip()
-    return Header(
-        shape=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
-        bits=int(dataset.get("BitsAllocated") or 0),
-        case=patient if CASE.fullmatch(patient) else "",
-        series=str(dataset.get("SeriesInstanceUID") or ""),
-        instance=str(dataset.get("SOPInstanceUID") or ""),
-        description=str(dataset.get("SeriesDescription") or ""),
-        problem=problem,
-    )
-
-
-def _read_raster(path: str, file: BinaryIO, tail: bytes) -> Header:
-    if path.lower().endswith((".dcm", ".dicom")):
-        return Header(problem="no DICOM file")
-    with PIL.Image.open(file) as image:
-        bits = 16 if image.mode.startswith("I") else 8
-        whole = ENDS.get(image.format or "", b"") in tail
-        return Header((image.height, image.width), bits, problem="" if whole else "cut short")
-
-
 COPIES = (".jpg", ".jpeg", ".png")
 OTHERS = (".pgm",)  # of other data sets; JPEG and PNG pictures may lie about
 INFO = "dicom_info.csv"  # of the JPEG copy
 NEEDED_OF_INFO = ("PatientID", "SeriesDescription", "image_path")
 UID = re.compile(r"\d+(\.\d+){5,}")
+NO_HEADER = Header()
+SMALLEST_MASK = 0.5  # fraction of the mammogram's height and width; below it is a crop
+MASK_BITS = 8  # of the published masks; mammograms have 16
+BLACK_OR_WHITE = 0.98  # fraction of the pixels of a mask that are one of two values; JPEG blurs its edges
+NEAR = 0.1  # of the range of values: what counts as one of the two
 
 
 @dataclass(frozen=True)
@@ -132,7 +41,7 @@ class CaseFile:
 
 @dataclass
 class Cases:
-    """The files of each case (`Mass-Training_P_00001_LEFT_CC`, an abnormality's with `_1` behind) in their order.
+    """The files of each case in their order.
 
     found_by: number of files by what named their case; copies: JPEG and PNG beside DICOM, not used; pictures: of no
     case, not used; doubles: files that stand in one case twice.
@@ -155,8 +64,8 @@ def sort_files(paths: Iterable[str], root: Path, by_series: Mapping[str, str], p
     places = _Places(names, told, by_series)
     cases = Cases()
     strange = [name for name in names.values() if ending(name) in OTHERS]
-    strange += _sort([path for path in names if ending(path) in IMAGES], places, cases, problems)
-    copies = {path: bool(places.of(path).case) for path in names if ending(path) in COPIES}
+    strange += _sort([path for path in names if ending(path) in DICOM], places, cases, problems)
+    copies = {path: bool(places.of(path)[0]) for path in names if ending(path) in COPIES}
     if cases.files:
         cases.copies = sum(copies.values())
     else:
@@ -169,14 +78,6 @@ def sort_files(paths: Iterable[str], root: Path, by_series: Mapping[str, str], p
     return cases
 
 
-class _Place(NamedTuple):
-    """The case of a file, "" if none, what named it, and what the file is said to be."""
-
-    case: str
-    found_by: str
-    said: str
-
-
 @dataclass(frozen=True)
 class _Places:
     """All that can name the case of a file: its place below root, dicom_info.csv, and the series of the tables."""
@@ -185,24 +86,28 @@ class _Places:
     told: Mapping[str, tuple[str, str]]
     by_series: Mapping[str, str]
 
-    def of(self, path: str, header: Header | None = None) -> _Place:
+    def of(self, path: str, header: Header = NO_HEADER) -> tuple[str, str, str]:
+        """Give the case of a file, "" if none, what named it, and what the file is said to be."""
         *folders, name = self.names[path].split("/")
-        header = header or Header()
         info_case, description = self.told.get("/".join([*folders[-1:], name]), ("", ""))
         series = [header.series, *reversed(folders)]
         named = {
             "folder": next((folder for folder in reversed(folders) if CASE.fullmatch(folder)), ""),
-            "header": header.case,
+            "header": _case(header),
             INFO: info_case,
             "series": next((self.by_series[uid] for uid in series if uid in self.by_series), ""),
         }
         found_by = next((kind for kind, case in named.items() if case), "")
-        said = header.description or description or "".join(folders[-1:])
-        return _Place(named.get(found_by, ""), found_by, said)
+        return named.get(found_by, ""), found_by, header.description or description or "".join(folders[-1:])
+
+
+def _case(header: Header) -> str:
+    """Give the PatientID where that is a case's name, as in every file of The Cancer Imaging Archive."""
+    return header.patient if CASE.fullmatch(header.patient) else ""
 
 
 def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -> list[str]:
-    """Add files to their cases by what their headers say; note those that are broken; give those of no case."""
+    """Add files to their cases by what their headers say; note the broken ones; give those of no case."""
     broken, moved, strange = [], [], []
     for path, header in read_headers(paths).items():
         case, found_by, said = places.of(path, header)
@@ -211,8 +116,8 @@ def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -
             broken.append(f"{name}: {header.problem}")
         elif not case:
             strange.append(name)
-        elif found_by == "folder" and header.case not in ("", case):
-            moved.append(f"{name} ({header.case})")
+        elif found_by == "folder" and _case(header) not in ("", case):
+            moved.append(f"{name} ({_case(header)})")
         else:
             cases.files[case].append(CaseFile(path, header, said))
             cases.found_by[found_by] += 1
@@ -256,20 +161,12 @@ def _note_doubles(cases: Cases, names: Mapping[str, str], problems: Problems) ->
     problems.wrong("images that stand in the folders of several mammograms", doubles)
 
 
-SMALLEST_MASK = 0.5  # share of the mammogram's height and width; below it is a crop
-MASK_BITS = 8  # of the published masks; mammograms have 16
-BLACK_OR_WHITE = 0.98  # share of the pixels of a mask that are one of two values; JPEG blurs its edges
-NEAR = 0.1  # of the range of values: what counts as one of the two
-
-
 def choose_mammogram(files: Sequence[CaseFile]) -> CaseFile | None:
     """Choose the mammogram among the files of a mammogram's cases: the one with the most pixels that is no mask."""
     if not files:
         return None
-    largest = max(file.header.shape[0] * file.header.shape[1] for file in files)
-    same = [file for file in files if file.header.shape[0] * file.header.shape[1] == largest]
-    deepest = max(file.header.bits for file in same)
-    same = [file for file in same if file.header.bits == deepest]
+    largest = max((_size(file), file.header.bits) for file in files)
+    same = [file for file in files if (_size(file), file.header.bits) == largest]
     return same[0] if len(same) == 1 else next((file for file in same if not is_two_valued(file.path)), same[0])
 
 
@@ -291,8 +188,7 @@ def choose_mask(files: Sequence[CaseFile], mammogram: CaseFile) -> tuple[CaseFil
         if is_two_valued(file.path):
             return file, ""
     others = [file for file in files if file.header.shape != mammogram.header.shape and _is_large(file, mammogram)]
-    others.sort(key=lambda file: file.header.shape[0] * file.header.shape[1], reverse=True)
-    masks = [file for file in others if is_two_valued(file.path)]
+    masks = [file for file in sorted(others, key=_size, reverse=True) if is_two_valued(file.path)]
     fitting = next((file for file in masks if _has_aspect(file, mammogram)), None)
     if fitting:
         return fitting, "rescaled"
@@ -302,7 +198,7 @@ def choose_mask(files: Sequence[CaseFile], mammogram: CaseFile) -> tuple[CaseFil
 def is_two_valued(path: str) -> bool:
     """Whether nearly all pixels have one of two values; False for a file that cannot be decoded."""
     try:
-        values = read_stored_values(Path(path)) if ending(path) in IMAGES else read_raster(Path(path)).pixels
+        values = read_stored_values(Path(path)) if ending(path) in DICOM else read_raster(Path(path)).pixels
     except ImageError:
         return False
     low, high = float(values.min()), float(values.max())
@@ -324,6 +220,10 @@ def is_named_as_in_the_table(file: CaseFile, files: Sequence[CaseFile], table_na
     beside = sorted(other.path for other in files if Path(other.path).parent == folder)
     place = Path(table_name).stem
     return len(beside) != 2 or not place.isdecimal() or beside.index(file.path) == int(place)
+
+
+def _size(file: CaseFile) -> int:
+    return file.header.shape[0] * file.header.shape[1]
 
 
 def _is_large(file: CaseFile, mammogram: CaseFile) -> bool:

@@ -1,98 +1,41 @@
-"""What the headers of CMMD's images say, as its table names breasts only: patient, side and view."""
+"""CMMD: 5,202 full-field digital mammograms of 1,775 patients with labels from biopsies, two devices.
+
+Layout, anywhere below root: `CMMD/<ID1>/**/*.dcm`, the patient also in the headers, and the clinical table
+`CMMD_clinicaldata_revision` with a row for each breast that was biopsied: ID1 (patient), LeftRight, classification.
+Side and view stand in the headers only. Names of images: patient, side and view, numbered where several are alike.
+Label: that of the breast; breasts without a row have no biopsy: left out, or with `normal_images` not malignant.
+Lesions: none are marked. Split: none is official.
+Source: Cui et al., The Chinese Mammography Database, The Cancer Imaging Archive, 2021,
+https://doi.org/10.7937/tcia.eqde-4b16. CC BY 4.0.
+"""
 
 import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import pydicom
-from pydicom.dataset import Dataset
-from tqdm import tqdm
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
-    IMAGES,
+    DICOM,
     Problems,
     below,
     ending,
+    image_table,
     list_files,
-    note_values,
     one_table,
+    read_headers,
     read_rows,
     read_text,
     to_rows,
 )
-from lemlight.data.dicom import laterality, quiet, view
-from lemlight.data.table import check_table, first_ten
-from lemlight.errors import ImageError, LemlightError
+from lemlight.data.table import first_ten
+from lemlight.errors import LemlightError
 
 PATIENT = re.compile(r"D[12]-\d{4}")
-TAGS = [
-    "SOPInstanceUID",
-    "PatientID",
-    "ViewPosition",
-    "ViewCodeSequence",
-    "ImageLaterality",
-    "Laterality",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "SamplesPerPixel",
-]
-VIEW_CODES = {"399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO"}  # SNOMED CT and SRT, CID 4014
-THREADS = 16  # reading waits for the disk
-BAR_AFTER = 1  # s
-
-
-@dataclass(frozen=True)
-class Header:
-    """Identity of the image, its patient, side (L, R) and view (CC, MLO, ...); "" where the header does not say."""
-
-    instance: str
-    patient: str
-    side: str
-    view: str
-
-
-def patient_of(path: str) -> str:
-    """Give the patient whose folder a file lies in, "" where that is not named after one."""
-    return next((part for part in path.split("/")[:-1] if PATIENT.fullmatch(part)), "")
-
-
-def read_headers(paths: Sequence[str]) -> dict[str, Header | ImageError]:
-    """Read the header of every file, or the reason why that cannot be used; a bar is drawn where it takes its time."""
-    with quiet(), ThreadPoolExecutor(THREADS) as pool:
-        read = tqdm(pool.map(_read, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
-        return dict(zip(paths, read, strict=True))
-
-
-def _read(path: str) -> Header | ImageError:
-    try:
-        header = pydicom.dcmread(path, specific_tags=TAGS, stop_before_pixels=True)
-        pixels = int(header.Rows) * int(header.Columns) * int(header.SamplesPerPixel) * int(header.BitsAllocated) // 8
-        if not header.file_meta.TransferSyntaxUID.is_compressed and os.stat(path).st_size < pixels:
-            return ImageError("cut short")
-        patient = str(header.get("PatientID") or "").strip().upper()
-        return Header(str(header.get("SOPInstanceUID") or ""), patient, laterality(header), _view(header))
-    except MemoryError:
-        raise
-    except OSError as error:
-        return ImageError(f"cannot be read ({error.strerror})")
-    except Exception:  # pydicom raises whatever broken tags make Python raise; its text may hold values
-        return ImageError("no DICOM image")
-
-
-def _view(header: Dataset) -> str:
-    """Find the view by its code, as the words for it are the vendor's; else as in any other mammogram."""
-    codes = [str(code.get("CodeValue") or "").strip() for code in header.get("ViewCodeSequence") or ()]
-    return next((VIEW_CODES[code] for code in codes if code in VIEW_CODES), "") or view(header)
-
-
 TABLE = "CMMD_clinicaldata_revision"
 NEEDED = ("ID1", "LeftRight", "classification")
 LABELS = {"benign": 0, "malignant": 1}
@@ -111,7 +54,7 @@ def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = Fa
     root = Path(root)
     problems = Problems("CMMD", root)
     paths = list_files(root, "CMMD")
-    images = _images([path for path in paths if ending(path) in IMAGES], root, problems)
+    images = _images([path for path in paths if ending(path) in DICOM], root, problems)
     try:
         rows = _read_cmmd(paths, root)
     except LemlightError as error:
@@ -119,14 +62,14 @@ def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = Fa
         labels = {}
     else:
         labels = _labels(rows, problems)
-        breasts = set(zip(images["patient"], images["side"], strict=True))
+        breasts = set(zip(images["patient_id"], images["laterality"], strict=True))
         patients = set(rows["ID1"])
         problems.incomplete("breasts of the table without an image", sorted(map(" ".join, set(labels) - breasts)))
-        problems.incomplete("patients without a row in the table", sorted(set(images["patient"]) - patients))
-        images = images[images["patient"].isin(patients)]
+        problems.incomplete("patients without a row in the table", sorted(set(images["patient_id"]) - patients))
+        images = images[images["patient_id"].isin(patients)]
         _compare_counts(images, rows)
     problems.raise_any(allow_missing)
-    of_breast = [labels.get(breast) for breast in zip(images["patient"], images["side"], strict=True)]
+    of_breast = [labels.get(breast) for breast in zip(images["patient_id"], images["laterality"], strict=True)]
     images = images.assign(label=pd.array(of_breast, dtype="Int64"))
     normal = int(images["label"].isna().sum())
     logger.info("CMMD: %d images of breasts without a row are %s", normal, "normal" if normal_images else "left out")
@@ -142,11 +85,11 @@ def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:
     twice: dict[str, list[str]] = defaultdict(list)
     for path, header in read_headers(paths).items():
         name = below(path, root)
-        if isinstance(header, ImageError):
-            broken.append(f"{name}: {header}")
+        if header.problem:
+            broken.append(f"{name}: {header.problem}")
             continue
-        said = header.patient if PATIENT.fullmatch(header.patient) else ""
-        patient = patient_of(name) or said
+        said = header.patient.upper() if PATIENT.fullmatch(header.patient.upper()) else ""
+        patient = next((part for part in name.split("/")[:-1] if PATIENT.fullmatch(part)), said)
         twice[header.instance or name].append(name)
         if not patient:
             strange.append(name)
@@ -164,7 +107,7 @@ def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:
     viewless = [below(path, root) for path, _, _, view in rows if not view]
     if viewless:
         logger.warning("CMMD: the headers of %d images do not name the view: %s", len(viewless), first_ten(viewless))
-    return pd.DataFrame(rows, columns=["path", "patient", "side", "view"], dtype=str)
+    return pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "view"], dtype=str)
 
 
 def _read_cmmd(paths: Iterable[str], root: Path) -> pd.DataFrame:
@@ -205,7 +148,7 @@ def _cells(path: str) -> list[tuple[int, list[str]]]:
             f"{path} is a spreadsheet that cannot be read here ({reason}): save it as CSV under the name "
             f"{TABLE}.csv beside it"
         ) from error
-    return [(line, [cell.strip() for cell in cells]) for line, cells in enumerate(sheet.to_numpy().tolist(), start=1)]
+    return list(enumerate(sheet.to_numpy().tolist(), start=1))
 
 
 def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int]:
@@ -215,8 +158,7 @@ def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int
         "LeftRight": ~rows["LeftRight"].isin(["L", "R"]),
         "classification": ~rows["classification"].isin(list(LABELS)),
     }
-    for column, where in bad.items():
-        note_values(rows, where, column, f"unknown {column}", problems)
+    problems.wrong_values(rows, bad)
     rows = rows[~pd.DataFrame(bad).any(axis=1)]
     classes = rows.groupby(["ID1", "LeftRight"])["classification"].nunique()
     both = [" ".join(breast) for breast in classes.index[classes > 1]]
@@ -229,27 +171,16 @@ def _compare_counts(images: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Warn of patients with fewer images on the disk than the table says."""
     if COUNT in rows.columns:
         said = pd.to_numeric(rows[COUNT], errors="coerce").groupby(rows["ID1"]).max()
-        there = images.groupby("patient").size().reindex(said.index, fill_value=0)
+        there = images.groupby("patient_id").size().reindex(said.index, fill_value=0)
         fewer = list(said.index[(there > 0) & (there < said)])
         if fewer:
             logger.warning("CMMD: %d patients have fewer images than the table says: %s", len(fewer), first_ten(fewer))
 
 
 def _build(images: pd.DataFrame) -> pd.DataFrame:
-    images = images.sort_values(["patient", "side", "view", "path"])
-    names = (images["patient"] + "_" + images["side"] + "_" + images["view"]).str.rstrip("_")
+    images = images.sort_values(["patient_id", "laterality", "view", "path"])
+    names = (images["patient_id"] + "_" + images["laterality"] + "_" + images["view"]).str.rstrip("_")
     further = names.groupby(names).cumcount()
-    table = pd.DataFrame(
-        {
-            "image_id": names + further.map(lambda number: f"_{number + 1}" if number else ""),
-            "path": images["path"],
-            "label": images["label"].astype(int),
-            "patient_id": images["patient"],
-            "split": "",
-            "laterality": images["side"],
-            "view": images["view"],
-            "lesions": pd.Series([()] * len(images), index=images.index, dtype=object),
-            "lesions_known": False,
-        }
-    )
-    return check_table(table, "CMMD")
+    names += further.map(lambda number: f"_{number + 1}" if number else "")
+    images = images.assign(image_id=names, label=images["label"].astype(int))
+    return image_table(images, [None] * len(images), "CMMD")

@@ -1,91 +1,42 @@
-"""The files of a large download: every folder is listed once, and no file is looked at."""
+"""What all data sets share: the files of a folder, tables of text, headers, and one list of everything wrong."""
 
 import csv
 import io
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import pandas as pd
+import PIL.Image
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from tqdm import tqdm
 
-from lemlight.data.table import bullet_error, first_ten
+from lemlight.data.dicom import decoder_problem, header_problem, laterality, quiet, view
+from lemlight.data.lesions import Lesion
+from lemlight.data.table import bullet_error, check_table, first_ten
 from lemlight.errors import LemlightError
 
-IMAGES = (".dcm", ".dicom")
+PUBLISHED = {  # images
+    "cbis": 3032,  # in 3103 folders: 71 mammograms stand there twice, once as mass and once as calc
+    "cmmd": 5202,
+    "inbreast": 410,
+    "mias": 322,
+    "rsna": 54706,
+    "vindr": 20000,
+}
+DICOM = (".dcm", ".dicom")
 LEFT_BEHIND = "__MACOSX"
-
-
-def list_files(root: Path, name: str) -> list[str]:
-    """List the absolute paths of all files below root, sorted; hidden ones are passed over.
-
-    The entries of a folder say what they are, so that tens of thousands of files cost no call each. Links are followed
-    and a folder is read once. Raises LemlightError where there is no such folder, none of its files, or no permission.
-    """
-    if not root.is_dir():
-        raise LemlightError(f"there is no folder {root}: set dataset.root to the folder of the {name} download")
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    folders = [os.path.abspath(root)]
-    try:
-        while folders:
-            folder = folders.pop()
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:  # by way of a link
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                shown = [entry for entry in entries if entry.name[0] != "." and entry.name != LEFT_BEHIND]
-            folders += sorted((entry.path for entry in shown if entry.is_dir()), reverse=True)
-            found += [entry.path for entry in shown if entry.is_file()]
-    except OSError as error:
-        raise LemlightError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
-    if not found:
-        raise LemlightError(f"the folder {root} is empty: put the {name} download there, or set dataset.root")
-    return sorted(found)
-
-
-def ending(path: str) -> str:
-    """Give the suffix of a file in lower case, with its dot."""
-    return os.path.splitext(path)[1].lower()
-
-
-def below(path: str, root: Path) -> str:
-    """Name a file by its place below root."""
-    return PurePath(os.path.relpath(path, os.path.abspath(root))).as_posix()
-
+AGAIN = "take the table of the download as it came, or download it again"
 
 logger = logging.getLogger(__name__)
-
-
-def files_of(root: Path, name: str) -> list[Path]:
-    """List all files below root, sorted; hidden ones and what macOS leaves behind are passed over.
-
-    Links are followed and a folder is read once. Raises LemlightError where there is no such folder or no file in it.
-    """
-    if not root.is_dir():
-        raise LemlightError(f"there is no folder {root}: set dataset.root to the folder of the {name} download")
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(os.path.abspath(root), followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link back to a folder above it
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(folder for folder in folders if folder[0] != "." and folder != "__MACOSX")
-        found += [path for file in files if file[0] != "." and (path := Path(place, file)).is_file()]
-    if not found:
-        raise LemlightError(f"the folder {root} is empty: put the {name} download there, or set dataset.root")
-    return sorted(found)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file, in whatever encoding it is; LemlightError where the disk or its permissions refuse."""
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise LemlightError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
 class Problems:
@@ -108,6 +59,18 @@ class Problems:
         """Note `what` if there are any items: they can be left out."""
         self._incomplete += _line(what, items)
 
+    def wrong_values(self, rows: pd.DataFrame, bad: Mapping[str, "pd.Series[bool]"], what: str = "unknown {}") -> None:
+        """Note the lines of a table whose value in a column, a key of `bad`, cannot be used."""
+        for column, where in bad.items():
+            values = rows.loc[where, column].items()
+            self.wrong(what.format(column), [f"line {line} ({value!r})" for line, value in values])
+
+    def repeated(self, rows: pd.DataFrame, key: str, label: str) -> None:
+        """Note the images that a table lists more than once, apart for those that contradict each other in `label`."""
+        labels = rows[rows[key].duplicated(keep=False)].groupby(key)[label].nunique()
+        self.wrong("images that the table lists twice with different labels", labels.index[labels > 1])
+        self.wrong("images that the table lists twice", labels.index[labels <= 1])
+
     def raise_any(self, allow_missing: bool) -> None:
         """Raise one LemlightError with everything noted; what may be left out is a warning with `allow_missing`."""
         if self._incomplete and allow_missing:
@@ -124,7 +87,60 @@ def _line(what: str, items: Iterable[object]) -> list[str]:
     return [f"{what} ({len(names)}): {first_ten(names)}"] if names else []
 
 
-Lines = list[tuple[int, list[str]]]  # line number, stripped cells
+def list_files(root: Path, name: str) -> list[str]:
+    """List the absolute paths of all files below root, sorted; hidden ones are passed over.
+
+    The entries of a folder say what they are, so that tens of thousands of files cost no call each. Links are followed
+    and a folder is read once. Raises LemlightError where there is no such folder, none of its files, or no permission.
+    """
+    if not root.is_dir():
+        raise LemlightError(f"there is no folder {root}: set dataset.root to the folder of the {name} download")
+    found: list[str] = []
+    seen: set[str] = set()
+    folders = [os.path.abspath(root)]
+    try:
+        while folders:
+            folder = folders.pop()
+            if (real := os.path.realpath(folder)) in seen:  # by way of a link
+                continue
+            seen.add(real)
+            with os.scandir(folder) as entries:
+                shown = [entry for entry in entries if entry.name[0] != "." and entry.name != LEFT_BEHIND]
+            folders += sorted((entry.path for entry in shown if entry.is_dir()), reverse=True)
+            found += [entry.path for entry in shown if entry.is_file()]
+    except OSError as error:
+        raise LemlightError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+    if not found:
+        raise LemlightError(f"the folder {root} is empty: put the {name} download there, or set dataset.root")
+    return sorted(found)
+
+
+def ending(path: str) -> str:
+    """Give the suffix of a file in lower case, with its dot."""
+    return os.path.splitext(path)[1].lower()
+
+
+def below(path: str, root: Path) -> str:
+    """Name a file by its place below root."""
+    return PurePath(os.path.relpath(path, os.path.abspath(root))).as_posix()
+
+
+def first_of_each(found: Mapping[str, Sequence[str]], root: Path, problems: Problems) -> dict[str, str]:
+    """Give the first file of each image, and note the images with several."""
+    doubles = [" and ".join(below(path, root) for path in same) for same in found.values() if len(same) > 1]
+    problems.wrong("images that are there twice", doubles)
+    return {image: same[0] for image, same in found.items()}
+
+
+def read_text(path: Path, errors: str = "replace") -> str:
+    """Read a text file; LemlightError where the disk refuses, or with errors="strict" where it is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig", errors)
+    except OSError as error:
+        raise LemlightError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        why = f"{error.reason} at byte {error.start}"
+        raise LemlightError(f"{path} is not UTF-8 text ({why}): save it as CSV UTF-8") from error
 
 
 def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
@@ -136,64 +152,156 @@ def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
     return Path(paths[0])
 
 
-def read_rows(path: Path, needed: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV (comma, semicolon or tab) as stripped text with the columns of its first line; the index is the line.
+def read_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = (), remedy: str = AGAIN, errors: str = "replace"
+) -> pd.DataFrame:
+    """Read a CSV (comma, semicolon or tab) as stripped text; columns as its first line says, the index is the line.
 
-    Raises LemlightError where it is no CSV, where a needed column is missing, and where it is cut short.
+    Case, blanks and hyphens in the names of needed and optional columns do not matter. Raises LemlightError with the
+    remedy where it is no CSV, where a needed column is missing, and where it is cut short.
     """
-    text = read_text(path)
+    text = read_text(path, errors)
     header = text.lstrip().split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     try:
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        lines = [(reader.line_num, row) for row in reader]  # pandas neither counts lines nor minds a short one
     except csv.Error as error:
-        raise LemlightError(f"{path}, line {reader.line_num}: this is no CSV ({error}); download it again") from error
-    return to_rows(lines, path, needed)
+        why = f"this is no CSV ({error}): check its quotation marks"
+        raise LemlightError(f"{path}, line {reader.line_num}: {why}; {remedy}") from error
+    return to_rows(lines, path, needed, optional, remedy)
 
 
-def to_rows(lines: Lines, path: Path, needed: Iterable[str]) -> pd.DataFrame:
-    """Make the rows of a table out of the lines of its file, the first of which names the columns."""
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    names = lines[0][1] if lines else []
+def to_rows(
+    lines: Iterable[tuple[int, Sequence[str]]],
+    path: Path,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    remedy: str = AGAIN,
+) -> pd.DataFrame:
+    """Make the rows of a table out of the cells of its file by line, the first of which names the columns."""
+    stripped = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
+    (_, names), *body = [(number, cells) for number, cells in stripped if any(cells)] or [(0, [])]
     while names and not names[-1]:  # spreadsheets leave empty columns behind
-        names = names[:-1]
+        names.pop()
+    spelled = {_letters(name): name for name in (*needed, *optional)}
+    names = [spelled.get(_letters(name), name) for name in names]
     absent = [name for name in needed if name not in names]
-    if absent:
-        raise LemlightError(
-            f"{path} is another version, or no table of this data set: it has no column {', '.join(absent)}, but "
-            f"{', '.join(names) or 'none at all'}; take the table of the download as it came"
-        )
     twice = sorted({name for name in names if names.count(name) > 1})
+    ragged = [number for number, cells in body if len(cells) < len(names) or any(cells[len(names) :])]
+    if absent:
+        raise LemlightError(f"{path} has no column {', '.join(absent)}: it has {', '.join(names) or 'none'}; {remedy}")
     if twice:
-        raise LemlightError(f"{path} has the column {', '.join(twice)} twice; take the table as it came")
-    ragged = [number for number, cells in lines[1:] if len(cells) < len(names) or any(cells[len(names) :])]
+        raise LemlightError(f"{path} has the column {', '.join(twice)} twice; {remedy}")
     if ragged:
-        raise LemlightError(f"{path}: not {len(names)} cells in line {first_ten(ragged)}; download it again")
-    if len(lines) < 2:
-        raise LemlightError(f"{path} has no rows; download it again")
-    body = lines[1:]
+        raise LemlightError(f"{path}: not {len(names)} cells in line {first_ten(ragged)}; {remedy}")
+    if not body:
+        raise LemlightError(f"{path} has no rows; {remedy}")
     cells = [row[: len(names)] for _, row in body]
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in body], dtype=str)
 
 
-def note_values(rows: pd.DataFrame, bad: "pd.Series[bool]", column: str, what: str, problems: Problems) -> None:
-    """Note the lines of the table whose value in `column` cannot be used."""
-    problems.wrong(what, [f"line {line} ({value!r})" for line, value in rows.loc[bad, column].items()])
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name.lower())
 
 
-def note_repeated(rows: pd.DataFrame, key: str, label: str, what: str, problems: Problems) -> None:
-    """Note what the table lists more than once, apart for those that contradict each other in `label`."""
-    twice = rows[rows[key].duplicated(keep=False)]
-    labels = twice.groupby(key)[label].nunique()
-    problems.wrong(f"{what} that the table lists twice with different labels", labels.index[labels > 1])
-    problems.wrong(f"{what} that the table lists twice", labels.index[labels <= 1])
+IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "PatientID"]
+POSITION = ["ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence"]
+PIXELS = ["NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns"]
+BITS = ["BitsAllocated", "BitsStored"]
+VIEW_CODES = {"399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO"}  # SNOMED CT and SRT, CID 4014
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed pixels
+TAIL = 4096  # bytes in which the end is looked for: something may follow it
+THREADS = 16  # reading waits for the disk
+BAR_AFTER = 1  # s
 
 
-PUBLISHED = {
-    "cbis": 3032,  # in 3103 folders: 71 mammograms stand there twice, once as mass and once as calc
-    "cmmd": 5202,
-    "inbreast": 410,
-    "mias": 322,
-    "rsna": 54706,
-    "vindr": 20000,
-}
+@dataclass(frozen=True)
+class Header:
+    """Shape (H, W) px and bits of a stored pixel; what DICOM says besides, "" where it does not; the problem, or ""."""
+
+    shape: tuple[int, int] = (0, 0)
+    bits: int = 0
+    patient: str = ""
+    series: str = ""
+    instance: str = ""
+    description: str = ""
+    side: str = ""
+    view: str = ""
+    problem: str = ""
+
+
+def read_headers(paths: Sequence[str]) -> dict[str, Header]:
+    """Read the header of every image file; a bar is drawn where it takes its time."""
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:
+        read = tqdm(pool.map(_read_header, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
+        return dict(zip(paths, read, strict=True))
+
+
+def _read_header(path: str) -> Header:
+    nothing = "no DICOM image" if ending(path) in DICOM else "no image"
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(132)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL))
+            tail = file.read()
+            file.seek(0)
+            if start[128:] == b"DICM":
+                return _of_dicom(file, size, tail)
+            return Header(problem=nothing) if ending(path) in DICOM else _of_raster(file, size, tail)
+    except MemoryError:
+        raise
+    except OSError as error:
+        return Header(problem=f"cannot be read ({error.strerror})" if error.strerror else nothing)
+    except Exception:  # pydicom and Pillow raise whatever a broken file makes Python raise; the text may hold values
+        return Header(problem=nothing)
+
+
+def _of_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
+    dataset = pydicom.dcmread(file, specific_tags=IDENTITY + POSITION + PIXELS + BITS, stop_before_pixels=True)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
+    problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
+    if not problem and not deflated:
+        whole = END_OF_FRAMES in tail if syntax.is_compressed else left >= get_expected_length(dataset)
+        problem = "" if whole else "cut short"
+    return Header(
+        shape=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
+        bits=int(dataset.get("BitsAllocated") or 0),
+        patient=str(dataset.get("PatientID") or "").strip(),
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        instance=str(dataset.get("SOPInstanceUID") or ""),
+        description=str(dataset.get("SeriesDescription") or ""),
+        side=laterality(dataset),
+        view=_view(dataset),
+        problem=problem,
+    )
+
+
+def _view(dataset: Dataset) -> str:
+    """Find the view by its code, as the words for it are the vendor's; else as in any other mammogram."""
+    codes = [str(code.get("CodeValue") or "").strip() for code in dataset.get("ViewCodeSequence") or ()]
+    return next((VIEW_CODES[code] for code in codes if code in VIEW_CODES), "") or view(dataset)
+
+
+def _of_raster(file: BinaryIO, size: int, tail: bytes) -> Header:
+    with PIL.Image.open(file) as image:
+        shape = image.height, image.width
+        whole = ENDS.get(image.format or "", b"") in tail and (image.format != "PPM" or size >= shape[0] * shape[1])
+        return Header(shape, 16 if image.mode.startswith("I") else 8, problem="" if whole else "cut short")
+
+
+def image_table(images: pd.DataFrame, lesions: Iterable[tuple[Lesion, ...] | None], name: str) -> pd.DataFrame:
+    """Give the checked table of these images with the lesions of each, None where they are not known; no split."""
+    found = list(lesions)
+    given = pd.Series([some or () for some in found], index=images.index, dtype=object)
+    images = images.assign(lesions=given, lesions_known=[some is not None for some in found])
+    return check_table(images if "split" in images else images.assign(split=""), name)
+
+
+def warn_of_unknown(images: Sequence[object], name: str) -> None:
+    """Say which images have lesions that are not known."""
+    if images:
+        logger.warning("%s: the lesions of %d images are unknown: %s", name, len(images), first_ten(images))

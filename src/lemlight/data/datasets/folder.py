@@ -7,14 +7,13 @@ other; one for all masks of the image, or one for each, joined with `|`) and ima
 suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark.
 """
 
-import csv as csv_module
-import io
 import os
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from lemlight.arguments import checked
+from lemlight.data.datasets.common import read_rows
 from lemlight.data.lesions import TYPES, Lesion
 from lemlight.data.table import bullet_error, check_table, first_ten, table_problems
 from lemlight.errors import LemlightError
@@ -22,6 +21,7 @@ from lemlight.errors import LemlightError
 NEEDED = ("path", "label", "patient")
 OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "image_id")
 NO_LESION = "none"
+REMEDY = f"needed are {', '.join(NEEDED)}, optional are {', '.join(OPTIONAL)}"
 SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
 
 
@@ -30,13 +30,7 @@ def folder(root: str | Path, csv: str = "images.csv") -> pd.DataFrame:
     """Read `root/csv` as an image table; LemlightError lists everything wrong with it, by line."""
     root = Path(os.path.abspath(root))
     file = _find_csv(root, csv)
-    rows = _read_rows(file)
-    missing = [name for name in NEEDED if name not in rows.columns]
-    if missing:
-        raise LemlightError(
-            f"{file} has no column {', '.join(missing)}: it has {', '.join(rows.columns) or 'none'}; "
-            f"needed are {', '.join(NEEDED)}, optional are {', '.join(OPTIONAL)}"
-        )
+    rows = read_rows(file, NEEDED, OPTIONAL, remedy=REMEDY, errors="strict")
     rows = rows.reindex(columns=[*NEEDED, *OPTIONAL], fill_value="")
     table = _to_table(rows, root)
     problems = [*table_problems(table, row="line"), *_type_problems(rows), *_path_problems(table, root)]
@@ -54,36 +48,6 @@ def _find_csv(root: Path, csv: str) -> Path:
         others = first_ten(sorted(path.name for path in root.glob("*.csv"))) or "no CSV file"
         raise LemlightError(f"there is no {csv} in {root}, but {others}: set dataset.csv to the file's name")
     return root / csv
-
-
-def _read_rows(file: Path) -> pd.DataFrame:
-    """Read the cells as stripped text; the index is the line number in the file."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LemlightError(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as CSV UTF-8"
-        ) from error
-    header = text.split("\n", 1)[0]
-    reader = csv_module.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv_module.Error as error:
-        raise LemlightError(
-            f"{file}, line {reader.line_num}: this is no CSV ({error}); check its quotation marks"
-        ) from error
-    lines = [(number, row) for number, row in lines if any(row)]
-    names = [name.lower() for name in lines[0][1]] if lines else []
-    while names and not names[-1]:  # spreadsheets leave empty columns behind
-        names.pop()
-    problems = [f"the column {name} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    ragged = [number for number, row in lines[1:] if len(row) < len(names) or any(row[len(names) :])]
-    if ragged:
-        problems.append(f"not {len(names)} cells in line {first_ten(ragged)}")
-    if problems:
-        raise bullet_error(f"{file} cannot be read", problems)
-    body = lines[1:]
-    return pd.DataFrame([row[: len(names)] for _, row in body], columns=names, index=[n for n, _ in body], dtype=str)
 
 
 def _below(root: Path, path: str) -> str:

@@ -1,148 +1,55 @@
-"""INbreast on disk: what lies where, its table of images, and what the headers of the images say."""
+"""INbreast: 410 full-field digital mammograms of 115 women, with the outlines of all findings.
 
-import csv
-import io
+Layout, anywhere below root: `AllDICOMs/<image>_<hash>_MG_<L|R>_<CC|ML>_ANON.dcm`, `AllXML/<image>.xml` (only of images
+with findings) and `INbreast.csv`: Laterality, View, File Name (the image's number), Bi-Rads.
+Label: BI-RADS, malignant from `malignant_from` on; no pathology is known.
+Patient: the hash of the file name, one patient for hashes that the PatientID of a header joins.
+Lesions: polygons, or points where there are up to two; pectoral muscles are left out. An image of BI-RADS 1 without XML
+is known to hold none; those of another one without XML, or with a broken one, are unknown.
+Split: none is official.
+Source: Moreira et al., INbreast: toward a full-field digital mammographic database, Academic Radiology 19, 2012,
+236-248. On request, for research only.
+"""
+
 import logging
+import os
 import plistlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-import pydicom
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Problems, files_of, read_text
-from lemlight.data.dicom import quiet
+from lemlight.data.datasets.common import (
+    Header,
+    Problems,
+    ending,
+    image_table,
+    list_files,
+    one_table,
+    read_headers,
+    read_rows,
+    warn_of_unknown,
+)
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import check_table, first_ten
+from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
 
 TABLE = "INbreast.csv"
+NEEDED = ("Laterality", "View", "File Name", "Bi-Rads")
 IMAGE_NAME = re.compile(r"(?P<image>\d+)_(?P<patient>[0-9a-f]+)_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm", re.I)
-NEEDED = {"laterality": "Laterality", "view": "View", "filename": "File Name", "birads": "Bi-Rads"}
-TAGS = ["PatientID", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"]
-OTHERS = {".dcm", ".dicom", ".pgm"}  # of other data sets; PNG copies of INbreast may lie about
-
-
-@dataclass(frozen=True)
-class Files:
-    """Images by number, and what their names say; annotations by number; tables; names of images of other kinds."""
-
-    images: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    annotations: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    tables: list[Path] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Header:
-    """Shape (H, W) in px and the PatientID, "" where there is none."""
-
-    shape: tuple[int, int]
-    patient_id: str
-
-
-def sort_files(paths: Iterable[Path]) -> Files:
-    """Sort the files of a download by what they are; annotations are the XML files in a folder AllXML."""
-    files = Files()
-    for path in paths:
-        suffix = path.suffix.lower()
-        name = IMAGE_NAME.fullmatch(path.name)
-        if name:
-            files.images[name["image"]].append(path)
-        elif suffix == ".xml" and path.parent.name.lower() == "allxml":
-            files.annotations[path.stem].append(path)
-        elif path.stem.lower() == "inbreast" and suffix in (".csv", ".xls", ".xlsx"):
-            files.tables.append(path)
-        elif suffix in OTHERS:
-            files.strange.append(re.sub(r"_[0-9a-f]{8,}(?=_)", "_*", path.name, flags=re.I))  # the patient
-    return files
-
-
-def read_images(tables: Iterable[Path], root: Path) -> pd.DataFrame:
-    """Read INbreast.csv: a row for each image with its image number, side, view and birads; the index is the line.
-
-    Comma, semicolon or tab. Raises LemlightError where there is no such table, or one of another version.
-    """
-    file = _one_table(list(tables), root)
-    rows = _read_cells(file)
-    names = [re.sub(r"[\s_-]", "", cell.lower()) for cell in rows[0][1]] if rows else []
-    absent = [shown for name, shown in NEEDED.items() if name not in names]
-    if absent:
-        there = ", ".join(filter(None, rows[0][1])) if rows else "nothing"
-        raise LemlightError(
-            f"{file} is not the table of INbreast: it has no column {', '.join(absent)}, but {there}; "
-            "take the table of the download as it came"
-        )
-    if len(rows) == 1:
-        raise LemlightError(f"{file} has no rows")
-    places = {name: names.index(name) for name in NEEDED}
-    cells = [[row[place] if place < len(row) else "" for place in places.values()] for _, row in rows[1:]]
-    table = pd.DataFrame(cells, columns=list(places), index=[number for number, _ in rows[1:]], dtype=str)
-    table["filename"] = table["filename"].str.replace(r"(\.0+|\.dcm)$", "", regex=True, case=False)
-    table["laterality"], table["birads"] = table["laterality"].str.upper(), table["birads"].str.lower()
-    table["view"] = table["view"].map(view_of)
-    return table.rename(columns={"filename": "image", "laterality": "side"})
-
-
-def _one_table(files: list[Path], root: Path) -> Path:
-    texts = [path for path in files if path.suffix.lower() == ".csv"]
-    if not texts and files:
-        raise LemlightError(f"{files[0]} is a spreadsheet: save it as CSV under the name {TABLE} beside it")
-    if not texts:
-        raise LemlightError(
-            f"there is no {TABLE} below {root}: set dataset.root to the folder of the INbreast download"
-        )
-    if len({read_text(path) for path in texts}) > 1:
-        raise LemlightError(f"{TABLE} is there {len(texts)} times with different contents: {first_ten(texts)}")
-    return texts[0]
-
-
-def _read_cells(file: Path) -> list[tuple[int, list[str]]]:
-    """Read stripped cells with their line numbers; empty lines are left out."""
-    text = read_text(file)
-    header = text.lstrip().split("\n", 1)[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(";,\t", key=header.count))
-    try:
-        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines]
-    except csv.Error as error:
-        raise LemlightError(f"{file}, line {lines.line_num}: this is no CSV ({error})") from error
-    return [(number, row) for number, row in rows if any(row)]
-
-
-def view_of(name: str) -> str:
-    """Give the view in upper case; ML stands for MLO in INbreast."""
-    return "MLO" if name.upper() == "ML" else name.upper()
-
-
-def read_header(path: Path) -> Header:
-    """Read the header of an image; raises ImageError where it is no DICOM file, or one that is cut short."""
-    try:
-        with quiet():
-            header = pydicom.dcmread(path, specific_tags=TAGS, stop_before_pixels=True)
-            shape = int(header.Rows), int(header.Columns)
-            pixels = shape[0] * shape[1] * int(header.SamplesPerPixel) * int(header.BitsAllocated) // 8
-            whole = header.file_meta.TransferSyntaxUID.is_compressed or path.stat().st_size >= pixels
-            patient_id = str(header.get("PatientID") or "").strip()
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from error
-    except Exception as error:  # pydicom raises whatever broken tags make Python raise; its text may hold values
-        raise ImageError("no DICOM image") from error
-    if not whole:
-        raise ImageError("cut short")
-    return Header(shape, patient_id)
-
-
+OTHERS = (".dcm", ".dicom", ".pgm")  # of other data sets; PNG copies of INbreast may lie about
+CATEGORIES = ("1", "2", "3", "4", "4a", "4b", "4c", "5", "6")
+NO_PATIENT = {"", "removed", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none"}
+MOST_CONTRADICTIONS = 0.1  # fraction of the images; above, the table is not that of these images
 TYPES = {
     "mass": "mass",
     "spiculated region": "mass",
@@ -164,6 +71,143 @@ NUMBER = r"\s*([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*"
 Region = tuple[str, tuple[tuple[float, float], ...]]  # name in lower case, points (x, y) in px
 
 POINT = re.compile(rf"\({NUMBER},{NUMBER}(?:,{NUMBER})?\)")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images and annotations by the image's number; tables; names of images of other kinds."""
+
+    images: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    annotations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    tables: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+
+
+@checked
+def inbreast(
+    root: str | Path,
+    malignant_from: Annotated[int, Field(ge=2, le=6)] = 4,
+    leave_out: Sequence[Literal[1, 2, 3, 4, 5, 6, "4a", "4b", "4c"]] = (),
+    allow_missing: bool = False,
+) -> pd.DataFrame:
+    """Build the image table of INbreast below `root`, without the BI-RADS categories in `leave_out`.
+
+    Raises:
+        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
+    """
+    root = Path(root)
+    problems = Problems("INbreast", root)
+    files = _sort(list_files(root, "INbreast"), problems)
+    headers = _headers(files, problems)
+    annotations = _annotations(files, problems)
+    left_out = {str(category) for category in leave_out}
+    try:
+        images = _read_table(files.tables, root)
+    except LemlightError as error:
+        problems.wrong("the table", [error])
+        images = pd.DataFrame(columns=["laterality", "view", "image_id", "birads"], dtype=str)
+    else:
+        _check(images, files, problems)
+        images = images[~images["birads"].map(lambda category: bool({category, category[:1]} & left_out))]
+        absent = images.loc[~images["image_id"].isin(list(files.images)), "image_id"]
+        problems.incomplete("images of the table without a file", absent)
+        images = images[images["image_id"].isin(list(headers))]
+    problems.raise_any(allow_missing)
+    if images.empty:
+        raise LemlightError(f"no image of INbreast is left of {root}: check dataset.root and dataset.leave_out")
+    paths = images["image_id"].map(lambda image: files.images[image][0])
+    hashes = paths.map(lambda path: os.path.basename(path).split("_")[1].lower())
+    said = images["image_id"].map(lambda image: headers[image].patient)
+    label = (images["birads"].str[0].astype(int) >= malignant_from).astype(int)
+    lesions = [
+        _lesions(image, birads, headers[image], annotations)
+        for image, birads in zip(images["image_id"], images["birads"], strict=True)
+    ]
+    warn_of_unknown(list(images["image_id"][[found is None for found in lesions]]), "INbreast")
+    return image_table(images.assign(path=paths, label=label, patient_id=patients(hashes, said)), lesions, "INbreast")
+
+
+def _sort(paths: Iterable[str], problems: Problems) -> Files:
+    """Sort the files of a download by what they are; annotations are the XML files in a folder AllXML."""
+    files = Files()
+    for path in map(Path, paths):
+        name, suffix = IMAGE_NAME.fullmatch(path.name), path.suffix.lower()
+        if name:
+            files.images[name["image"]].append(str(path))
+        elif suffix == ".xml" and path.parent.name.lower() == "allxml":
+            files.annotations[path.stem].append(str(path))
+        elif path.stem.lower() == "inbreast" and suffix in (".csv", ".xls", ".xlsx"):
+            files.tables.append(str(path))
+        elif suffix in OTHERS:
+            files.strange.append(re.sub(r"_[0-9a-f]{8,}(?=_)", "_*", path.name, flags=re.I))  # the patient
+    problems.wrong("images whose names are not INbreast's", files.strange)
+    for kind, found in (("images", files.images), ("annotations", files.annotations)):
+        problems.wrong(f"{kind} that are there twice", [image for image, paths in found.items() if len(paths) > 1])
+    return files
+
+
+def _headers(files: Files, problems: Problems) -> dict[str, Header]:
+    """Read the headers of all images, and note those of no whole DICOM file."""
+    first = {image: paths[0] for image, paths in sorted(files.images.items())}
+    read = read_headers(list(first.values()))
+    headers = {image: read[path] for image, path in first.items()}
+    broken = [f"{image}: {header.problem}" for image, header in headers.items() if header.problem]
+    problems.incomplete("broken images", broken)
+    return {image: header for image, header in headers.items() if not header.problem}
+
+
+def _annotations(files: Files, problems: Problems) -> dict[str, list[Region] | None]:
+    """Read the regions by image, None where its XML is broken."""
+    if not files.annotations:
+        problems.incomplete("the annotations are missing", ["AllXML"])
+    annotations: dict[str, list[Region] | None] = {}
+    broken = []
+    for image, paths in sorted(files.annotations.items()):
+        try:
+            annotations[image] = read_annotations(Path(paths[0]))
+        except ImageError as error:
+            annotations[image] = None
+            broken.append(error)
+    problems.incomplete("broken annotations", broken)
+    return annotations
+
+
+def _read_table(tables: Sequence[str], root: Path) -> pd.DataFrame:
+    """Read INbreast.csv: a row for each image with image_id, laterality, view and birads; the index is the line."""
+    texts = [path for path in tables if ending(path) == ".csv"]
+    if tables and not texts:
+        raise LemlightError(f"{tables[0]} is a spreadsheet: save it as CSV under the name {TABLE} beside it")
+    rows = read_rows(one_table(texts, TABLE, root), NEEDED)
+    names = rows["File Name"].str.replace(r"(\.0+|\.dcm)$", "", regex=True, case=False)
+    columns = {"image_id": names, "laterality": rows["Laterality"].str.upper(), "birads": rows["Bi-Rads"].str.lower()}
+    return pd.DataFrame({**columns, "view": rows["View"].map(_view)})
+
+
+def _view(name: str) -> str:
+    return "MLO" if name.upper() == "ML" else name.upper()  # ML stands for MLO in INbreast
+
+
+def _check(images: pd.DataFrame, files: Files, problems: Problems) -> None:
+    """Note rows that cannot be read, files without a row, and a table that contradicts the file names."""
+    problems.wrong_values(images, {"birads": ~images["birads"].isin(CATEGORIES)}, "unknown BI-RADS")
+    unknown = {"laterality": ~images["laterality"].isin(["L", "R"]), "view": ~images["view"].str.fullmatch("[A-Z]+")}
+    problems.wrong_values(images, unknown)
+    ids = images["image_id"]
+    problems.wrong_values(images, {"image_id": ~ids.str.fullmatch(r"\d+")}, "File Name is no image number")
+    problems.wrong_values(images, {"image_id": ids.duplicated(keep=False)}, "images that the table lists twice")
+    problems.incomplete("images without a row in the table", sorted(set(files.images) - set(ids)))
+    problems.incomplete("annotations without a row in the table", sorted(set(files.annotations) - set(ids)))
+    contradicting = []
+    for image, side, view in zip(ids, images["laterality"], images["view"], strict=True):
+        name = IMAGE_NAME.fullmatch(os.path.basename(files.images[image][0])) if image in files.images else None
+        if name and (name["side"].upper(), _view(name["view"])) != (side, view):
+            contradicting.append(image)
+    if len(contradicting) > MOST_CONTRADICTIONS * len(images):
+        problems.wrong("images whose side or view is another in the table than in their names", contradicting)
+    elif contradicting:
+        named = first_ten(contradicting)
+        logger.warning("INbreast: side or view differ in table and file name, the table's: %s", named)
 
 
 def read_annotations(path: Path) -> list[Region]:
@@ -222,150 +266,15 @@ def _points(region: dict[str, Any]) -> tuple[tuple[float, float], ...]:
     return tuple(points)
 
 
-CATEGORIES = ("1", "2", "3", "4", "4a", "4b", "4c", "5", "6")
-NO_PATIENT = {"", "removed", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none"}
-MOST_CONTRADICTIONS = 0.1  # share of the images; above, the table is not that of these images
-
-logger = logging.getLogger(__name__)
-
-
-@checked
-def inbreast(
-    root: str | Path,
-    malignant_from: Annotated[int, Field(ge=2, le=6)] = 4,
-    leave_out: Sequence[Literal[1, 2, 3, 4, 5, 6, "4a", "4b", "4c"]] = (),
-    allow_missing: bool = False,
-) -> pd.DataFrame:
-    """Build the image table of INbreast below `root`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
-    root = Path(root)
-    problems = Problems("INbreast", root)
-    files = sort_files(files_of(root, "INbreast"))
-    left_out = {str(category) for category in leave_out}
-    headers = _check_files(files, problems)
-    annotations = _read_all_annotations(files, problems)
-    try:
-        images = read_images(files.tables, root)
-    except LemlightError as error:
-        problems.wrong("the table", [error])
-        images = pd.DataFrame(columns=["side", "view", "image", "birads"], dtype=str)
-    else:
-        _check_rows(images, files, problems)
-        images = images[~images["birads"].map(lambda category: bool({category, category[:1]} & left_out))]
-        absent = images.loc[~images["image"].isin(list(files.images)), "image"]
-        problems.incomplete("images of the table without a file", absent)
-        images = images[images["image"].isin(list(headers))]
-    problems.raise_any(allow_missing)
-    if images.empty:
-        raise LemlightError(f"no image of INbreast is left of {root}: check dataset.root and dataset.leave_out")
-    return _build(images, files, headers, annotations, malignant_from)
-
-
-def _check_files(files: Files, problems: Problems) -> dict[str, Header]:
-    """Read the headers of all images; note files of other data sets, doubles, and what is no whole DICOM file."""
-    problems.wrong("images whose names are not INbreast's", files.strange)
-    problems.wrong("images that are there twice", [image for image, paths in files.images.items() if len(paths) > 1])
-    headers, broken = {}, []
-    for image, paths in sorted(files.images.items()):
-        try:
-            headers[image] = read_header(paths[0])
-        except ImageError as error:
-            broken.append(f"{image}: {error}")
-    problems.incomplete("broken images", broken)
-    return headers
-
-
-def _read_all_annotations(files: Files, problems: Problems) -> dict[str, list[Region] | None]:
-    """Read the regions by image, None where its XML is broken."""
-    if not files.annotations:
-        problems.incomplete("the annotations are missing", ["AllXML"])
-    doubles = [image for image, paths in files.annotations.items() if len(paths) > 1]
-    problems.wrong("annotations that are there twice", doubles)
-    annotations: dict[str, list[Region] | None] = {}
-    broken = []
-    for image, paths in sorted(files.annotations.items()):
-        try:
-            annotations[image] = read_annotations(paths[0])
-        except ImageError as error:
-            annotations[image] = None
-            broken.append(error)
-    problems.incomplete("broken annotations", broken)
-    return annotations
-
-
-def _check_rows(images: pd.DataFrame, files: Files, problems: Problems) -> None:
-    """Note rows that cannot be read, files without a row, and a table that contradicts the file names."""
-
-    def wrong(what: str, bad: "pd.Series[bool]", column: str) -> None:
-        problems.wrong(what, [f"line {line} ({value!r})" for line, value in images.loc[bad, column].items()])
-
-    wrong("unknown BI-RADS", ~images["birads"].isin(CATEGORIES), "birads")
-    wrong("unknown laterality", ~images["side"].isin(["L", "R"]), "side")
-    wrong("unknown view", ~images["view"].str.fullmatch("[A-Z]+"), "view")
-    wrong("File Name is no image number", ~images["image"].str.fullmatch(r"\d+"), "image")
-    wrong("images that the table lists twice", images["image"].duplicated(keep=False), "image")
-    listed = set(images["image"])
-    problems.incomplete("images without a row in the table", sorted(set(files.images) - listed))
-    problems.incomplete("annotations without a row in the table", sorted(set(files.annotations) - listed))
-    contradicting = []
-    for image, side, view in zip(images["image"], images["side"], images["view"], strict=True):
-        name = IMAGE_NAME.fullmatch(files.images[image][0].name) if image in files.images else None
-        if name and (name["side"].upper(), view_of(name["view"])) != (side, view):
-            contradicting.append(image)
-    if len(contradicting) > MOST_CONTRADICTIONS * len(images):
-        problems.wrong("images whose side or view is another in the table than in their names", contradicting)
-    elif contradicting:
-        logger.warning(
-            "INbreast: side or view differ in table and file name, the table's: %s", first_ten(contradicting)
-        )
-
-
-def _build(
-    images: pd.DataFrame,
-    files: Files,
-    headers: dict[str, Header],
-    annotations: dict[str, list[Region] | None],
-    malignant_from: int,
-) -> pd.DataFrame:
-    paths = images["image"].map(lambda image: files.images[image][0])
-    hashes = paths.map(lambda path: path.name.split("_")[1].lower())
-    lesions = [
-        _lesions(image, birads, headers[image], annotations)
-        for image, birads in zip(images["image"], images["birads"], strict=True)
-    ]
-    unknown = [image for image, found in zip(images["image"], lesions, strict=True) if found is None]
-    if unknown:
-        logger.warning("INbreast: the lesions of %d images are unknown: %s", len(unknown), first_ten(unknown))
-    table = pd.DataFrame(
-        {
-            "image_id": images["image"],
-            "path": paths.map(str),
-            "label": (images["birads"].str[0].astype(int) >= malignant_from).astype(int),
-            "patient_id": patients(hashes, images["image"].map(lambda image: headers[image].patient_id)),
-            "split": "",
-            "laterality": images["side"],
-            "view": images["view"],
-            "lesions": pd.Series([found or () for found in lesions], index=images.index, dtype=object),
-            "lesions_known": [found is not None for found in lesions],
-        }
-    )
-    return check_table(table, "INbreast")
-
-
 def _lesions(
-    image: str, birads: str, header: Header, annotations: dict[str, list[Region] | None]
+    image: str, birads: str, header: Header, annotations: Mapping[str, list[Region] | None]
 ) -> tuple[Lesion, ...] | None:
     """Give the lesions of an image, None where they are unknown."""
     if image not in annotations:
         return () if birads == "1" else None
     regions = annotations[image]
-    if regions is None:
-        return None
     try:
-        return lesions_in(regions, header.shape)
+        return None if regions is None else lesions_in(regions, header.shape)
     except ImageError as error:
         logger.warning("INbreast: %s.xml: %s", image, error)
         return None

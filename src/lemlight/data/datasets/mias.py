@@ -16,7 +16,7 @@ International Congress Series 1069, 1994, 375-378; http://peipa.essex.ac.uk/info
 passing it on, by its licence agreement.
 """
 
-import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,13 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import PIL.Image
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Problems, files_of, read_text
+from lemlight.data.datasets.common import (
+    Problems,
+    ending,
+    first_of_each,
+    image_table,
+    list_files,
+    read_headers,
+    read_text,
+    warn_of_unknown,
+)
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import check_table, first_ten
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import LemlightError
 
 SIDE = 1024  # px of every image
 TYPES = {
@@ -52,8 +59,6 @@ LINE = re.compile(
     re.I,
 )
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Abnormality:
@@ -74,9 +79,12 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
     """
     root = Path(root)
     problems = Problems("mini-MIAS", root)
-    paths = files_of(root, "mini-MIAS")
-    files = _images(paths, problems)
-    sizes = _sizes(files, problems)
+    paths = list_files(root, "mini-MIAS")
+    files = _images(paths, root, problems)
+    headers = read_headers(list(files.values()))
+    shapes = {image: headers[path].shape for image, path in files.items() if not headers[path].problem}
+    broken = {path: header.problem for path, header in headers.items() if header.problem}
+    problems.incomplete("broken images", [f"{os.path.basename(path)}: {why}" for path, why in broken.items()])
     lines = _read_lines(paths, problems)
     if lines:
         wanted = {image for image, found in lines.items() if normal_images or found[0].kind}
@@ -85,71 +93,48 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
         both = [image for image, found in lines.items() if len({line.kind == "" for line in found}) > 1]
         problems.wrong("images that the table calls normal and abnormal", sorted(both))
     problems.raise_any(allow_missing)
-    kept = [image for image in sorted(sizes) if image in lines and (normal_images or lines[image][0].kind)]
+    kept = [image for image in sorted(shapes) if image in lines and (normal_images or lines[image][0].kind)]
     if not kept:
         raise LemlightError(f"no image of mini-MIAS is left of {root}: check dataset.root and dataset.normal_images")
-    return _build(kept, files, sizes, lines)
+    return _build(kept, files, shapes, lines)
 
 
-def _images(paths: Iterable[Path], problems: Problems) -> dict[str, Path]:
+def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
     """Find the images by name; note doubles and images of other data sets."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     original, strange = [], []
     for path in paths:
-        stem, suffix = path.stem.lower(), path.suffix.lower()
+        name, suffix = os.path.basename(path), ending(path)
+        stem = os.path.splitext(name)[0].lower()
         if NUMBER.fullmatch(stem) and suffix in IMAGES:
             found[stem].append(path)
         elif ORIGINAL.fullmatch(stem):
-            original.append(path.name)
+            original.append(name)
         elif suffix in OTHERS:
-            strange.append(path.name)
-    doubles = [" and ".join(path.name for path in same) for same in found.values() if len(same) > 1]
-    problems.wrong("images that are there twice", doubles)
+            strange.append(name)
     problems.wrong("images of the original MIAS, which has other coordinates", original)
     problems.wrong("images whose names are not mini-MIAS's", strange)
-    return {image: same[0] for image, same in found.items()}
+    return first_of_each(dict(sorted(found.items())), root, problems)
 
 
-def _sizes(files: dict[str, Path], problems: Problems) -> dict[str, tuple[int, int]]:
-    """Read the shape (H, W) in px of every image from its header."""
-    sizes, broken = {}, []
-    for image, path in sorted(files.items()):
-        try:
-            with PIL.Image.open(path) as picture:
-                width, height = picture.size
-                kind = picture.format
-            if kind == "PPM" and path.stat().st_size < height * width:  # the others tell when they are decoded
-                raise ImageError("cut short")
-            sizes[image] = height, width
-        except ImageError as error:
-            broken.append(f"{path.name}: {error}")
-        except MemoryError:
-            raise
-        except Exception:  # Pillow raises whatever a broken header makes Python raise
-            broken.append(f"{path.name}: no image")
-    problems.incomplete("broken images", broken)
-    return sizes
-
-
-def _read_lines(paths: Iterable[Path], problems: Problems) -> dict[str, list[Abnormality]]:
+def _read_lines(paths: Iterable[str], problems: Problems) -> dict[str, list[Abnormality]]:
     """Read the table, whatever file holds it; a line that stands there twice counts once."""
     tables = {}
-    for path in paths:
+    for path in map(Path, paths):
         if path.name.lower().removesuffix(".txt") in TABLES:
-            text = read_text(path)
-            plain = [re.sub(r"[\s,;]+", " ", line).strip() for line in text.splitlines()]
+            plain = [re.sub(r"[\s,;]+", " ", line).strip() for line in read_text(path).splitlines()]
             lines = {number: line for number, line in enumerate(plain, 1) if re.match(r"mdb\d", line, re.I)}
             if lines:
-                tables[path] = lines
+                tables[str(path)] = lines
     if not tables:
         problems.wrong("no table of abnormalities: lines such as `mdb001 G CIRC B 535 425 197`", ["Info.txt or README"])
         return {}
     if len({frozenset(lines.values()) for lines in tables.values()}) > 1:
-        problems.wrong("tables that contradict each other", [path.name for path in tables])
-    path, lines = next(iter(tables.items()))
+        problems.wrong("tables that contradict each other", [os.path.basename(path) for path in tables])
+    table, lines = next(iter(tables.items()))
     matches = {number: LINE.fullmatch(line) for number, line in lines.items()}
     bad = [f"line {number} ({lines[number]!r})" for number, match in matches.items() if match is None]
-    problems.wrong(f"lines of {path.name} that are not mini-MIAS's", bad)
+    problems.wrong(f"lines of {os.path.basename(table)} that are not mini-MIAS's", bad)
     found: dict[str, list[Abnormality]] = defaultdict(list)
     for match in matches.values():
         line = _abnormality(match) if match else None
@@ -166,38 +151,33 @@ def _abnormality(match: re.Match[str]) -> Abnormality:
 
 def _build(
     kept: list[str],
-    files: dict[str, Path],
-    sizes: dict[str, tuple[int, int]],
+    files: dict[str, str],
+    shapes: dict[str, tuple[int, int]],
     lines: dict[str, list[Abnormality]],
 ) -> pd.DataFrame:
-    lesions = [_lesions(lines[image], sizes[image]) for image in kept]
-    unknown = [image for image, found in zip(kept, lesions, strict=True) if found is None]
-    if unknown:
-        logger.warning("mini-MIAS: the lesions of %d images are unknown: %s", len(unknown), first_ten(unknown))
+    lesions = [_lesions(lines[image], shapes[image]) for image in kept]
+    warn_of_unknown([image for image, found in zip(kept, lesions, strict=True) if found is None], "mini-MIAS")
     numbers = [int(image[3:]) for image in kept]
-    table = pd.DataFrame(
+    images = pd.DataFrame(
         {
             "image_id": kept,
-            "path": [str(files[image]) for image in kept],
+            "path": [files[image] for image in kept],
             "label": [int(any(line.malignant for line in lines[image])) for image in kept],
             "patient_id": [f"pair{(number + 1) // 2:03d}" for number in numbers],
-            "split": "",
             "laterality": ["L" if number % 2 else "R" for number in numbers],
             "view": "MLO",
-            "lesions": pd.Series([found or () for found in lesions], dtype=object),
-            "lesions_known": [found is not None for found in lesions],
         }
     )
-    return check_table(table, "mini-MIAS")
+    return image_table(images, lesions, "mini-MIAS")
 
 
-def _lesions(lines: list[Abnormality], size: tuple[int, int]) -> tuple[Lesion, ...] | None:
+def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...] | None:
     """Give the lesions of an image, None where they are unknown."""
     lesions = []
     for line in lines:
         if not line.kind:
             return ()
-        if line.circle is None or size != (SIDE, SIDE):
+        if line.circle is None or shape != (SIDE, SIDE):
             return None
         x, from_below, radius = line.circle
         y = SIDE - 1 - from_below

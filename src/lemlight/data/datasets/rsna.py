@@ -25,22 +25,20 @@ from pydantic import Field
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
-    IMAGES,
+    DICOM,
     Problems,
     below,
     ending,
+    first_of_each,
+    image_table,
     list_files,
-    note_repeated,
-    note_values,
     one_table,
     read_rows,
 )
-from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
 
 TABLE = "train.csv"
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
-COPIES = (".png",)
 FLAT = re.compile(r"(\d+)_(\d+)")
 WITHOUT_LABELS = "/test_images"
 
@@ -77,31 +75,31 @@ def rsna(
     rows = rows[rows["image"].isin(list(files))]
     if rows.empty:
         raise LemlightError(f"no image of RSNA is left of {root}: check dataset.root and dataset.views")
-    return _build(rows, files)
+    columns = ["image_id", "patient_id", "laterality", "view"]
+    images = rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int))
+    return image_table(images, [None] * len(images), "RSNA")
 
 
 def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
     """Find the images as `<patient>/<image>`; note doubles and DICOM files of other data sets."""
-    found: dict[bool, dict[str, list[str]]] = {True: defaultdict(list), False: defaultdict(list)}
+    dicom: dict[str, list[str]] = defaultdict(list)
+    copies: dict[str, list[str]] = defaultdict(list)
     strange = []
     for path in paths:
         suffix = ending(path)
-        if suffix not in IMAGES + COPIES:
+        if suffix not in (*DICOM, ".png"):
             continue
-        folder, stem = path.rsplit("/", 2)[-2], os.path.splitext(os.path.basename(path))[0]
+        folder, stem = path.split("/")[-2], os.path.splitext(os.path.basename(path))[0]
         flat = FLAT.fullmatch(stem)
         if flat or (stem.isdecimal() and folder.isdecimal()):
             image = f"{flat[1]}/{flat[2]}" if flat else f"{folder}/{stem}"
-            found[suffix in IMAGES][image].append(path)
-        elif suffix in IMAGES:
+            (dicom if suffix in DICOM else copies)[image].append(path)
+        elif suffix in DICOM:
             strange.append(below(path, root))
-    kind = found[True] or found[False]
-    if found[True] and found[False]:
-        logger.info("RSNA: %d PNG copies beside DICOM files are not used", len(found[False]))
-    doubles = [" and ".join(below(path, root) for path in same) for same in kind.values() if len(same) > 1]
-    problems.wrong("images that are there twice", doubles)
+    if dicom and copies:
+        logger.info("RSNA: %d PNG copies beside DICOM files are not used", len(copies))
     problems.wrong("images whose names are not RSNA's", strange)
-    return {image: same[0] for image, same in kind.items()}
+    return first_of_each(dicom or copies, root, problems)
 
 
 def _read(paths: Iterable[str], root: Path) -> pd.DataFrame:
@@ -114,26 +112,9 @@ def _read(paths: Iterable[str], root: Path) -> pd.DataFrame:
 
 
 def _check(rows: pd.DataFrame, problems: Problems) -> None:
-    note_values(rows, ~rows["cancer"].isin(["0", "1"]), "cancer", "cancer is neither 0 nor 1", problems)
-    note_values(rows, ~rows["laterality"].isin(["L", "R"]), "laterality", "unknown laterality", problems)
-    note_values(rows, ~rows["view"].str.fullmatch("[A-Z]+"), "view", "unknown view", problems)
-    for column in ("patient_id", "image_id"):
-        note_values(rows, ~rows[column].str.fullmatch(r"\d+"), column, f"{column} is no number", problems)
-    note_repeated(rows, "image_id", "cancer", "images", problems)
-
-
-def _build(rows: pd.DataFrame, files: dict[str, str]) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            "image_id": rows["image_id"],
-            "path": rows["image"].map(files),
-            "label": rows["cancer"].astype(int),
-            "patient_id": rows["patient_id"],
-            "split": "",
-            "laterality": rows["laterality"],
-            "view": rows["view"],
-            "lesions": pd.Series([()] * len(rows), index=rows.index, dtype=object),
-            "lesions_known": False,
-        }
-    )
-    return check_table(table, "RSNA")
+    problems.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
+    unknown = {"laterality": ~rows["laterality"].isin(["L", "R"]), "view": ~rows["view"].str.fullmatch("[A-Z]+")}
+    problems.wrong_values(rows, unknown)
+    no_number = {column: ~rows[column].str.fullmatch(r"\d+") for column in ("patient_id", "image_id")}
+    problems.wrong_values(rows, no_number, "{} is no number")
+    problems.repeated(rows, "image_id", "cancer")

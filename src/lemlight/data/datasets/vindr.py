@@ -1,11 +1,22 @@
-"""VinDr-Mammo's boxes: the rows of finding_annotations.csv as the lesions of every image."""
+"""VinDr-Mammo: 20,000 full-field digital mammograms of 5,000 examinations, with boxes around the findings.
+
+Layout, anywhere below root: `images/<study_id>/<image_id>.dicom`, `breast-level_annotations.csv` (a row for each image)
+and `finding_annotations.csv` (a row for each box, or one that says "No Finding"). No image is opened here.
+Label: BI-RADS of the breast, malignant from `malignant_from` on; no pathology is known.
+Patient: the study. Split: the official one, training and test.
+Lesions: boxes, cut at the edge of the image; those of an image are unknown where the tables contradict each other,
+where a finding has no box, and where a box lies outside the image.
+Source: Nguyen et al., VinDr-Mammo: A large-scale benchmark dataset for computer-aided diagnosis in full-field digital
+mammography, Scientific Data 10, 2023; https://physionet.org/content/vindr-mammo. By PhysioNet's data use agreement.
+"""
 
 import ast
 import logging
 import math
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,20 +26,22 @@ from pydantic import Field
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
-    IMAGES,
+    DICOM,
     Problems,
     below,
     ending,
+    first_of_each,
+    image_table,
     list_files,
-    note_repeated,
-    note_values,
     one_table,
     read_rows,
+    warn_of_unknown,
 )
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import check_table, first_ten
+from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
 
+BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 NOTHING = "No Finding"
 TYPES = {
@@ -44,6 +57,13 @@ TYPES = {
     "Skin Thickening": "other",
 }
 ORDER = ("mass", "calcification", "distortion", "asymmetry", "other")  # a box of several categories has the first
+NEEDED = ("study_id", "image_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
+NEEDED_OF_FINDINGS = ("image_id", "breast_birads", "finding_categories", *CORNERS)
+IN_BOTH = ("study_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
+SPLITS = {"training": "train", "test": "test"}
+HASH = r"[0-9a-f]{32}"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,16 +133,6 @@ def _lesion(finding: Finding, shape: tuple[int, int]) -> Lesion:
     return Lesion("box", min((TYPES[name] for name in finding.categories), key=ORDER.index), points=corners)
 
 
-BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
-NEEDED = ("study_id", "image_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
-NEEDED_OF_FINDINGS = ("image_id", "breast_birads", "finding_categories", *CORNERS)
-IN_BOTH = ("study_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
-SPLITS = {"training": "train", "test": "test"}
-HASH = r"[0-9a-f]{32}"
-
-logger = logging.getLogger(__name__)
-
-
 @checked
 def vindr(
     root: str | Path,
@@ -130,27 +140,30 @@ def vindr(
     leave_out: Sequence[Literal[1, 2, 3, 4, 5]] = (),
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Build the image table of VinDr-Mammo below `root`.
+    """Build the image table of VinDr-Mammo below `root`, without the BI-RADS categories in `leave_out`.
 
     Raises:
         LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
     """
     root = Path(root)
     problems = Problems("VinDr-Mammo", root)
-    left_out = {str(category) for category in leave_out}
     paths = list_files(root, "VinDr-Mammo")
     files = _images(paths, root, problems)
     images = _read_images(paths, root, problems)
     findings = _read_findings(paths, root, images, problems)
     if len(images):
         problems.incomplete("images without a row in the table", sorted(set(files) - set(images["image"])))
-    images = images[~images["birads"].isin(left_out)]
+    images = images[~images["birads"].isin([str(category) for category in leave_out])]
     problems.incomplete("images of the table without a file", sorted(set(images["image"]) - set(files)))
     problems.raise_any(allow_missing)
     images = images[images["image"].isin(list(files))]
     if images.empty:
         raise LemlightError(f"no image of VinDr-Mammo is left of {root}: check dataset.root and dataset.leave_out")
-    return _build(images, files, findings, malignant_from)
+    columns = {"study_id": "patient_id", "view_position": "view"}
+    table = images[["image_id", "study_id", "laterality", "view_position"]].rename(columns=columns)
+    table["path"], table["split"] = images["image"].map(files), images["split"].map(SPLITS)
+    table["label"] = (images["birads"].astype(int) >= malignant_from).astype(int)
+    return image_table(table, _lesions(images, findings), "VinDr-Mammo")
 
 
 def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
@@ -158,20 +171,18 @@ def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, s
     found: dict[str, list[str]] = defaultdict(list)
     strange = []
     for path in paths:
-        if ending(path) in IMAGES:
-            image = os.path.splitext("/".join(path.rsplit("/", 2)[-2:]))[0]
-            if all(len(part) == 32 and not set(part) - set("0123456789abcdef") for part in image.split("/")):
+        if ending(path) in DICOM:
+            image = os.path.splitext("/".join(path.split("/")[-2:]))[0]
+            if re.fullmatch(f"{HASH}/{HASH}", image):
                 found[image].append(path)
             else:
                 strange.append(below(path, root))
-    doubles = [" and ".join(below(path, root) for path in same) for same in found.values() if len(same) > 1]
-    problems.wrong("images that are there twice", doubles)
     problems.wrong("images whose names are not VinDr-Mammo's", strange)
-    return {image: same[0] for image, same in found.items()}
+    return first_of_each(found, root, problems)
 
 
 def _read_images(paths: Iterable[str], root: Path, problems: Problems) -> pd.DataFrame:
-    """Read the table of images, with columns image, birads and shape; without rows where it cannot be used."""
+    """Read the table of images, with columns image and birads; without rows where it cannot be used."""
     tables = [path for path in paths if os.path.basename(path).lower() == BREASTS]
     try:
         rows = read_rows(one_table(tables, BREASTS, root), NEEDED)
@@ -181,15 +192,18 @@ def _read_images(paths: Iterable[str], root: Path, problems: Problems) -> pd.Dat
     rows["laterality"], rows["view_position"] = rows["laterality"].str.upper(), rows["view_position"].str.upper()
     rows["split"] = rows["split"].str.lower()
     rows["birads"] = rows["breast_birads"].str.extract(r"(?i)^BI-RADS ([1-5])$", expand=False).fillna("")
-    note_values(rows, rows["birads"] == "", "breast_birads", "unknown BI-RADS", problems)
-    note_values(rows, ~rows["laterality"].isin(["L", "R"]), "laterality", "unknown laterality", problems)
-    note_values(rows, ~rows["view_position"].str.fullmatch("[A-Z]+"), "view_position", "unknown view", problems)
-    note_values(rows, ~rows["split"].isin(list(SPLITS)), "split", "unknown split", problems)
-    for column in ("height", "width"):
-        note_values(rows, ~rows[column].str.fullmatch(r"0*[1-9]\d{0,5}"), column, f"impossible {column}", problems)
-    for column in ("study_id", "image_id"):
-        note_values(rows, ~rows[column].str.fullmatch(HASH), column, f"{column} is none of VinDr-Mammo", problems)
-    note_repeated(rows, "image_id", "birads", "images", problems)
+    problems.wrong_values(rows, {"breast_birads": rows["birads"] == ""}, "unknown BI-RADS")
+    unknown = {
+        "laterality": ~rows["laterality"].isin(["L", "R"]),
+        "view_position": ~rows["view_position"].str.fullmatch("[A-Z]+"),
+        "split": ~rows["split"].isin(list(SPLITS)),
+    }
+    problems.wrong_values(rows, unknown)
+    lengths = {column: ~rows[column].str.fullmatch(r"0*[1-9]\d{0,5}") for column in ("height", "width")}
+    problems.wrong_values(rows, lengths, "impossible {}")
+    ids = {column: ~rows[column].str.fullmatch(HASH) for column in ("study_id", "image_id")}
+    problems.wrong_values(rows, ids, "{} is none of VinDr-Mammo")
+    problems.repeated(rows, "image_id", "birads")
     parts = rows[rows["split"].isin(list(SPLITS))].groupby("study_id")["split"].nunique()
     problems.wrong("studies in training and in test", parts.index[parts > 1])
     return rows.assign(image=rows["study_id"] + "/" + rows["image_id"])
@@ -210,7 +224,7 @@ def _read_findings(
         return {}
     categories = [read_categories(text) for text in rows["finding_categories"]]
     unknown = pd.Series([names is None for names in categories], index=rows.index)
-    note_values(rows, unknown, "finding_categories", "unknown finding categories", problems)
+    problems.wrong_values(rows, {"finding_categories": unknown}, "unknown finding categories")
     contradicting = _compare(rows, images, problems) if len(images) else set()
     findings: dict[str, list[Finding]] = defaultdict(list)
     boxes = zip(*(rows[corner] for corner in CORNERS), strict=True)
@@ -235,12 +249,11 @@ def _compare(rows: pd.DataFrame, images: pd.DataFrame, problems: Problems) -> se
     return contradicting
 
 
-def _build(
-    images: pd.DataFrame, files: dict[str, str], findings: dict[str, list[Finding]], malignant_from: int
-) -> pd.DataFrame:
-    shapes = zip(images["height"].astype(int), images["width"].astype(int), strict=True)
+def _lesions(images: pd.DataFrame, findings: Mapping[str, Sequence[Finding]]) -> list[tuple[Lesion, ...] | None]:
+    """Give the lesions of every image, None where they are unknown."""
     lesions: list[tuple[Lesion, ...] | None] = []
     unknown, cut = [], []
+    shapes = zip(images["height"].astype(int), images["width"].astype(int), strict=True)
     for image, shape in zip(images["image_id"], shapes, strict=True):
         found = findings.get(image, ())
         try:
@@ -253,19 +266,5 @@ def _build(
                 cut.append(image)
     if cut:
         logger.warning("VinDr-Mammo: boxes of %d images are cut at the edge: %s", len(cut), first_ten(cut))
-    if unknown:
-        logger.warning("VinDr-Mammo: the lesions of %d images are unknown: %s", len(unknown), first_ten(unknown))
-    table = pd.DataFrame(
-        {
-            "image_id": images["image_id"],
-            "path": images["image"].map(files),
-            "label": (images["birads"].astype(int) >= malignant_from).astype(int),
-            "patient_id": images["study_id"],
-            "split": images["split"].map(SPLITS),
-            "laterality": images["laterality"],
-            "view": images["view_position"],
-            "lesions": pd.Series([found or () for found in lesions], index=images.index, dtype=object),
-            "lesions_known": [found is not None for found in lesions],
-        }
-    )
-    return check_table(table, "VinDr-Mammo")
+    warn_of_unknown(unknown, "VinDr-Mammo")
+    return lesions
