@@ -1,14 +1,31 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 from torchmetrics.functional import classification as torch_reference
 
 from lemlight.errors import LemlightError
 from lemlight.metrics.bootstrap import Undefined
-from lemlight.metrics.classification import METRICS, classification_metrics, weighted_auroc, weighted_metrics
+from lemlight.metrics.classification import (
+    METRICS,
+    PREDICTION_COLUMNS,
+    classification_metrics,
+    predicted_malignant,
+    reliability_curve,
+    roc_band,
+    summarize,
+    weighted_auroc,
+    weighted_metrics,
+    weighted_roc,
+    wilson_interval,
+    write_predictions,
+)
 
 # Few distinct probabilities, so that ties within and between the classes are the rule; 0.5 is the threshold itself.
 SCORED = st.lists(
@@ -16,39 +33,39 @@ SCORED = st.lists(
     min_size=1,
     max_size=40,
 )
+GRID = np.linspace(0, 1, 101)
+FEW_CASES = settings(deadline=None, max_examples=50)
 
 
 def columns(scored):
-    truth, probability, weights = (np.array(column) for column in zip(*scored, strict=True))
-    return truth, probability, weights.astype(float)
+    truth, probability, third = (np.array(column) for column in zip(*scored, strict=True))
+    return truth, probability, third.astype(float)
 
 
 def same(value, expected):
     return isinstance(value, Undefined) if expected is None else value == pytest.approx(expected, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@FEW_CASES
 @given(SCORED)
-def test_every_figure_equals_that_of_scikit_learn(scored):
+def test_every_metric_equals_that_of_scikit_learn(scored):
     truth, probability, _ = columns(scored)
-    called = probability > 0.5
-    figures = classification_metrics(truth, probability)
+    predicted = probability > 0.5
+    found = classification_metrics(truth, probability)
     both, malignant, benign = 0 < truth.sum() < truth.size, truth.any(), not truth.all()
-    assert tuple(figures) == METRICS
-    assert same(figures["acc"], reference.accuracy_score(truth, called))
-    assert same(figures["auroc"], reference.roc_auc_score(truth, probability) if both else None)
-    assert same(figures["sensitivity"], reference.recall_score(truth, called) if malignant else None)
-    assert same(figures["specificity"], reference.recall_score(truth, called, pos_label=False) if benign else None)
-    assert same(figures["f1"], reference.f1_score(truth, called) if malignant else None)
-    assert same(figures["brier"], np.mean((probability - truth) ** 2))
+    assert tuple(found) == METRICS
+    assert same(found["acc"], reference.accuracy_score(truth, predicted))
+    assert same(found["auroc"], reference.roc_auc_score(truth, probability) if both else None)
+    assert same(found["sensitivity"], reference.recall_score(truth, predicted) if malignant else None)
+    assert same(found["specificity"], reference.recall_score(truth, predicted, pos_label=False) if benign else None)
+    assert same(found["f1"], reference.f1_score(truth, predicted) if malignant else None)
+    assert same(found["brier"], np.mean((probability - truth) ** 2))
 
 
-def test_every_figure_equals_that_of_torchmetrics():
+def test_every_metric_equals_that_of_torchmetrics():
     generator = np.random.default_rng(3)
-    truth = generator.integers(0, 2, 57)
-    probability = np.round(generator.random(57), 1).astype(np.float32)
-    figures = classification_metrics(truth, probability)
-    given_to = torch.from_numpy(probability), torch.from_numpy(truth)
+    truth, probability = generator.integers(0, 2, 57), np.round(generator.random(57), 1).astype(np.float32)
+    found = classification_metrics(truth, probability)
     for name, metric in (
         ("acc", torch_reference.binary_accuracy),
         ("auroc", torch_reference.binary_auroc),
@@ -56,22 +73,22 @@ def test_every_figure_equals_that_of_torchmetrics():
         ("specificity", torch_reference.binary_specificity),
         ("f1", torch_reference.binary_f1_score),
     ):
-        assert figures[name] == pytest.approx(float(metric(*given_to)), abs=1e-6)
+        expected = metric(torch.from_numpy(probability), torch.from_numpy(truth))
+        assert found[name] == pytest.approx(float(expected), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@FEW_CASES
 @given(SCORED)
 def test_integer_weights_are_repeated_images(scored):
     truth, probability, weights = columns(scored)
-    repeats = weights.astype(int)
-    rows = weighted_metrics(truth, probability, np.stack([weights, np.ones_like(weights)]), 0.5)
-    for row, times in ((0, repeats), (1, np.ones_like(repeats))):
-        expected = classification_metrics(truth.repeat(times), probability.repeat(times))
-        for name in METRICS:
-            assert same(expected[name], None if np.isnan(rows[name][row]) else rows[name][row])
+    rows = weighted_metrics(truth, probability, predicted_malignant(probability, 0.5), weights[None])
+    times = weights.astype(int)
+    expected = classification_metrics(truth.repeat(times), probability.repeat(times))
+    for name in METRICS:
+        assert same(expected[name], None if np.isnan(rows[name][0]) else rows[name][0])
 
 
-@settings(deadline=None, max_examples=50)
+@FEW_CASES
 @given(SCORED)
 def test_weighted_auc_equals_that_of_scikit_learn(scored):
     truth, probability, weights = columns(scored)
@@ -84,19 +101,18 @@ def test_weighted_auc_equals_that_of_scikit_learn(scored):
         assert np.isnan(auc)
 
 
-def test_figures_worked_out_by_hand():
-    figures = classification_metrics([1, 1, 1, 0, 0], [0.9, 0.6, 0.5, 0.6, 0.1])
-    assert figures["acc"] == pytest.approx(3 / 5)
-    assert figures["sensitivity"] == pytest.approx(2 / 3)
-    assert figures["specificity"] == pytest.approx(1 / 2)
-    assert figures["f1"] == pytest.approx(4 / 6)
-    assert figures["auroc"] == pytest.approx((2 + 1.5 + 1) / 6)
-    assert figures["brier"] == pytest.approx((0.01 + 0.16 + 0.25 + 0.36 + 0.01) / 5)
+def test_metrics_worked_out_by_hand():
+    found = classification_metrics([1, 1, 1, 0, 0], [0.9, 0.6, 0.5, 0.6, 0.1])
+    brier = (0.01 + 0.16 + 0.25 + 0.36 + 0.01) / 5
+    by_hand = {"acc": 3 / 5, "auroc": 4.5 / 6, "sensitivity": 2 / 3, "specificity": 1 / 2, "f1": 4 / 6, "brier": brier}
+    assert found == pytest.approx(by_hand)
 
 
 def test_the_threshold_itself_is_benign_and_can_be_moved():
     assert classification_metrics([1, 0], [0.5, 0.5])["sensitivity"] == 0
     assert classification_metrics([1, 0], [0.5, 0.5], threshold=0.4)["sensitivity"] == 1
+    with pytest.raises(LemlightError, match="threshold"):
+        classification_metrics([0, 1], [0.1, 0.2], threshold=1.5)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +124,10 @@ def test_the_threshold_itself_is_benign_and_can_be_moved():
     ],
 )
 def test_what_the_labels_do_not_define_is_undefined_with_its_reason(label, undefined):
-    figures = classification_metrics(label, [0.2, 0.7][: len(label)])
-    assert {name for name, value in figures.items() if isinstance(value, Undefined)} == set(undefined)
+    found = classification_metrics(label, [0.2, 0.7][: len(label)])
+    assert {name for name, value in found.items() if isinstance(value, Undefined)} == set(undefined)
     for name, reason in undefined.items():
-        assert reason in figures[name].reason
+        assert reason in found[name].reason
 
 
 @pytest.mark.parametrize(
@@ -119,24 +135,211 @@ def test_what_the_labels_do_not_define_is_undefined_with_its_reason(label, undef
     [
         ([0, 1], [0.1, float("nan")], r"1 of 2 values in probability are NaN .* learning rate"),
         ([0, 1], [float("inf"), 0.2], "NaN or infinite"),
-        ([0, 1], [0.1, 2.5], "outside .* sigmoid"),
-        ([0, 2], [0.1, 0.2], "1 of 2 labels are neither 0"),
+        ([0, 3], [0.5, 2.5], r"1 of 2 labels are neither .*; 1 of 2 probabilities lie outside .* sigmoid"),
         ([0, float("nan")], [0.1, 0.2], "1 of 2 values in label are NaN or infinite$"),
         ([0, 1, 1], [0.1, 0.2], "3 labels but 2 probabilities"),
         ([[0, 1]], [[0.1, 0.2]], r"label must have shape \(N,\), got \(1, 2\); probability"),
         (["benign", "x"], [0.1, 0.2], "label has entries that are not numbers"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(label, probability, message):
+def test_what_cannot_be_scored_is_refused_with_all_that_is_wrong(label, probability, message):
     with pytest.raises(LemlightError, match=message):
         classification_metrics(label, probability)
 
 
-def test_all_that_is_wrong_is_said_at_once():
-    with pytest.raises(LemlightError, match=r"labels are neither .*; 1 of 2 probabilities lie outside"):
-        classification_metrics([0, 3], [0.5, -1])
+@FEW_CASES
+@given(SCORED)
+def test_a_weighted_roc_curve_equals_that_of_scikit_learn(scored):
+    truth, probability, weights = columns(scored)
+    weights += 1
+    (curve,) = weighted_roc(truth, probability, weights[None], GRID)
+    if truth.all() or not truth.any():
+        assert np.isnan(curve).all()
+        return
+    false_rate, true_rate, _ = reference.roc_curve(truth, probability, sample_weight=weights, drop_intermediate=False)
+    # Away from the vertical steps: rounding decides there on which side of one a grid point lies.
+    clear = np.abs(GRID[:, None] - false_rate[None]).min(axis=1) > 1e-9
+    np.testing.assert_allclose(curve[clear], np.interp(GRID[clear], false_rate, true_rate), atol=1e-9)
 
 
-def test_a_threshold_outside_the_unit_interval_is_refused():
-    with pytest.raises(LemlightError, match="threshold"):
-        classification_metrics([0, 1], [0.1, 0.2], threshold=1.5)
+def test_ties_across_the_classes_are_a_slope_and_a_vertical_step_counts_at_its_top():
+    (curve,) = weighted_roc(np.array([True, False]), np.array([0.5, 0.5]), np.ones((1, 2)), GRID)
+    np.testing.assert_allclose(curve, GRID, atol=1e-12)
+    (curve,) = weighted_roc(np.array([True, True, False]), np.array([0.9, 0.8, 0.1]), np.ones((1, 3)), GRID)
+    np.testing.assert_array_equal(curve, 1)
+
+
+def test_the_band_holds_the_curve_and_the_area_under_it_is_the_auc():
+    truth = np.arange(200) % 2
+    probability = np.clip(0.3 + 0.3 * truth + 0.2 * np.random.default_rng(1).normal(size=200), 0, 1)
+    band, again = (roc_band(truth, probability, np.arange(200) // 2, resamples=300) for _ in range(2))
+    on_grid = np.interp(GRID, band.false_positive_rate, band.true_positive_rate)
+    assert np.mean((band.low <= on_grid + 0.02) & (on_grid - 0.02 <= band.high)) > 0.95
+    assert np.all(np.diff(band.low) >= -1e-12)
+    area = np.trapezoid(band.true_positive_rate, band.false_positive_rate)
+    assert area == pytest.approx(reference.roc_auc_score(truth, probability))
+    np.testing.assert_array_equal(band.low, again.low)
+
+
+@pytest.mark.parametrize("label", [[], [0, 0], [1, 1]])
+def test_one_class_has_no_roc_curve(label):
+    assert "malignant and benign" in roc_band(label, [0.1, 0.2][: len(label)], ["a", "b"][: len(label)]).reason
+
+
+def test_one_patient_has_a_roc_curve_without_a_band():
+    band = roc_band([0, 1], [0.1, 0.2], ["a", "a"])
+    assert (band.true_positive_rate[-1], band.low, band.high) == (1, None, None)
+
+
+def test_reliability_bins_worked_out_by_hand():
+    found = reliability_curve([0, 1, 0, 1, 1], [0.0, 0.05, 0.1, 0.95, 1.0], ["a", "a", "b", "c", "d"])
+    names = ("start", "end", "images", "patients", "predicted", "observed")
+    assert [tuple(part[name] for name in names) for part in found] == [
+        (0.0, 0.1, 2, 1, pytest.approx(0.025), 0.5),
+        (0.1, 0.2, 1, 1, 0.1, 0.0),
+        (0.9, 1.0, 2, 2, pytest.approx(0.975), 1.0),
+    ]
+    assert reliability_curve([], [], []) == []
+
+
+@FEW_CASES
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.integers(0, 5)), max_size=40), st.integers(1, 12))
+def test_reliability_bins_part_the_images(scored, bins):
+    truth, probability, patients = (np.array([row[k] for row in scored]) for k in range(3))
+    curve = reliability_curve(truth, probability, patients, bins)
+    assert sum(part["images"] for part in curve) == len(scored)
+    for part in curve:
+        assert 1 <= part["patients"] <= part["images"]
+        assert part["start"] - 1e-9 <= part["predicted"] <= part["end"] + 1e-9
+        assert 0 <= part["low"] <= part["observed"] + 1e-12
+        assert part["observed"] - 1e-12 <= part["high"] <= 1
+    assert sum(part["images"] * part["observed"] for part in curve) == pytest.approx(np.sum(truth))
+
+
+@FEW_CASES
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_equals_that_of_scipy(counts):
+    positive, cases = counts
+    expected = binomtest(positive, cases).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(positive / cases, cases) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_patients_not_the_images_are_the_sample_size_of_a_bin():
+    label, probability = [0, 1] * 10, np.full(20, 0.55)
+    (apart,) = reliability_curve(label, probability, np.arange(20))
+    (together,) = reliability_curve(label, probability, np.arange(20) // 10)
+    assert together["observed"] == apart["observed"]
+    assert together["high"] - together["low"] > apart["high"] - apart["low"]
+
+
+@pytest.mark.parametrize(("patients", "bins"), [(["a"], 10), (["a", "b"], 0)])
+def test_missing_patients_and_bins_are_refused(patients, bins):
+    with pytest.raises(LemlightError, match="a bin and a patient per image"):
+        reliability_curve([0, 1], [0.1, 0.2], patients, bins)
+
+
+def make_predictions(images=80, patients=20, seed=0):
+    generator = np.random.default_rng(seed)
+    owner = np.arange(images) % patients
+    label = owner % 2
+    return pd.DataFrame(
+        {
+            "image_id": [f"image{number}" for number in range(images)],
+            "patient_id": [f"P{number}" for number in owner],
+            "split": "test",
+            "label": label,
+            "probability": np.clip(0.35 + 0.3 * label + 0.25 * generator.normal(size=images), 0, 1),
+            "n_maxima": generator.integers(0, 9, images),
+            "n_minima": generator.integers(0, 9, images),
+        }
+    )
+
+
+def is_json(summary):
+    return json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_summary_has_the_shape_of_metrics_json():
+    summary = summarize(make_predictions(), resamples=200)
+    assert (summary["split"], summary["images"], summary["patients"], summary["threshold"]) == ("test", 80, 20, 0.5)
+    for name in METRICS:
+        assert summary[name].keys() == {"value", "low", "high"}
+        assert summary[name]["low"] <= summary[name]["value"] <= summary[name]["high"]
+    assert summary["calibration"]["brier"] == summary["brier"]
+    assert sum(part["images"] for part in summary["calibration"]["bins"]) == 80
+    assert summary["interval"]["resamples"] == 200
+    assert is_json(summary)
+
+
+def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
+    predictions = make_predictions()
+    first = summarize(predictions, resamples=100, seed=0)
+    assert summarize(predictions, resamples=100, seed=0) == first
+    shuffled = summarize(predictions.sample(frac=1, random_state=1), resamples=100, seed=0)
+    for name in METRICS:
+        assert shuffled[name] == pytest.approx(first[name], abs=1e-9)
+    assert summarize(predictions, resamples=100, seed=1)["acc"] != first["acc"]
+
+
+def test_the_interval_over_patients_is_wider_than_one_over_images():
+    predictions = make_predictions(200, 20)
+    predictions["probability"] = predictions.groupby("patient_id")["probability"].transform("first")
+    by_patient = summarize(predictions, resamples=300)
+    by_image = summarize(predictions.assign(patient_id=predictions["image_id"]), resamples=300)
+    for name in ("acc", "auroc", "brier"):
+        widths = [summary[name]["high"] - summary[name]["low"] for summary in (by_patient, by_image)]
+        assert widths[0] > 1.5 * widths[1]
+
+
+def test_what_is_undefined_in_a_summary_is_null_and_never_zero():
+    summary = summarize(make_predictions().query("label == 0"), resamples=100)
+    for name in ("auroc", "sensitivity", "f1"):
+        assert summary[name].keys() == {"value", "reason"}
+        assert summary[name]["value"] is None
+    assert summary["acc"]["value"] == summary["specificity"]["value"]
+    empty = summarize(make_predictions().iloc[:0])
+    assert (empty["images"], empty["patients"], empty["split"]) == (0, 0, "")
+    assert all(empty[name] == {"value": None, "reason": "no images"} for name in METRICS)
+    assert is_json(summary)
+    assert is_json(empty)
+
+
+def test_resamples_without_a_class_are_dropped_and_counted():
+    summary = summarize(make_predictions(12, 4), resamples=400)
+    assert 0 < summary["interval"]["dropped"]["auroc"] < 200
+    assert summary["interval"]["dropped"]["acc"] == 0
+    assert summary["auroc"]["low"] is not None
+
+
+def test_one_patient_has_values_without_intervals():
+    summary = summarize(make_predictions(6).assign(patient_id="P0"), resamples=100)
+    assert summary["acc"]["value"] is not None
+    assert summary["acc"]["low"] is None
+    assert "one patient" in summary["acc"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns=["label", "split"]), "lack the columns split, label; they have image_id"),
+        (lambda table: pd.concat([table, table.head(2)]), "2 rows repeat an image_id"),
+        (lambda table: table.assign(patient_id=""), "80 rows have no patient_id"),
+        (lambda table: table.assign(split=["val", "test"] * 40), r"several splits \(test, val\)"),
+        (lambda table: table.assign(probability=np.nan), "80 of 80 values in probability are NaN"),
+    ],
+)
+def test_predictions_that_cannot_be_summarized_are_refused(change, message):
+    with pytest.raises(LemlightError, match=message):
+        summarize(change(make_predictions()))
+
+
+def test_predictions_are_written_whole_and_read_back_or_leave_the_old_file(tmp_path):
+    predictions, path = make_predictions().assign(extra=1), tmp_path / "predictions.csv"
+    write_predictions(predictions, path)
+    again = pd.read_csv(path)
+    assert tuple(again.columns) == PREDICTION_COLUMNS
+    np.testing.assert_array_equal(again["probability"], predictions["probability"])
+    with pytest.raises(LemlightError, match="n_minima"):
+        write_predictions(predictions.drop(columns="n_minima"), path)
+    assert len(pd.read_csv(path)) == 80
+    assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.csv"]

@@ -1,1 +1,22 @@
-"""Figures of merit with intervals over patients: numpy and pandas only, no network, no Lightning."""
+"""Metrics with intervals over patients: arrays and tables only, no network, no data set, no Lightning."""
+
+CLASSIFICATION_NAMES = {
+    "auroc": "AUC",
+    "acc": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1",
+    "brier": "Brier score",
+}
+LOCALIZATION_NAMES = {
+    "dsc": "Dice",
+    "lesion_recall": "lesion recall",
+    "pixel_recall": "pixel recall",
+    "pointing": "pointing game",
+    "pxap": "PxAP",
+    "max_box_acc_v2": "MaxBoxAcc V2",
+    "froc": "FROC mean",
+}
+METRIC_NAMES = {**CLASSIFICATION_NAMES, **LOCALIZATION_NAMES}
+"""Key in metrics.json -> the metric's name in a sentence, in the order of tables."""
+LOWER_IS_BETTER = ("brier",)

@@ -1,18 +1,22 @@
-"""One figure of merit with its interval, or the reason why there is none."""
+"""The value of a metric with its interval over patients, or the reason why there is none."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lemlight.errors import LemlightError
 
+LEVEL = 0.95
+FEWEST_RESAMPLES = 40  # 2.5 % of them must be one resample at least
+LARGEST_BLOCK = 2**21  # weights at a time (16 MiB): memory does not grow with images times resamples
+
 
 @dataclass(frozen=True)
 class Undefined:
-    """A figure that these data do not define, with the reason; it is never reported as 0."""
+    """A metric that these data do not define, with the reason; it is never reported as 0."""
 
     reason: str
 
@@ -34,13 +38,6 @@ class Estimate:
         return known | ({"reason": self.reason} if self.reason else {})
 
 
-Statistics = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
-
-LEVEL = 0.95
-FEWEST_RESAMPLES = 40  # 2.5 % of them must be one resample at least
-LARGEST_BLOCK = 2**21  # weights at a time (16 MiB): memory does not grow with images times resamples
-
-
 def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """Yield blocks (R, N): how often each resample of the patients draws each of the N images.
 
@@ -60,9 +57,16 @@ def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[
         yield times.astype(np.float64)[:, patient]
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
 def bootstrap(
-    statistics: Statistics, patients: ArrayLike, *, resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
+    statistics: Callable[[NDArray[np.float64]], Mapping[Key, NDArray[np.float64]]],
+    patients: ArrayLike,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[Key, NDArray[np.float64]]:
     """Return the statistics, arrays (R, ...) for weights (R, N), over all resamples of the patients.
 
     Raises:
@@ -82,7 +86,7 @@ def percentiles(draws: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def too_few(defined: int, resamples: int, patients: int) -> str:
-    """Return why the resamples that define a figure are too few for an interval, or an empty string."""
+    """Return why the resamples that define a metric are too few for an interval, or an empty string."""
     if patients < 2:
         return "one patient only: an interval over patients needs at least two"
     if 2 * defined < resamples:

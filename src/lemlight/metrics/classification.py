@@ -1,6 +1,9 @@
-"""What is asked of labels and probabilities before anything is computed from them."""
+"""Metrics of the classification of images with intervals over patients, ROC curve and calibration.
 
-from dataclasses import asdict, dataclass
+What the labels do not define (one class only) is undefined, with its reason, and never 0.
+"""
+
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,25 +15,12 @@ from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
 from lemlight.errors import LemlightError
-from lemlight.files import write_json, written_aside
+from lemlight.files import written_aside
 from lemlight.metrics.bootstrap import LEVEL, Undefined, bootstrap, estimate, percentiles, too_few
 
+METRICS = ("acc", "auroc", "sensitivity", "specificity", "f1", "brier")
 SUMMARY_COLUMNS = ("image_id", "patient_id", "split", "label", "probability")
-
-
-def as_vector(values: ArrayLike, name: str, problems: list[str]) -> NDArray[np.float64]:
-    """Return values as float64 (N,), adding to problems what keeps them from being finite numbers in one dimension."""
-    try:
-        vector = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        problems.append(f"{name} has entries that are not numbers")
-        return np.zeros(0)
-    if vector.ndim != 1:
-        problems.append(f"{name} must have shape (N,), got {vector.shape}")
-    elif bad := int(np.sum(~np.isfinite(vector))):
-        remedy = ": the training has probably diverged, lower the learning rate" if name == "probability" else ""
-        problems.append(f"{bad} of {vector.size} values in {name} are NaN or infinite{remedy}")
-    return vector
+PREDICTION_COLUMNS = (*SUMMARY_COLUMNS, "n_maxima", "n_minima")
 
 
 def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -40,8 +30,8 @@ def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.b
         LemlightError: everything wrong at once: shapes, labels other than 0 and 1, values that are no probabilities.
     """
     problems: list[str] = []
-    truth = as_vector(label, "label", problems)
-    scored = as_vector(probability, "probability", problems)
+    truth = _finite(label, "label", problems)
+    scored = _finite(probability, "probability", problems)
     if not problems:
         if truth.shape != scored.shape:
             problems.append(f"{truth.size} labels but {scored.size} probabilities")
@@ -56,16 +46,25 @@ def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.b
     return truth.astype(bool), scored
 
 
-def check_threshold(threshold: float) -> None:
-    """Raise LemlightError unless the decision threshold is a probability."""
-    if not 0 <= threshold <= 1:
-        raise LemlightError(f"the decision threshold must be a probability in [0, 1], got {threshold}")
+def _finite(values: ArrayLike, name: str, problems: list[str]) -> NDArray[np.float64]:
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        problems.append(f"{name} has entries that are not numbers")
+        return np.zeros(0)
+    if vector.ndim != 1:
+        problems.append(f"{name} must have shape (N,), got {vector.shape}")
+    elif bad := int(np.sum(~np.isfinite(vector))):
+        remedy = ": the training has probably diverged, lower the learning rate" if name == "probability" else ""
+        problems.append(f"{bad} of {vector.size} values in {name} are NaN or infinite{remedy}")
+    return vector
 
 
 def check_predictions(predictions: pd.DataFrame, columns: tuple[str, ...] = SUMMARY_COLUMNS) -> None:
     """Raise LemlightError unless the frame has these columns, one split, one row per image and a patient for each."""
     if missing := [column for column in columns if column not in predictions.columns]:
-        raise LemlightError(f"predictions lack the columns {', '.join(missing)}; they have {_names(predictions)}")
+        there = ", ".join(map(str, predictions.columns)) or "none"
+        raise LemlightError(f"predictions lack the columns {', '.join(missing)}; they have {there}")
     problems: list[str] = []
     if repeated := int(predictions["image_id"].duplicated().sum()):
         problems.append(f"{repeated} rows repeat an image_id: drop the duplicates of the distributed sampler first")
@@ -78,14 +77,6 @@ def check_predictions(predictions: pd.DataFrame, columns: tuple[str, ...] = SUMM
         raise LemlightError("cannot use these predictions: " + "; ".join(problems))
 
 
-def _names(frame: pd.DataFrame) -> str:
-    columns: list[Any] = list(frame.columns)
-    return ", ".join(map(str, columns)) or "none"
-
-
-METRICS = ("acc", "auroc", "sensitivity", "specificity", "f1", "brier")
-
-
 def predicted_malignant(probability: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
     """Return which probabilities (N,) lie above the threshold, as in the paper (p > 0.5) and in torchmetrics."""
     return probability > threshold
@@ -94,44 +85,62 @@ def predicted_malignant(probability: NDArray[np.float64], threshold: float) -> N
 def classification_metrics(
     label: ArrayLike, probability: ArrayLike, threshold: float = 0.5
 ) -> dict[str, float | Undefined]:
-    """Return every figure of METRICS for label (N,) in {0, 1} and probability (N,) in [0, 1].
+    """Return every one of METRICS for label (N,) in {0, 1} and probability (N,) in [0, 1].
 
-    Higher is better, except for the Brier score. A figure that the labels do not define is Undefined with its reason.
+    Higher is better, except for the Brier score. A metric that the labels do not define is Undefined with its reason.
 
     Raises:
-        LemlightError: NaN, logits instead of probabilities, other labels, other shapes.
+        LemlightError: NaN, logits instead of probabilities, other labels, other shapes, a threshold outside [0, 1].
     """
     truth, scored = check_scored(label, probability)
-    check_threshold(threshold)
-    rows = weighted_metrics(truth, scored, np.ones((1, truth.size)), threshold)
-    reasons = _reasons(truth)
-    values = {name: float(row[0]) for name, row in rows.items()}
-    return {name: Undefined(reasons[name]) if np.isnan(value) else value for name, value in values.items()}
+    if not 0 <= threshold <= 1:
+        raise LemlightError(f"the decision threshold must be a probability in [0, 1], got {threshold}")
+    rows = weighted_metrics(truth, scored, predicted_malignant(scored, threshold), np.ones((1, truth.size)))
+    return {name: defined(name, row[0], truth) for name, row in rows.items()}
+
+
+def defined(name: str, value: float, truth: NDArray[np.bool_]) -> float | Undefined:
+    """Return the value of a metric on images of these classes (N,); NaN becomes Undefined with its reason."""
+    if not np.isnan(value):
+        return float(value)
+    if name == "dsc":
+        return Undefined("no image with a Dice")
+    if truth.size == 0 or name in ("acc", "brier"):
+        return Undefined("no images")
+    if name == "auroc":
+        return Undefined(f"one class only: all images are {'malignant' if truth.all() else 'benign'}")
+    return Undefined("no benign image" if name == "specificity" else "no malignant image")
 
 
 def weighted_metrics(
-    truth: NDArray[np.bool_], probability: NDArray[np.float64], weights: NDArray[np.float64], threshold: float
+    truth: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    predicted: NDArray[np.bool_],
+    weights: NDArray[np.float64],
 ) -> dict[str, NDArray[np.float64]]:
-    """Return for every row of weights (R, N), counts of the N images, each figure of METRICS (R,); NaN is undefined."""
-    called = predicted_malignant(probability, threshold)
+    """Return for every row of weights (R, N), counts of the N images, each of METRICS (R,); NaN is undefined.
+
+    `predicted` (N,) are the images that are predicted malignant.
+    """
     squared_error = (probability - truth) ** 2
-    columns = np.stack([truth, ~truth, truth & called, ~truth & called, squared_error], axis=1).astype(np.float64)
-    malignant, benign, hits, alarms, error = (weights @ columns).T
+    columns = np.stack([truth, ~truth, truth & predicted, ~truth & predicted, squared_error], axis=1)
+    malignant, benign, true_positive, false_positive, error = (weights @ columns.astype(np.float64)).T
     images = malignant + benign
+    found = malignant + true_positive + false_positive
     return {
-        "acc": _ratio(hits + benign - alarms, images),
+        "acc": ratio(true_positive + benign - false_positive, images),
         "auroc": weighted_auroc(truth, probability, weights),
-        "sensitivity": _ratio(hits, malignant),
-        "specificity": _ratio(benign - alarms, benign),
-        "f1": _ratio(2 * hits, np.where(malignant > 0, malignant + hits + alarms, 0)),  # no recall, no F1
-        "brier": _ratio(error, images),
+        "sensitivity": ratio(true_positive, malignant),
+        "specificity": ratio(benign - false_positive, benign),
+        "f1": ratio(2 * true_positive, np.where(malignant > 0, found, 0)),  # no recall, no F1
+        "brier": ratio(error, images),
     }
 
 
 def weighted_auroc(
     truth: NDArray[np.bool_], probability: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return for every row of weights (R, N) the share of (malignant, benign) pairs in the right order, ties half."""
+    """Return for every row of weights (R, N) the fraction of pairs of both classes in the right order, ties half."""
     if truth.size == 0:
         return np.full(len(weights), np.nan)
     order = np.argsort(probability, kind="stable")
@@ -142,27 +151,14 @@ def weighted_auroc(
     benign = np.add.reduceat(ordered * ~truth[order], steps, axis=1)
     below = np.cumsum(benign, axis=1) - benign / 2
     pairs = malignant.sum(axis=1) * benign.sum(axis=1)
-    return _ratio(np.einsum("rs,rs->r", malignant, below), pairs)
+    return ratio(np.einsum("rs,rs->r", malignant, below), pairs)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratio = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
-
-
-def _reasons(truth: NDArray[np.bool_]) -> dict[str, str]:
-    if truth.size == 0:
-        return dict.fromkeys(METRICS, "no images")
-    one_class = "malignant" if truth.all() else "benign"
-    return {
-        "acc": "no images",
-        "auroc": f"one class only: all images are {one_class}",
-        "sensitivity": "no malignant image",
-        "specificity": "no benign image",
-        "f1": "no malignant image",
-        "brier": "no images",
-    }
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return part / whole, NaN where the whole is 0."""
+    quotient = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=quotient, where=whole > 0)
+    return quotient
 
 
 @dataclass(frozen=True)
@@ -211,44 +207,25 @@ def weighted_roc(
     """Return the true positive rate (R, G) at every false positive rate of grid (G,), NaN in rows with one class."""
     order = np.argsort(-probability, kind="stable")
     ends = np.flatnonzero(np.diff(probability[order], append=-1.0))  # equal probabilities are one step of the curve
-    hits = np.cumsum(weights[:, order] * truth[order], axis=1)[:, ends]
-    alarms = np.cumsum(weights[:, order] * ~truth[order], axis=1)[:, ends]
+    detected = np.cumsum(weights[:, order] * truth[order], axis=1)[:, ends]
+    false = np.cumsum(weights[:, order] * ~truth[order], axis=1)[:, ends]
     curve = np.full((len(weights), grid.size), np.nan)
-    for row in np.flatnonzero((hits[:, -1] > 0) & (alarms[:, -1] > 0)):
+    for row in np.flatnonzero((detected[:, -1] > 0) & (false[:, -1] > 0)):
         # On a vertical step np.interp takes the last, hence the upper, of the points that share a false positive rate.
-        false_rate = np.append(0.0, alarms[row] / alarms[row, -1])
-        curve[row] = np.interp(grid, false_rate, np.append(0.0, hits[row] / hits[row, -1]))
+        false_rate = np.append(0.0, false[row] / false[row, -1])
+        curve[row] = np.interp(grid, false_rate, np.append(0.0, detected[row] / detected[row, -1]))
     return curve
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose probability lies in [start, end); the last bin includes its end.
-
-    `predicted` is their mean probability, `observed` their malignant share, [low, high] its 95 % interval.
-    """
-
-    start: float
-    end: float
-    images: int
-    patients: int
-    predicted: float
-    observed: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the bin as metrics.json has it."""
-        return asdict(self)
 
 
 def reliability_curve(
     label: ArrayLike, probability: ArrayLike, patients: ArrayLike, bins: int = 10
-) -> list[ReliabilityBin]:
+) -> list[dict[str, float]]:
     """Return the bins of equal width that hold images, for label, probability and patients, all (N,).
 
-    The interval is Wilson's with the number of patients in the bin as the sample size: images of one patient are not
-    independent, and a bin often has too few patients for a bootstrap. It is rather too wide than too narrow.
+    A bin is [start, end), the last one includes its end; `images` and `patients` are counts, `predicted` is the mean
+    probability, `observed` the fraction of malignant images, [low, high] its 95 % interval: Wilson's, with the number
+    of patients as the sample size. Images of one patient are not independent, and a bin often has too few patients
+    for a bootstrap; the interval is rather too wide than too narrow.
 
     Raises:
         LemlightError: fewer than one bin, patients of another length, or what `check_scored` refuses.
@@ -259,45 +236,42 @@ def reliability_curve(
         raise LemlightError(f"a reliability curve needs a bin and a patient per image, got {bins}, {owners.shape}")
     edges = np.linspace(0, 1, bins + 1)
     bin_of = np.clip(np.searchsorted(edges, scored, side="right") - 1, 0, bins - 1)
-    curve = []
+    curve: list[dict[str, float]] = []
     for number in np.unique(bin_of):
         inside = bin_of == number
         observed, independent = float(truth[inside].mean()), int(np.unique(owners[inside]).size)
         low, high = wilson_interval(observed, independent)
         curve.append(
-            ReliabilityBin(
-                start=round(float(edges[number]), 12),
-                end=round(float(edges[number + 1]), 12),
-                images=int(inside.sum()),
-                patients=independent,
-                predicted=float(scored[inside].mean()),
-                observed=observed,
-                low=low,
-                high=high,
-            )
+            {
+                "start": round(float(edges[number]), 12),
+                "end": round(float(edges[number + 1]), 12),
+                "images": int(inside.sum()),
+                "patients": independent,
+                "predicted": float(scored[inside].mean()),
+                "observed": observed,
+                "low": low,
+                "high": high,
+            }
         )
     return curve
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a share in [0, 1] of count > 0 independent cases."""
+def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a fraction in [0, 1] of count > 0 independent cases."""
     z2 = float(norm.ppf((1 + LEVEL) / 2)) ** 2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    centre = (fraction + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (fraction * (1 - fraction) / count + z2 / (4 * count**2))) / (1 + z2 / count)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
-PREDICTION_COLUMNS = (*SUMMARY_COLUMNS, "n_maxima", "n_minima")
 
 
 def summarize(
     predictions: pd.DataFrame, *, threshold: float = 0.5, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """Return what metrics.json holds: the figures of one split with 95 % intervals over patients, and the calibration.
+    """Return what metrics.json holds: the metrics of one split with 95 % intervals over patients, and the calibration.
 
     Args:
         predictions: one row per image with image_id, patient_id, split, label (0 or 1), probability in [0, 1].
-        threshold: an image is called malignant where its probability lies above it.
+        threshold: an image is predicted malignant where its probability lies above it.
         resamples: of the bootstrap over patients.
         seed: of the bootstrap.
 
@@ -306,48 +280,31 @@ def summarize(
     """
     check_predictions(predictions)
     truth, probability = check_scored(predictions["label"], predictions["probability"])
+    predicted = predicted_malignant(probability, threshold)
     patients = predictions["patient_id"].astype(str).to_numpy()
     count = int(np.unique(patients).size)
     values = classification_metrics(truth, probability, threshold)
     draws = {name: np.zeros(0) for name in METRICS}
     if count:
-        draws |= bootstrap(
-            partial(weighted_metrics, truth, probability, threshold=threshold), patients, resamples=resamples, seed=seed
-        )
-    figures = {name: estimate(values[name], draws[name], count).to_dict() for name in METRICS}
+        statistics = partial(weighted_metrics, truth, probability, predicted)
+        draws |= bootstrap(statistics, patients, resamples=resamples, seed=seed)
+    metrics = {name: estimate(values[name], draws[name], count).to_dict() for name in METRICS}
     return {
         "split": str(predictions["split"].iloc[0]) if len(predictions) else "",
         "images": len(predictions),
         "patients": count,
         "threshold": float(threshold),
-        **figures,
-        "calibration": {
-            "brier": figures["brier"],
-            "bins": [part.to_dict() for part in reliability_curve(truth, probability, patients)],
+        **metrics,
+        "calibration": {"brier": metrics["brier"], "bins": reliability_curve(truth, probability, patients)},
+        "interval": {
+            "level": LEVEL,
+            "method": "percentile bootstrap over patients",
+            "resamples": resamples,
+            "seed": seed,
+            # resamples that left a metric undefined
+            "dropped": {name: int(np.isnan(drawn).sum()) for name, drawn in draws.items()},
         },
-        "interval": _interval_section(draws, resamples, seed),
     }
-
-
-def _interval_section(draws: dict[str, NDArray[np.float64]], resamples: int, seed: int) -> dict[str, Any]:
-    """Return how the intervals were drawn, and how many resamples were dropped since they left a figure undefined."""
-    dropped = {name: int(np.isnan(values).sum()) for name, values in draws.items()}
-    return {
-        "level": LEVEL,
-        "method": "percentile bootstrap over patients",
-        "resamples": resamples,
-        "seed": seed,
-        "dropped": dropped,
-    }
-
-
-def write_metrics(summary: dict[str, Any], path: Path) -> None:
-    """Write a summary as JSON that has no NaN; an undefined figure is null.
-
-    Raises:
-        LemlightError: the file cannot be written.
-    """
-    write_json(summary, path)
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:

@@ -1,279 +1,34 @@
-"""Holm's correction of the p-values of several comparisons."""
+"""Which method is better? All metrics of all methods on the same images, and the differences of all pairs.
 
-from collections.abc import Mapping
+The predictions of every run are brought into one order of the images; all methods are measured on the same resamples
+of the patients (and of the seeds), so that a difference is a paired one. What the intervals cover is said in RULES.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.bootstrap import LEVEL, Estimate, Undefined, bootstrap, estimate, too_few
-from lemlight.metrics.delong import DeLong, delong_test
-from lemlight.metrics.trials import (
-    Draws,
-    Metric,
-    Outcomes,
-    Trials,
-    draw_figures,
-    mean_value,
-    named_metric,
-    read_trials,
-    training_values,
+from lemlight.metrics import METRIC_NAMES
+from lemlight.metrics.bootstrap import Estimate, Undefined, bootstrap, estimate
+from lemlight.metrics.classification import check_scored, defined, ratio, weighted_metrics
+from lemlight.metrics.significance import (
+    SIGNIFICANT,
+    DeLong,
+    Difference,
+    delong_test,
+    drawn_difference,
+    holm,
+    sentence,
 )
 
-
-class Holm(NamedTuple):
-    """What the correction makes of K p-values, in the order in which they were given."""
-
-    p_corrected: NDArray[np.float64]
-    """(K,) in [0, 1]: those up to 0.05 are significant with an error of 5 % over all comparisons together."""
-    rank: NDArray[np.int64]
-    """(K,) 1 for the smallest p-value; equal ones keep their order."""
-
-
-def holm(p_values: ArrayLike) -> Holm:
-    """Return the corrected p-values of K comparisons (Holm, Scandinavian Journal of Statistics 1979).
-
-    The k-th smallest is multiplied by K + 1 - k, raised to the largest before it, and cut at 1. Unlike Bonferroni's,
-    the correction is never larger than needed, and it holds whatever the dependence of the comparisons.
-
-    Raises:
-        LemlightError: values (K,) that are no probabilities.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
-        raise LemlightError(f"p-values must be one row of numbers in [0, 1], got shape {p.shape}: {p}")
-    order = np.argsort(p, kind="stable")
-    grown = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
-    corrected, rank = np.empty(p.size), np.empty(p.size, dtype=np.int64)
-    corrected[order] = grown
-    rank[order] = np.arange(1, p.size + 1)
-    return Holm(corrected, rank)
-
-
-CONSTANT = 1e-12  # draws closer together than this differ by rounding only
-
-
-@dataclass(frozen=True)
-class Difference:
-    """First minus second with its 95 % interval and two-sided p-value; what is unknown is None and has a reason."""
-
-    estimate: Estimate
-    p: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return value, low, high, p, with a reason where one of them is null."""
-        return self.estimate.to_dict() | {"p": self.p}
-
-
-def paired_bootstrap(
-    metric: str | Metric,
-    first: Outcomes,
-    second: Outcomes,
-    patients: ArrayLike,
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """Return the difference of a metric of two methods, both measured on the same resamples of the patients.
-
-    Args:
-        metric: its name (acc, auroc, sensitivity, specificity, f1, brier, dsc), or a function of outcomes and weights.
-        first: what the first method said of the N images.
-        second: what the second method said of the same images in the same order.
-        patients: (N,) the patient of every image, drawn together or not at all.
-        resamples: of the bootstrap; the smallest p-value is 2 / (resamples + 1).
-        seed: of the bootstrap.
-
-    Raises:
-        LemlightError: other images, an unknown metric, too few resamples for a 95 % interval.
-    """
-    owners = np.asarray(patients).astype(str)
-    if first.truth.size == 0 or not np.array_equal(first.truth, second.truth) or owners.shape != first.truth.shape:
-        raise LemlightError("a paired comparison needs the same images with the same labels, and a patient for each")
-    measure = named_metric(metric) if isinstance(metric, str) else metric
-    one, other = (measure(outcomes, np.ones((1, first.truth.size)))[0] for outcomes in (first, second))
-    draws = bootstrap(
-        lambda weights: {"difference": measure(first, weights) - measure(second, weights)},
-        owners,
-        resamples=resamples,
-        seed=seed,
-    )["difference"]
-    if np.isnan(one - other):
-        return Difference(Estimate(None, reason="the images do not define the metric"), None)
-    return drawn_difference(float(one - other), draws, np.unique(owners).size)
-
-
-def drawn_difference(value: float, draws: NDArray[np.float64], patients: int) -> Difference:
-    """Return the difference with the interval and the p-value of its draws (R,), of which NaN are dropped.
-
-    With R draws left, p = min(1, 2 (k + 1) / (R + 1)), k the smaller of the numbers of draws <= 0 and of draws >= 0,
-    and the interval goes from the j-th smallest to the j-th largest draw, j = floor(0.025 (R + 1)). So 0 lies outside
-    of the interval if and only if p <= 0.05 (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
-
-    Draws that are all 0 (two methods that do the same) give p = 1 and no interval. Draws that are all alike but not
-    0 (one method right, the other wrong on every image) give neither: the bootstrap cannot tell how certain that is.
-    """
-    drawn = np.sort(draws[~np.isnan(draws)])
-    drawn[np.abs(drawn) < CONSTANT] = 0  # equal figures are a draw of 0, whatever their rounding
-    place = int((1 - LEVEL) / 2 * (drawn.size + 1) + 1e-9)
-    reason = too_few(drawn.size, draws.size, patients)
-    if not reason and place < 1:
-        reason = f"{drawn.size} resamples that define the difference are too few for a 95 % interval"
-    if reason:
-        return Difference(Estimate(value, reason=reason), None)
-    if np.ptp(drawn) < CONSTANT:
-        reason = "every resample gives the same difference: the bootstrap cannot tell how certain it is"
-        return Difference(Estimate(value, reason=reason), None if drawn[0] else 1.0)
-    tail = int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0))
-    p = min(1.0, 2 * (min(tail) + 1) / (drawn.size + 1))
-    return Difference(Estimate(value, float(drawn[place - 1]), float(drawn[-place])), p)
-
-
-SIGNIFICANT = 0.05
-
-METRIC_NAMES = {
-    "auroc": "AUC",
-    "acc": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1",
-    "brier": "Brier score",
-    "dsc": "Dice",
-}
-LOWER_IS_BETTER = ("brier",)
-
-
-def sentence(
-    metric: str, first: str, second: str, difference: Difference, p_corrected: float | None, comparisons: int
-) -> str:
-    """Return what the difference (first minus second) says, and no more.
-
-    A difference is claimed where the corrected p-value is at most 0.05. Its interval is the 95 % interval of this
-    one comparison; where it excludes 0 but the correction undoes that, the sentence says so.
-    """
-    name, estimate = METRIC_NAMES[metric], difference.estimate
-    if estimate.value is None or difference.p is None or p_corrected is None:
-        return f"{name} of {first} and {second} cannot be tested: {estimate.reason}"
-    number = _signed(estimate.value)
-    if estimate.low is not None and estimate.high is not None:
-        number += f" [{_rounded(estimate.low)}, {_rounded(estimate.high)}]"
-    tested = f"{number}, {p_text(p_corrected)}"
-    if comparisons > 1:
-        tested += f" after correction for {comparisons} comparisons"
-    if p_corrected > SIGNIFICANT:
-        undone = f" ({p_text(difference.p)} before)" if difference.p <= SIGNIFICANT else ""
-        return f"no difference in {name} shown between {first} and {second}: {tested}{undone}"
-    direction = "higher" if estimate.value > 0 else "lower"
-    verdict = ""
-    if metric in LOWER_IS_BETTER:
-        verdict = " (worse)" if estimate.value > 0 else " (better)"
-    return f"{first} has a {direction} {name}{verdict} than {second}: {tested}"
-
-
-def p_text(p: float) -> str:
-    """Return a p-value as papers print it; rounding never carries it across 0.05."""
-    if p < 0.001:
-        return "p < 0.001"
-    if round(p, 3) == SIGNIFICANT and p > SIGNIFICANT:
-        return "p > 0.050"
-    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"
-
-
-def _rounded(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no -0.000
-
-
-@dataclass(frozen=True)
-class MethodFigure:
-    """One figure of one method: mean over its trainings with interval, and the value of every training."""
-
-    method: str
-    metric: str
-    figure: Estimate
-    per_training: Mapping[str, float | None]
-    """Seed or fold -> value, None where it is undefined."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return method, metric, value, low, high, per_training, with a reason where one of them is null."""
-        head = {"method": self.method, "metric": self.metric}
-        return head | self.figure.to_dict() | {"per_training": dict(self.per_training)}
-
-
-@dataclass(frozen=True)
-class PairDifference:
-    """The difference, first minus second, of one metric of two methods."""
-
-    metric: str
-    first: str
-    second: str
-    difference: Difference
-    """With the primary p-value, before correction."""
-    p_corrected: float | None
-    """After Holm's correction for `comparisons`; the one that decides."""
-    rank: int | None
-    """Of the p-value among all pairs of this metric, 1 for the smallest."""
-    comparisons: int
-    """Pairs of this metric that have a p-value."""
-    delong: DeLong | None
-    """AUC of seeds only: the test of the two ensembles, for information."""
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
-        return {
-            "metric": self.metric,
-            "first": self.first,
-            "second": self.second,
-            **self.difference.to_dict(),
-            "p_corrected": self.p_corrected,
-            "rank": self.rank,
-            "comparisons": self.comparisons,
-            "delong": None if self.delong is None else self.delong.to_dict(),
-            "sentence": self.sentence,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All figures of all methods, all differences of all pairs, and how they were found."""
-
-    figures: tuple[MethodFigure, ...]
-    pairs: tuple[PairDifference, ...]
-    images: int
-    patients: int
-    images_left_out: int
-    repeat: str
-    """What the trainings of a method are: "seed" or "fold"."""
-    resamples: int
-    seed: int
-    rules: Mapping[str, str]
-    """What the intervals and p-values are and what they cover, in words."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, without NaN."""
-        return {
-            "images": self.images,
-            "patients": self.patients,
-            "images_left_out": self.images_left_out,
-            "repeat": self.repeat,
-            "figures": [figure.to_dict() for figure in self.figures],
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "rules": dict(self.rules),
-            "resamples": self.resamples,
-            "seed": self.seed,
-        }
-
-
-Values = dict[tuple[str, str], float | Undefined]
-
+COLUMNS = ("method", "image_id", "patient_id", "label", "probability", "prediction")
+REPEATS = ("seed", "fold")
+NAMED = 3  # image ids that a message names
 RULES = {
     "seed": {
         "value": "mean over the seeds of a method; a difference is that of two such means",
@@ -295,107 +50,345 @@ CORRECTION = "Holm over all pairs of one metric; the intervals are those of sing
 DELONG = "for information: clustered DeLong test of the probabilities averaged over the seeds, given these networks"
 
 
-def compare_methods(
-    predictions: pd.DataFrame, *, common_only: bool = False, resamples: int = 10_000, seed: int = 0
-) -> Comparison:
-    """Return the figures of every method and the differences of every pair, as the head of this file explains.
+@dataclass(frozen=True)
+class ScoredRun:
+    """One trained network and what it says of n of the N images."""
+
+    name: str
+    """Its seed or fold."""
+    images: NDArray[np.int64]
+    """(n,) indices of its images."""
+    truth: NDArray[np.bool_]
+    """(n,) malignant."""
+    probability: NDArray[np.float64]
+    """(n,) of malignancy."""
+    predicted: NDArray[np.bool_]
+    """(n,) predicted malignant, at whatever threshold the method has."""
+    dsc: NDArray[np.float64] | None = None
+    """(n,) Dice of the location map, NaN where it is not defined; None where nothing was localized."""
+
+    def weighted_metrics(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return for every row of weights (R, n) each metric (R,): `classification.METRICS`, and the mean Dice."""
+        metrics = weighted_metrics(self.truth, self.probability, self.predicted, weights)
+        error, every = (self.probability - self.truth) ** 2, np.ones(self.truth.size)
+        metrics["brier"] = ratio(weights @ error, weights @ every)
+        if self.dsc is not None:
+            known = ~np.isnan(self.dsc)
+            metrics["dsc"] = ratio(weights @ np.nan_to_num(self.dsc), weights @ known.astype(np.float64))
+        return metrics
+
+    def values(self) -> dict[str, float | Undefined]:
+        """Return every metric of this run on its own images."""
+        rows = self.weighted_metrics(np.ones((1, self.truth.size)))
+        return {name: defined(name, row[0], self.truth) for name, row in rows.items()}
+
+
+@dataclass(frozen=True)
+class ScoredMethods:
+    """All methods on the same N images."""
+
+    repeat: str
+    """What the runs of a method are: "seed" (each tested on all images) or "fold" (on its own part of them)."""
+    image_ids: NDArray[np.str_]
+    """(N,) sorted."""
+    patients: NDArray[np.str_]
+    """(N,)."""
+    runs: Mapping[str, tuple[ScoredRun, ...]]
+    """Of every method, in the order of the table."""
+
+    @property
+    def patient_count(self) -> int:
+        """How many patients the images are of."""
+        return int(np.unique(self.patients).size)
+
+
+def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
+    """Return the predictions in one order of the images.
 
     Args:
-        predictions: one row per method, training and image, see `read_trials`.
-        common_only: leave out images that some method lacks instead of refusing.
+        predictions: one row per method, run and image with method, either seed or fold, image_id, patient_id, label
+            (0 or 1), probability in [0, 1], prediction (1 where predicted malignant), and, if localized, dsc (NaN
+            where the image has no lesion).
+
+    Raises:
+        LemlightError: all that is wrong with the table, with counts and a few image ids: columns, values, repeated
+            rows, labels, patients, folds or images with a Dice that differ between methods; other images.
+    """
+    repeat = _repeat(predictions)
+    frame = _plain(predictions, repeat)
+    if problems := [*_disagreements(frame, repeat), *_other_images(frame, repeat)]:
+        raise LemlightError("cannot compare these methods: " + "; ".join(problems))
+    images = frame.drop_duplicates("image_id").sort_values("image_id")
+    image_ids = images["image_id"].to_numpy(dtype=np.str_)
+    runs = {}
+    for method, of_method in frame.groupby("method", sort=False):
+        parts = of_method.sort_values("image_id").groupby(repeat)
+        runs[str(method)] = tuple(_run(str(name), part, image_ids) for name, part in parts)
+    return ScoredMethods(repeat, image_ids, images["patient_id"].to_numpy(dtype=np.str_), runs)
+
+
+def _run(name: str, part: pd.DataFrame, image_ids: NDArray[np.str_]) -> ScoredRun:
+    return ScoredRun(
+        name=name,
+        images=np.searchsorted(image_ids, part["image_id"].to_numpy(dtype=np.str_)).astype(np.int64),
+        truth=part["label"].to_numpy(dtype=np.bool_),
+        probability=part["probability"].to_numpy(dtype=np.float64),
+        predicted=part["prediction"].to_numpy(dtype=np.bool_),
+        dsc=part["dsc"].to_numpy(dtype=np.float64) if "dsc" in part else None,
+    )
+
+
+def _repeat(predictions: pd.DataFrame) -> str:
+    """Return which column tells the runs of a method apart, after a look at the columns."""
+    repeats = [column for column in REPEATS if column in predictions.columns]
+    missing = [column for column in COLUMNS if column not in predictions.columns]
+    wrong = [f"lacks the columns {', '.join(missing)}"] if missing else []
+    wrong += [] if len(repeats) == 1 else [f"needs a column seed or a column fold, and has {len(repeats)} of them"]
+    wrong += [] if len(predictions) else ["has no rows: there is nothing to compare"]
+    if wrong:
+        raise LemlightError(f"the table of predictions {'; '.join(wrong)}")
+    return repeats[0]
+
+
+def _plain(predictions: pd.DataFrame, repeat: str) -> pd.DataFrame:
+    """Return the columns that count, with plain types."""
+    names = ["method", repeat, "image_id", "patient_id"]
+    empty = [name for name in names if predictions[name].isna().any()]
+    if empty:
+        raise LemlightError(f"the table of predictions has rows without {', '.join(empty)}")
+    truth, probability = check_scored(predictions["label"], predictions["probability"])
+    predicted = pd.to_numeric(predictions["prediction"], errors="coerce").to_numpy(dtype=np.float64)
+    if not np.all((predicted == 0) | (predicted == 1)):
+        raise LemlightError("prediction must be 1 where the image is predicted malignant and 0 elsewhere")
+    frame = predictions[names].astype(str)
+    frame = frame.assign(label=truth, probability=probability, prediction=predicted.astype(bool))
+    if "dsc" in predictions.columns:
+        frame["dsc"] = pd.to_numeric(predictions["dsc"], errors="coerce")
+        if not frame["dsc"].dropna().between(0, 1).all():
+            raise LemlightError("dsc must lie in [0, 1], or be empty where the image has no lesion")
+    return frame
+
+
+def _unit(repeat: str) -> list[str]:
+    """What tests every image once: with seeds a run, with folds a method."""
+    return ["method"] if repeat == "fold" else ["method", "seed"]
+
+
+def _disagreements(frame: pd.DataFrame, repeat: str) -> list[str]:
+    problems = []
+    if (twice := frame.duplicated([*_unit(repeat), "image_id"])).any():
+        problems.append(f"{_images(frame.loc[twice, 'image_id'])} several times in one {' and '.join(_unit(repeat))}")
+    shared = {name: f"another {name} in another method" for name in ("label", "patient_id")}
+    if repeat == "fold":
+        shared["fold"] = "another fold in another method"
+        folds = frame.groupby(["method", "patient_id"])["fold"].nunique()
+        if torn := folds[folds > 1].index.unique("patient_id").size:
+            problems.append(f"{torn} patients are in several folds: networks were tested on patients they learned from")
+    if "dsc" in frame:
+        shared["dsc"] = "a Dice in some methods only"
+        frame = frame.assign(dsc=frame["dsc"].notna())
+    for column, what in shared.items():
+        several = frame.groupby("image_id")[column].nunique()
+        if (differs := several[several > 1]).size:
+            problems.append(f"{_images(differs.index)} with {what}")
+    return problems
+
+
+def _other_images(frame: pd.DataFrame, repeat: str) -> list[str]:
+    every = set(frame["image_id"])
+    lines = []
+    for (method, *seed), part in frame.groupby(_unit(repeat), sort=False):
+        if lacking := every - set(part["image_id"]):
+            name = f"{method} (seed {seed[0]})" if seed else method
+            lines.append(f"{name} lacks {_images(sorted(lacking))} of {len(every)}")
+    return [f"not all were tested on the same images: {', '.join(lines)}"] if lines else []
+
+
+def _images(image_ids: Iterable[str]) -> str:
+    names = [str(name) for name in dict.fromkeys(image_ids)]
+    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"{len(names)} images ({shown})" if len(names) > 1 else f"1 image ({shown})"
+
+
+Draws = Mapping[tuple[str, str], NDArray[np.float64]]
+"""(method, metric) -> the metric (R,) on every resample."""
+
+
+def draw_metrics(methods: ScoredMethods, resamples: int, seed: int) -> Draws:
+    """Return every metric of every method on resamples of the patients, the same ones for all methods.
+
+    Seeds are drawn anew as well, for every method independently of the others, as the same seed does not make two
+    methods alike. Folds are not: they are parts of the one set of images, whose patients are drawn.
+
+    Raises:
+        LemlightError: fewer resamples than a 95 % interval needs.
+    """
+
+    def statistics(weights: NDArray[np.float64]) -> dict[tuple[str, int, str], NDArray[np.float64]]:
+        return {
+            (method, place, metric): row
+            for method, runs in methods.runs.items()
+            for place, run in enumerate(runs)
+            for metric, row in run.weighted_metrics(weights[:, run.images]).items()
+        }
+
+    rows = bootstrap(statistics, methods.patients, resamples=resamples, seed=seed)
+    draws: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for method, runs in methods.runs.items():
+        count = len(runs)
+        # Only the name and the seed decide: a pair's result is the same whatever else is in the table.
+        generator = np.random.default_rng([seed, *method.encode()])
+        parts = np.full((1, count), 1 / count)
+        if methods.repeat == "seed":
+            parts = seed_weights(count, resamples, generator)
+        for metric in (name for of, place, name in rows if (of, place) == (method, 0)):
+            drawn = np.stack([rows[method, place, metric] for place in range(count)], axis=1)
+            draws[method, metric] = (drawn * parts).sum(axis=1)
+    return draws
+
+
+def seed_weights(count: int, resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Return for every resample the weight of each of `count` seeds in the mean, (R, count), rows of sum 1.
+
+    Seeds are drawn with replacement; the deviations from equal weights are stretched by sqrt(S / (S - 1)), without
+    which S seeds would show only (S - 1) / S of their variance (Rao and Wu, Journal of the American Statistical
+    Association 1988). One seed has weight 1: its variation cannot be seen.
+    """
+    if count == 1:
+        return np.ones((resamples, 1))
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+    return np.asarray(1 / count + (count / (count - 1)) ** 0.5 * (drawn - 1 / count))
+
+
+@dataclass(frozen=True)
+class MethodFigure:
+    """One metric of one method: mean over its runs with interval, and the value of every run."""
+
+    method: str
+    metric: str
+    figure: Estimate
+    per_run: Mapping[str, float | None]
+    """Seed or fold -> value, None where it is undefined."""
+
+
+@dataclass(frozen=True)
+class PairDifference:
+    """The difference, first minus second, of one metric of two methods."""
+
+    metric: str
+    first: str
+    second: str
+    difference: Difference
+    """With the primary p-value, before correction."""
+    p_corrected: float | None
+    """After Holm's correction for `comparisons`; the one that decides."""
+    comparisons: int
+    """Pairs of this metric that have a p-value."""
+    delong: DeLong | None
+    """AUC of seeds only: the test of the two ensembles, for information."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All metrics of all methods, all differences of all pairs, and how they were found."""
+
+    figures: tuple[MethodFigure, ...]
+    pairs: tuple[PairDifference, ...]
+    images: int
+    patients: int
+    repeat: str
+    """What the runs of a method are: "seed" or "fold"."""
+    resamples: int
+    seed: int
+    rules: Mapping[str, str]
+    """What the intervals and p-values are and what they cover, in words."""
+
+
+def compare_methods(predictions: pd.DataFrame, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Return the metrics of every method and the differences of every pair.
+
+    Args:
+        predictions: one row per method, run and image, see `read_methods`.
         resamples: of the bootstrap: the smallest p-value is 2 / (resamples + 1).
         seed: of the bootstrap.
 
     Raises:
-        LemlightError: a table that `read_trials` refuses; too few resamples for any of so many comparisons to show.
+        LemlightError: a table that `read_methods` refuses; too few resamples for any of so many comparisons to show.
     """
-    trials = read_trials(predictions, common_only=common_only)
-    names = list(trials.methods)
-    _check_resamples(len(names) * (len(names) - 1) // 2, resamples)
-    draws = draw_figures(trials, resamples, seed)
-    figures, values = _figures(trials, draws)
-    metrics = [metric for metric in METRIC_NAMES if (names[0], metric) in values]
-    pairs = [pair for metric in metrics for pair in _pairs(trials, metric, values, draws)]
-    return Comparison(
-        figures=tuple(figures),
-        pairs=tuple(pairs),
-        images=trials.image_ids.size,
-        patients=_patients(trials),
-        images_left_out=trials.images_left_out,
-        repeat=trials.repeat,
-        resamples=resamples,
-        seed=seed,
-        rules=RULES[trials.repeat]
-        | {"p": PRIMARY, "correction": CORRECTION}
-        | ({"delong": DELONG} if trials.repeat == "seed" else {}),
-    )
-
-
-def _check_resamples(comparisons: int, resamples: int) -> None:
-    needed = int(2 * comparisons / SIGNIFICANT)
-    if resamples + 1 < needed:
+    methods = read_methods(predictions)
+    comparisons = len(methods.runs) * (len(methods.runs) - 1) // 2
+    if resamples + 1 < (needed := int(2 * comparisons / SIGNIFICANT)):
         raise LemlightError(
             f"with {resamples} resamples no difference could show after correction for {comparisons} comparisons: "
             f"take at least {5 * needed}"
         )
+    draws = draw_metrics(methods, resamples, seed)
+    metrics = [metric for metric in METRIC_NAMES if any(metric == drawn for _, drawn in draws)]
+    figures = [figure for method in methods.runs for figure in _figures(methods, method, metrics, draws)]
+    rules = {**RULES[methods.repeat], "p": PRIMARY, "correction": CORRECTION}
+    return Comparison(
+        figures=tuple(figures),
+        pairs=tuple(pair for metric in metrics for pair in _pairs(methods, metric, figures, draws)),
+        images=methods.image_ids.size,
+        patients=methods.patient_count,
+        repeat=methods.repeat,
+        resamples=resamples,
+        seed=seed,
+        rules=rules | ({"delong": DELONG} if methods.repeat == "seed" else {}),
+    )
 
 
-def _patients(trials: Trials) -> int:
-    return int(np.unique(trials.patients).size)
+def _figures(methods: ScoredMethods, method: str, metrics: Iterable[str], draws: Draws) -> list[MethodFigure]:
+    per_run = {run.name: run.values() for run in methods.runs[method]}
+    figures = []
+    for metric in metrics:
+        values = {name: of_run[metric] for name, of_run in per_run.items()}
+        drawn = np.clip(draws[method, metric], 0, 1)  # stretched deviations of the seeds may leave the range
+        figure = estimate(_mean(values, methods.repeat), drawn, methods.patient_count)
+        known = {name: None if isinstance(value, Undefined) else value for name, value in values.items()}
+        figures.append(MethodFigure(method, metric, figure, known))
+    return figures
 
 
-def _figures(trials: Trials, draws: Draws) -> tuple[list[MethodFigure], Values]:
-    figures: list[MethodFigure] = []
-    means: Values = {}
-    for method, trainings in trials.methods.items():
-        per_training = {training.name: training_values(training.outcomes) for training in trainings}
-        for metric in (name for name in METRIC_NAMES if (method, name) in draws):
-            values = {name: figures_of[metric] for name, figures_of in per_training.items()}
-            means[method, metric] = mean_value(values, trials.repeat)
-            # Stretched deviations of the seeds may leave the range of the figure.
-            drawn = np.clip(draws[method, metric], 0, 1)
-            known = {name: None if isinstance(value, Undefined) else value for name, value in values.items()}
-            figure = estimate(means[method, metric], drawn, _patients(trials))
-            figures.append(MethodFigure(method, metric, figure, known))
-    return figures, means
+def _mean(values: Mapping[str, float | Undefined], repeat: str) -> float | Undefined:
+    """Return the mean over the runs of a method, named by their seed or fold; one without a value undoes it."""
+    for name, value in values.items():
+        if isinstance(value, Undefined):
+            return Undefined(f"{repeat} {name}: {value.reason}" if repeat == "fold" else value.reason)
+    return float(np.mean(list(values.values())))
 
 
-def _pairs(trials: Trials, metric: str, values: Values, draws: Draws) -> list[PairDifference]:
-    pairs = list(combinations(trials.methods, 2))
-    differences = [_difference(trials, metric, pair, values, draws) for pair in pairs]
-    tested = {place: difference.p for place, difference in enumerate(differences) if difference.p is not None}
-    corrected = holm(list(tested.values()))
-    p_corrected: dict[int, float] = dict(zip(tested, corrected.p_corrected.tolist(), strict=True))
-    rank: dict[int, int] = dict(zip(tested, corrected.rank.tolist(), strict=True))
+def _pairs(methods: ScoredMethods, metric: str, figures: Iterable[MethodFigure], draws: Draws) -> list[PairDifference]:
+    means = {one.method: one.figure for one in figures if one.metric == metric}
+    found: dict[tuple[str, str], Difference] = {}
+    for first, second in combinations(methods.runs, 2):
+        one, other = means[first], means[second]
+        if one.value is None or other.value is None:
+            reason = one.reason if one.value is None else other.reason
+            found[first, second] = Difference(Estimate(None, reason=reason), None)
+        else:
+            drawn = draws[first, metric] - draws[second, metric]
+            found[first, second] = drawn_difference(one.value - other.value, drawn, methods.patient_count)
+    tested = {pair: difference.p for pair, difference in found.items() if difference.p is not None}
+    p_corrected: dict[tuple[str, str], float] = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
+    with_delong = metric == "auroc" and methods.repeat == "seed"
     return [
         PairDifference(
             metric=metric,
             first=first,
             second=second,
-            difference=differences[place],
-            p_corrected=p_corrected.get(place),
-            rank=rank.get(place),
+            difference=difference,
+            p_corrected=p_corrected.get((first, second)),
             comparisons=len(tested),
-            delong=_delong(trials, first, second) if metric == "auroc" and trials.repeat == "seed" else None,
-            sentence=sentence(metric, first, second, differences[place], p_corrected.get(place), len(tested)),
+            delong=_delong(methods, first, second) if with_delong else None,
+            sentence=sentence(metric, first, second, difference, p_corrected.get((first, second)), len(tested)),
         )
-        for place, (first, second) in enumerate(pairs)
+        for (first, second), difference in found.items()
     ]
 
 
-def _difference(trials: Trials, metric: str, pair: tuple[str, str], values: Values, draws: Draws) -> Difference:
-    first, second = values[pair[0], metric], values[pair[1], metric]
-    if isinstance(first, Undefined):
-        return Difference(Estimate(None, reason=first.reason), None)
-    if isinstance(second, Undefined):
-        return Difference(Estimate(None, reason=second.reason), None)
-    return drawn_difference(first - second, draws[pair[0], metric] - draws[pair[1], metric], _patients(trials))
-
-
-def _delong(trials: Trials, first: str, second: str) -> DeLong:
+def _delong(methods: ScoredMethods, first: str, second: str) -> DeLong:
     """Test the mean probabilities over the seeds of two methods, whose images are in the same order."""
-    one, other = (
-        np.mean([training.outcomes.probability for training in trials.methods[name]], axis=0)
-        for name in (first, second)
-    )
-    return delong_test(trials.methods[first][0].outcomes.truth, one, other, trials.patients)
+    one, other = (np.mean([run.probability for run in methods.runs[name]], axis=0) for name in (first, second))
+    return delong_test(methods.runs[first][0].truth, one, other, methods.patients)

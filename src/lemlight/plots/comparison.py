@@ -15,7 +15,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from lemlight.metrics.comparison import METRIC_NAMES, SIGNIFICANT, Comparison, PairDifference, p_text
+from lemlight.metrics import METRIC_NAMES
+from lemlight.metrics.comparison import Comparison, PairDifference
+from lemlight.metrics.significance import SIGNIFICANT, p_text
 from lemlight.plots.curves import FEWEST, MOST, curve_points
 from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
 from lemlight.plots.style import BLUE, GREY, Marks, bare, new_figure, save, say, tidy

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lemlight.files import written_aside
+from lemlight.metrics import CLASSIFICATION_NAMES, METRIC_NAMES
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -52,14 +53,6 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-NAMES_OF_METRICS = {
-    "auroc": "AUC",
-    "acc": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "f1": "F1",
-    "brier": "Brier score",
-}
 CLASS_NAMES = ("benign", "malignant")
 
 
@@ -73,10 +66,16 @@ def value_text(figure: Mapping[str, Any]) -> str:
     return "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
 
 
+def heading(metric: str) -> str:
+    """Return the name of a metric as the head of a column has it."""
+    name = METRIC_NAMES[metric]
+    return name[0].upper() + name[1:]
+
+
 def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return name, value, interval and reason (where something is undefined) of every figure in a summary."""
-    figures = [(name, summary[key]) for key, name in NAMES_OF_METRICS.items() if key in summary]
-    return [(name, value_text(figure), interval_text(figure), figure.get("reason", "")) for name, figure in figures]
+    """Return name, value, interval and reason (where something is undefined) of the classification in a summary."""
+    metrics = [(heading(key), summary[key]) for key in CLASSIFICATION_NAMES if key in summary]
+    return [(name, value_text(metric), interval_text(metric), metric.get("reason", "")) for name, metric in metrics]
 
 
 def how_text(summary: Mapping[str, Any]) -> str:

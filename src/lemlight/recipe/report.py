@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 
 from lemlight.config.commands import ReportConfig
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison import SIGNIFICANT, Comparison
+from lemlight.metrics.comparison import Comparison
+from lemlight.metrics.significance import SIGNIFICANT
 from lemlight.plots.comparison import (
     forest_plot,
     froc_overlay,

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from lemlight.config.commands import Command
 from lemlight.data.datamodule import unit_range
+from lemlight.files import write_json
 from lemlight.localization.evaluation import Chosen, Localizing, localizing
-from lemlight.metrics.classification import summarize, write_metrics, write_predictions
+from lemlight.metrics.classification import summarize, write_predictions
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
@@ -66,7 +67,7 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
         run.localizing(), run.chosen, str(summary["split"]), run.folder, run.config.bootstrap
     )
     summary |= localized.summary
-    write_metrics(summary, run.folder / "metrics.json")
+    write_json(summary, run.folder / "metrics.json")
     write_predictions(predictions, run.folder / "predictions.csv")
     figures = _figures(run, predictions, summary) | localized.figures
     page = _page(run, summary, figures)

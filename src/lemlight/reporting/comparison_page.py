@@ -12,9 +12,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from lemlight.files import written_aside
-from lemlight.metrics.comparison import METRIC_NAMES, Comparison
+from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
+from lemlight.metrics.comparison import Comparison
 from lemlight.plots.style import CLASS_NAMES
-from lemlight.reporting.run_page import FIGURE_NAMES
 from lemlight.reporting.runs import (
     ABSENT,
     Mammogram,
@@ -278,8 +278,8 @@ def write_comparison_page(page: ComparisonPage, path: Path) -> Path:
     text = _template().render(
         page=page,
         tables=[
-            ("Classification", [name for name in columns if name not in FIGURE_NAMES]),
-            ("Localization", [name for name in columns if name in FIGURE_NAMES]),
+            ("Classification", [name for name in columns if name not in LOCALIZATION_NAMES]),
+            ("Localization", [name for name in columns if name in LOCALIZATION_NAMES]),
         ],
         names=COLUMNS,
         metric_names=METRIC_NAMES,

@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
-from lemlight.plots.style import how_text, interval_text, metric_rows, value_text
+from lemlight.metrics import LOCALIZATION_NAMES
+from lemlight.plots.style import heading, how_text, interval_text, metric_rows, value_text
 
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
@@ -26,15 +27,6 @@ def metrics_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-FIGURE_NAMES = {
-    "dsc": "DSC",
-    "lesion_recall": "Lesion recall",
-    "pixel_recall": "Pixel recall",
-    "pointing": "Pointing",
-    "pxap": "PxAP",
-    "max_box_acc_v2": "MaxBoxAcc V2",
-    "froc": "FROC mean",
-}
 METHOD_NAMES = {
     "importance": "Importance",
     "cam": "CAM",
@@ -51,12 +43,12 @@ def has_lesions(summary: Mapping[str, Any]) -> bool:
 
 
 def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return for each method its name and, in the order of FIGURE_NAMES, value and interval; "" where there is none."""
+    """Return for each method its name, and value and interval ("" where there is none) of all LOCALIZATION_NAMES."""
     sections = {summary["localization"]["method"]: summary, **summary.get("localization_compared", {})}
     return [
         (
             METHOD_NAMES.get(method, method),
-            [_cell(section[name]["mean"] if name == "froc" else section[name]) for name in FIGURE_NAMES],
+            [_cell(section[name]["mean"] if name == "froc" else section[name]) for name in LOCALIZATION_NAMES],
         )
         for method, section in sections.items()
     ]
@@ -73,7 +65,7 @@ def localization_text(summary: Mapping[str, Any]) -> str:
         f"localization: {part['lesions']} lesions on {part['images_with_lesion']} of {part['images']} images whose "
         f"lesions are known; settings: {part['chosen_on']}",
         "",
-        "  " + " " * first + "  " + "  ".join(name.ljust(width) for name in FIGURE_NAMES.values()).rstrip(),
+        "  " + " " * first + "  " + "  ".join(name.ljust(width) for name in map(heading, LOCALIZATION_NAMES)).rstrip(),
     ]
     lines += [f"  {name:<{first}}  " + "  ".join(cell.ljust(width) for cell in cells).rstrip() for name, cells in rows]
     return "\n".join(lines)
@@ -99,7 +91,7 @@ FIGURE_TEXTS = {
     "overlays": (
         "Where the network looks",
         "Each image beside itself under its location map: regions outlined, true lesions dashed; the three best, "
-        "three around the median and the three worst by DSC.",
+        "three around the median and the three worst by Dice.",
     ),
     "froc": (
         "FROC curve",
@@ -150,7 +142,7 @@ def write_run_page(
         how=how_text(summary),
         rows=metric_rows(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
-        localization_figures=list(FIGURE_NAMES.values()),
+        localization_figures=[heading(name) for name in LOCALIZATION_NAMES],
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[_embed(name, path) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),

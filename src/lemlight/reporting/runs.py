@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.comparison import METRIC_NAMES, Comparison, compare_methods
+from lemlight.metrics import CLASSIFICATION_NAMES, METRIC_NAMES
+from lemlight.metrics.comparison import Comparison, compare_methods
 from lemlight.plots.overlays import HEAT, lesion_outlines
-from lemlight.plots.style import NAMES_OF_METRICS, SKY
+from lemlight.plots.style import SKY
 from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers
 from lemlight.sweeps.table import STATE, JobState, read_state
 from lemlight.training.privacy import public_config
@@ -201,7 +202,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LemlightError("metrics.json cannot be read: it is damaged; train again") from error
-    if not isinstance(summary, dict) or not all(_is_figure(summary.get(name)) for name in NAMES_OF_METRICS):
+    if not isinstance(summary, dict) or not all(_is_figure(summary.get(name)) for name in CLASSIFICATION_NAMES):
         raise LemlightError("metrics.json lacks figures of a training: it is damaged, or of another version")
     if not isinstance(summary.get("threshold"), int | float):
         raise LemlightError("metrics.json lacks the threshold: it is damaged, or of another version")

@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 
 from lemlight.files import written_aside
-from lemlight.metrics.comparison import LOWER_IS_BETTER, SIGNIFICANT, Comparison
-from lemlight.plots.style import NAMES_OF_METRICS
-from lemlight.reporting.run_page import FIGURE_NAMES
+from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
+from lemlight.metrics.comparison import Comparison
+from lemlight.metrics.significance import SIGNIFICANT
+from lemlight.plots.style import heading
 from lemlight.reporting.runs import TrainingRun
 
-COLUMNS = {**NAMES_OF_METRICS, **FIGURE_NAMES}
+COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 
 
 @dataclass(frozen=True)

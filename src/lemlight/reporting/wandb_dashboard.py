@@ -10,8 +10,8 @@ from typing import Any
 
 from lemlight.errors import LemlightError
 from lemlight.files import write_json, written_aside
-from lemlight.plots.style import NAMES_OF_METRICS
-from lemlight.reporting.run_page import FIGURE_NAMES
+from lemlight.metrics import METRIC_NAMES
+from lemlight.plots.style import heading
 from lemlight.reporting.runs import NO_METHOD, TrainingRun, differing_keys, find_runs, flat_settings
 from lemlight.training.logging import flat_figures
 
@@ -138,7 +138,7 @@ def contents_of(runs: Sequence[LoggedRun]) -> Contents:
     )
 
 
-NAMES = {**NAMES_OF_METRICS, **FIGURE_NAMES}
+NAMES = {name: heading(name) for name in METRIC_NAMES}
 CURVES = {
     "val/auroc": "AUC on the validation split",
     "val/loss": "loss on the validation split",
@@ -316,8 +316,8 @@ def build_report(contents: Contents, entity: str, question: str, table: str = ""
     }
     blocks: list[Any] = [wr.P(question), wr.TableOfContents(), wr.P(_what(contents))]
     blocks += [wr.MarkdownBlock(table)] if table else []
-    for heading, shown in parts.items():
-        blocks += [wr.H2(heading), *grid(shown)] if shown else []
+    for title, shown in parts.items():
+        blocks += [wr.H2(title), *grid(shown)] if shown else []
     return wr.Report(
         entity=entity, project=contents.project, title=TITLE, description=question, blocks=blocks, width="fluid"
     )

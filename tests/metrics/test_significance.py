@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +5,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.delong import components, delong_test
+from lemlight.metrics.bootstrap import Estimate
+from lemlight.metrics.significance import (
+    Difference,
+    components,
+    delong_test,
+    drawn_difference,
+    holm,
+    p_text,
+    sentence,
+)
 
 # Albumin, total protein, K-G score and outcome of 43 patients with ovarian cancer: the data of DeLong et al. (1988)
 # without missing values, as the SAS/STAT manual prints them ("Comparing Receiver Operating Characteristic Curves").
@@ -108,6 +115,10 @@ def test_every_figure_equals_that_of_the_naive_formulas(images):
     assert result.difference == pytest.approx(difference, abs=1e-12)
     assert result.variance == pytest.approx(variance, abs=1e-12)
     assert result.first == pytest.approx(roc_auc_score(label, first))
+    above, below = components(label, first.astype(float))
+    kernel = order(first[label], first[~label])
+    np.testing.assert_allclose(above, kernel.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(below, kernel.mean(axis=0), atol=1e-12)
 
 
 @settings(deadline=None, max_examples=100)
@@ -119,18 +130,6 @@ def test_with_one_image_per_patient_it_is_delongs_own_test(images):
     result = delong_test(label, first, second, np.arange(label.size))
     difference, variance = unclustered(label, first, second)
     assert (result.difference, result.variance) == pytest.approx((difference, variance), abs=1e-12)
-
-
-@settings(deadline=None, max_examples=100)
-@given(IMAGES)
-def test_both_components_have_the_auc_as_mean(images):
-    label, first, _, _ = columns(images)
-    if label.all() or not label.any():
-        return
-    above, below = components(label, first.astype(float))
-    kernel = order(first[label], first[~label])
-    np.testing.assert_allclose(above, kernel.mean(axis=1), atol=1e-12)
-    np.testing.assert_allclose(below, kernel.mean(axis=0), atol=1e-12)
 
 
 @settings(deadline=None, max_examples=100)
@@ -149,62 +148,48 @@ def test_only_the_order_of_the_scores_counts():
     assert delong_test(label, np.exp(first) + 7, second - 100, patients) == plain
     shuffled = np.random.default_rng(1).permutation(label.size)
     again = delong_test(label[shuffled], first[shuffled], second[shuffled], patients[shuffled].astype(str))
-    assert again.to_dict() == pytest.approx(plain.to_dict())
+    assert vars(again) == pytest.approx(vars(plain))
 
 
-def test_one_class_only_has_no_auc():
-    for label, word in (([1, 1], "malignant"), ([0, 0], "benign")):
-        result = delong_test(label, [0.1, 0.2], [0.2, 0.1], ["a", "b"])
-        assert (result.difference, result.p) == (None, None)
-        assert word in result.reason
-    assert "no images" in delong_test([], [], [], []).reason
-
-
-def test_one_scorer_twice_is_no_difference():
-    result = delong_test([0, 1, 0, 1], [0.1, 0.4, 0.5, 0.6], [0.1, 0.4, 0.5, 0.6], list("abcd"))
-    assert (result.difference, result.variance, result.p, result.low, result.high) == (0, 0, 1, 0, 0)
-    assert result.z is None
-    assert "difference is 0" in result.reason
-
-
-def test_two_perfect_scorers_are_no_difference_though_their_scores_differ():
-    result = delong_test([0, 1, 0, 1], [0.1, 0.8, 0.2, 0.9], [0.3, 0.7, 0.1, 0.9], list("abcd"))
-    assert (result.first, result.second, result.p) == (1, 1, 1)
+@pytest.mark.parametrize(
+    ("label", "first", "second", "patients", "expected", "reason"),
+    [
+        # one scorer twice, and two perfect ones whose scores differ: no difference
+        ([0, 1, 0, 1], [1, 4, 5, 6], [1, 4, 5, 6], "abcd", {"difference": 0, "z": None, "p": 1, "low": 0}, "is 0"),
+        ([0, 1, 0, 1], [1, 8, 2, 9], [3, 7, 1, 9], "abcd", {"first": 1, "second": 1, "p": 1}, "is 0"),
+        # a perfect scorer against one that says nothing; one patient in a class
+        ([0, 1, 0, 1], [1, 8, 2, 9], [5] * 4, "abcd", {"difference": 0.5, "variance": 0, "p": None}, "no test is"),
+        ([0, 1, 0, 1], [1, 8, 2, 9], [9, 8, 2, 9], "axbx", {"variance": None, "p": None}, "one patient"),
+        ([1, 1], [1, 2], [2, 1], "ab", {"difference": None, "p": None}, "all are malignant"),
+        ([0, 0], [1, 2], [2, 1], "ab", {"difference": None, "p": None}, "all are benign"),
+        ([], [], [], "", {"difference": None}, "no images"),
+    ],
+)
+def test_what_cannot_be_tested_says_why(label, first, second, patients, expected, reason):
+    result = delong_test(label, first, second, list(patients))
+    assert {name: getattr(result, name) for name in expected} == expected
+    assert reason in result.reason
 
 
 def test_a_perfect_scorer_is_tested_by_the_variance_of_the_other():
     result = delong_test([0, 1, 0, 1, 0, 1], [0, 3, 1, 4, 2, 5], [0, 3, 4, 2, 1, 5], range(6))
     assert result.first == 1
     assert 0 < result.p < 1
+    assert result.reason == ""
 
 
-def test_a_perfect_scorer_against_one_that_says_nothing_cannot_be_tested():
-    result = delong_test([0, 1, 0, 1], [0.1, 0.8, 0.2, 0.9], [0.5] * 4, list("abcd"))
-    assert (result.difference, result.variance, result.p, result.low) == (0.5, 0, None, None)
-    assert "no test is possible" in result.reason
-
-
-def test_one_patient_in_a_class_has_no_variance():
-    result = delong_test([0, 1, 0, 1], [0.1, 0.8, 0.2, 0.9], [0.9, 0.8, 0.2, 0.9], ["a", "x", "b", "x"])
-    assert (result.variance, result.p) == (None, None)
-    assert "one patient" in result.reason
-
-
-def test_the_dictionary_is_plain_and_has_a_reason_where_something_is_null():
-    tested = delong_test([0, 1, 0, 1, 0, 1], [0, 3, 1, 4, 2, 5], [0, 3, 4, 2, 1, 5], range(6)).to_dict()
-    assert "reason" not in tested
-    untested = delong_test([1, 1], [0, 1], [0, 1], range(2)).to_dict()
-    assert untested["reason"]
-    json.dumps([tested, untested], allow_nan=False)
-
-
-def test_everything_wrong_is_said_at_once():
-    with pytest.raises(LemlightError, match=r"first score.*second score"):
-        delong_test([0, 1], [np.nan, 1], [[0, 1]], [1, 2])
-    with pytest.raises(LemlightError, match="3 patients"):
-        delong_test([0, 1], [0, 1], [0, 1], [1, 2, 3])
-    with pytest.raises(LemlightError, match="neither 0"):
-        delong_test([0, 2], [0, 1], [0, 1], [1, 2])
+@pytest.mark.parametrize(
+    ("label", "first", "second", "patients", "message"),
+    [
+        ([0, 1], [np.nan, 1], [0, 1], [1, 2], "NaN"),
+        ([0, 1], [0, 1], [[0, 1]], [1, 2], r"scores \(2,\) and \(1, 2\)"),
+        ([0, 1], [0, 1], [0, 1], [1, 2, 3], r"patients \(3,\)"),
+        ([0, 2], [0, 1], [0, 1], [1, 2], "labels other than 0 and 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(label, first, second, patients, message):
+    with pytest.raises(LemlightError, match=message):
+        delong_test(label, first, second, patients)
 
 
 def test_the_level_holds_for_clustered_images_where_the_unclustered_test_fails():
@@ -218,3 +203,96 @@ def test_the_level_holds_for_clustered_images_where_the_unclustered_test_fails()
         plain.append(delong_test(label, first, second, np.arange(label.size)).p)
     assert 0.023 < np.mean(np.array(clustered) <= 0.05) < 0.08
     assert np.mean(np.array(plain) <= 0.05) > 0.15
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(-3, 30), min_size=40, max_size=300), st.integers(0, 20))
+def test_zero_lies_outside_of_the_interval_exactly_where_p_is_at_most_five_percent(draws, undefined):
+    drawn = np.append(np.array(draws, float) / 7, np.full(undefined, np.nan))
+    result = drawn_difference(1.0, drawn, 10)
+    if result.estimate.low is None:
+        assert np.ptp(draws) == 0
+        assert result.p == (1 if draws[0] == 0 else None)
+        return
+    excluded = result.estimate.low > 0 or result.estimate.high < 0
+    assert excluded == (result.p <= 0.05)
+
+
+def test_the_formula_of_the_p_value_and_that_rounding_is_no_difference():
+    assert drawn_difference(0.9, np.append(np.full(97, 1.0), [-1.0, 0.0]), 10).p == pytest.approx(2 * 3 / 100)
+    assert drawn_difference(0.9, np.linspace(1, 2, 99), 10).p == pytest.approx(2 / 100)
+    assert drawn_difference(0.1, np.append(np.full(50, 1e-17), np.linspace(0, 1, 50)), 10).p == 1
+
+
+def test_too_few_patients_or_defined_resamples_give_a_reason():
+    drawn = np.append(np.linspace(-1, 1, 30), np.full(70, np.nan))
+    for draws, patients, reason in (
+        (drawn, 10, "undefined in 70 of 100"),
+        (drawn[:45], 10, "too few"),
+        (drawn, 1, "one patient"),
+    ):
+        result = drawn_difference(0.1, draws, patients)
+        assert result.p is None
+        assert reason in result.estimate.reason
+
+
+def test_holm_worked_out_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is raised to the one before.
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.02, 0.5, 0.02]), [0.06, 0.5, 0.06])
+    assert holm([0.04]) == pytest.approx([0.04])
+    assert holm([]).size == 0
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
+    rejected, order = set(), sorted(range(len(p_values)), key=p_values.__getitem__)
+    for step, place in enumerate(order):
+        if p_values[place] * (len(p_values) - step) > 0.05:
+            break
+        rejected.add(place)
+    corrected = holm(p_values)
+    assert set(np.flatnonzero(corrected <= 0.05).tolist()) == rejected
+    assert np.all(corrected >= np.array(p_values))
+    assert np.all(corrected <= np.minimum(1, np.array(p_values) * len(p_values)))
+
+
+@pytest.mark.parametrize("wrong", [[0.1, float("nan")], [1.2], [-0.1], [[0.1]]])
+def test_what_is_no_p_value_is_refused(wrong):
+    with pytest.raises(LemlightError, match="p-values"):
+        holm(wrong)
+
+
+FOUND = Difference(Estimate(0.05, 0.01, 0.09), 0.0004)
+OPEN = Difference(Estimate(0.02, -0.03, 0.07), 0.41)
+LOWER = Difference(Estimate(-0.02, -0.03, -0.0001), 0.01)
+ALIKE = Difference(Estimate(0.0, reason="every resample gives the same difference"), 1.0)
+UNKNOWN = Difference(Estimate(None, reason="no malignant image"), None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "difference", "p_corrected", "comparisons", "expected"),
+    [
+        ("auroc", FOUND, 0.012, 45, "A has a higher AUC than B: +0.050 [0.010, 0.090], p = 0.012 after correction "
+         "for 45 comparisons"),
+        ("auroc", OPEN, 0.41, 1, "no difference in AUC shown between A and B: +0.020 [-0.030, 0.070], p = 0.41"),
+        ("acc", FOUND, 0.2, 45, "no difference in accuracy shown between A and B: +0.050 [0.010, 0.090], p = 0.20 "
+         "after correction for 45 comparisons (p < 0.001 before)"),
+        ("brier", LOWER, 0.01, 1, "A has a lower Brier score (better) than B: -0.020 [-0.030, 0.000], p = 0.010"),
+        ("brier", FOUND, 0.0004, 1, "A has a higher Brier score (worse) than B: +0.050 [0.010, 0.090], p < 0.001"),
+        ("f1", ALIKE, 1.0, 1, "no difference in F1 shown between A and B: +0.000, p = 1.00"),
+        ("f1", UNKNOWN, None, 0, "F1 of A and B cannot be tested: no malignant image"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_the_difference_shows_and_no_more(
+    metric, difference, p_corrected, comparisons, expected
+):
+    assert sentence(metric, "A", "B", difference, p_corrected, comparisons) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.00099, "p < 0.001"), (0.001, "p = 0.001"), (0.05, "p = 0.050"), (0.0501, "p > 0.050"), (0.1, "p = 0.10")],
+)
+def test_a_p_value_is_never_rounded_across_five_percent(p, text):
+    assert p_text(p) == text

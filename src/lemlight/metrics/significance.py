@@ -1,0 +1,207 @@
+"""Is a difference of two methods shown? Paired bootstrap, Holm's correction, DeLong's test, and the sentence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
+
+from lemlight.errors import LemlightError
+from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
+from lemlight.metrics.bootstrap import LEVEL, Estimate, too_few
+
+SIGNIFICANT = 0.05
+CONSTANT = 1e-12  # draws closer together than this differ by rounding only
+NO_VARIANCE = 1e-20  # a variance below it is rounding: that of one changed pair in a million images is larger
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second with its 95 % interval and two-sided p-value; what is unknown is None and has a reason."""
+
+    estimate: Estimate
+    p: float | None
+
+
+def drawn_difference(value: float, draws: NDArray[np.float64], patients: int) -> Difference:
+    """Return the difference with the interval and the p-value of its draws (R,), of which NaN are dropped.
+
+    With R draws left, p = min(1, 2 (k + 1) / (R + 1)), k the smaller of the numbers of draws <= 0 and of draws >= 0,
+    and the interval goes from the j-th smallest to the j-th largest draw, j = floor(0.025 (R + 1)). So 0 lies outside
+    of the interval if and only if p <= 0.05 (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
+
+    Draws that are all 0 (two methods that do the same) give p = 1 and no interval. Draws that are all alike but not
+    0 (one method right, the other wrong on every image) give neither: the bootstrap cannot tell how certain that is.
+    """
+    drawn = np.sort(draws[~np.isnan(draws)])
+    drawn[np.abs(drawn) < CONSTANT] = 0  # equal values are a draw of 0, whatever their rounding
+    place = int((1 - LEVEL) / 2 * (drawn.size + 1) + 1e-9)
+    reason = too_few(drawn.size, draws.size, patients)
+    if not reason and place < 1:
+        reason = f"{drawn.size} resamples that define the difference are too few for a 95 % interval"
+    if reason:
+        return Difference(Estimate(value, reason=reason), None)
+    if np.ptp(drawn) < CONSTANT:
+        reason = "every resample gives the same difference: the bootstrap cannot tell how certain it is"
+        return Difference(Estimate(value, reason=reason), None if drawn[0] else 1.0)
+    tail = int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0))
+    p = min(1.0, 2 * (min(tail) + 1) / (drawn.size + 1))
+    return Difference(Estimate(value, float(drawn[place - 1]), float(drawn[-place])), p)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return the corrected p-values of K comparisons (Holm, Scandinavian Journal of Statistics 1979).
+
+    The k-th smallest is multiplied by K + 1 - k, raised to the largest before it, and cut at 1. Unlike Bonferroni's,
+    the correction is never larger than needed, and it holds whatever the dependence of the comparisons: those up to
+    0.05 are significant with an error of 5 % over all of them together.
+
+    Raises:
+        LemlightError: values (K,) that are no probabilities.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise LemlightError(f"p-values must be one row of numbers in [0, 1], got shape {p.shape}: {p}")
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(p.size)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
+    return corrected
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """The AUC of two scorers, first minus second, with 95 % interval and two-sided p-value.
+
+    What is unknown is None and has a reason: everything with one class only; variance and what follows from it if a
+    class has one patient only; z, p and the interval if the variance is 0 although the AUCs differ. Two scorers that
+    order all pairs alike (one scorer twice, or both without an error) have variance 0, no z and p = 1.
+    """
+
+    first: float | None
+    second: float | None
+    difference: float | None
+    variance: float | None = None
+    z: float | None = None
+    p: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike, patients: ArrayLike) -> DeLong:
+    """Compare the AUCs of two scorers of the same N images.
+
+    The variance is Obuchowski's for clustered data (Biometrics 1997): the structural components
+    of DeLong, DeLong and Clarke-Pearson (Biometrics 1988) summed per patient, so that images of one patient may
+    depend on one another, also malignant on benign ones. With one image per patient it is DeLong's own variance.
+    z = difference / standard error is held against the normal distribution; perfect separation by one scorer makes
+    its own variance 0, which is too small, and leaves the test to the variance of the other.
+
+    Args:
+        label: (N,) 0 benign, 1 malignant.
+        first: (N,) scores of any scale, higher is more malignant; only their order counts.
+        second: (N,) likewise.
+        patients: (N,) the patient of every image.
+
+    Raises:
+        LemlightError: shapes that differ, labels other than 0 and 1, scores that are NaN or infinite.
+    """
+    labels, one, other = (np.asarray(values, dtype=np.float64) for values in (label, first, second))
+    _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    if len({labels.shape, one.shape, other.shape, (patient.size,)}) > 1:
+        shapes = f"labels {labels.shape}, scores {one.shape} and {other.shape}, patients {patient.shape}"
+        raise LemlightError(f"cannot compare two AUCs: not one of each for every image: {shapes}")
+    if not (np.isin(labels, (0, 1)).all() and np.isfinite([one, other]).all()):
+        raise LemlightError("cannot compare two AUCs: labels other than 0 and 1, or scores that are NaN or infinite")
+    truth = labels.astype(bool)
+    if truth.all() or not truth.any():
+        kind = "there are no images" if truth.size == 0 else f"all are {'malignant' if truth.all() else 'benign'}"
+        return DeLong(None, None, None, reason=f"an AUC needs malignant and benign images: {kind}")
+    above_one, below_one = components(truth, one)
+    above_other, below_other = components(truth, other)
+    areas = float(above_one.mean()), float(above_other.mean())
+    difference = areas[0] - areas[1]
+    variance = _variance(above_one - above_other, below_one - below_other, patient[truth], patient[~truth])
+    if variance is None:
+        return DeLong(*areas, difference, reason="all malignant or all benign images are of one patient")
+    if variance == 0 and abs(difference) < NO_VARIANCE**0.5:
+        reason = "the AUCs are equal and the variance of their difference is 0"
+        return DeLong(*areas, 0.0, 0.0, None, 1.0, 0.0, 0.0, reason)
+    if variance == 0:
+        return DeLong(*areas, difference, 0.0, reason="the variance is 0 although the AUCs differ: no test is possible")
+    error = variance**0.5
+    z = difference / error
+    reach = float(norm.ppf(0.975)) * error
+    return DeLong(*areas, difference, variance, z, float(2 * norm.sf(abs(z))), difference - reach, difference + reach)
+
+
+def components(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return for every malignant and every benign image the fraction of images of the other class in the right order.
+
+    Both have the AUC as their mean. Ties count half. O(N log N) by midranks (Sun and Xu, IEEE Signal Processing
+    Letters 2014).
+    """
+    among_all = rankdata(score)
+    malignant, benign = score[truth], score[~truth]
+    above = (among_all[truth] - rankdata(malignant)) / benign.size
+    below = 1 - (among_all[~truth] - rankdata(benign)) / malignant.size
+    return above, below
+
+
+def _variance(
+    malignant: NDArray[np.float64],
+    benign: NDArray[np.float64],
+    patients_malignant: NDArray[np.int64],
+    patients_benign: NDArray[np.int64],
+) -> float | None:
+    """Return the variance of the mean of components that are summed per patient, None with one patient in a class."""
+    count = 1 + int(max(patients_malignant.max(), patients_benign.max()))
+    with_malignant, with_benign = np.unique(patients_malignant).size, np.unique(patients_benign).size
+    if min(with_malignant, with_benign) < 2:
+        return None
+
+    def unbiased(clusters: int) -> float:
+        return clusters / (clusters - 1)
+
+    x = np.bincount(patients_malignant, malignant - malignant.mean(), minlength=count) / malignant.size
+    y = np.bincount(patients_benign, benign - benign.mean(), minlength=count) / benign.size
+    variance = unbiased(with_malignant) * (x @ x) + unbiased(with_benign) * (y @ y) + 2 * unbiased(count) * (x @ y)
+    return 0.0 if variance < NO_VARIANCE else float(variance)
+
+
+def sentence(
+    metric: str, first: str, second: str, difference: Difference, p_corrected: float | None, comparisons: int
+) -> str:
+    """Return what the difference (first minus second) says, and no more.
+
+    A difference is claimed where the corrected p-value is at most 0.05. Its interval is the 95 % interval of this
+    one comparison; where it excludes 0 but the correction undoes that, the sentence says so.
+    """
+    name, estimate = METRIC_NAMES[metric], difference.estimate
+    if estimate.value is None or difference.p is None or p_corrected is None:
+        return f"{name} of {first} and {second} cannot be tested: {estimate.reason}"
+    number = _rounded(estimate.value, "+")
+    if estimate.low is not None and estimate.high is not None:
+        number += f" [{_rounded(estimate.low)}, {_rounded(estimate.high)}]"
+    tested = f"{number}, {p_text(p_corrected)}"
+    if comparisons > 1:
+        tested += f" after correction for {comparisons} comparisons"
+    if p_corrected > SIGNIFICANT:
+        undone = f" ({p_text(difference.p)} before)" if difference.p <= SIGNIFICANT else ""
+        return f"no difference in {name} shown between {first} and {second}: {tested}{undone}"
+    higher = estimate.value > 0
+    verdict = (" (worse)" if higher else " (better)") if metric in LOWER_IS_BETTER else ""
+    return f"{first} has a {'higher' if higher else 'lower'} {name}{verdict} than {second}: {tested}"
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as papers print it; rounding never carries it across 0.05."""
+    if p < 0.001:
+        return "p < 0.001"
+    if round(p, 3) == SIGNIFICANT and p > SIGNIFICANT:
+        return "p > 0.050"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _rounded(value: float, sign: str = "") -> str:
+    return f"{round(value, 3) + 0.0:{sign}.3f}"  # + 0.0: no -0.000

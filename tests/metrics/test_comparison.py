@@ -1,0 +1,348 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from lemlight.errors import LemlightError
+from lemlight.metrics.classification import METRICS, summarize
+from lemlight.metrics.comparison import compare_methods, read_methods, seed_weights
+from lemlight.metrics.significance import delong_test, holm
+
+IMAGES, PATIENTS = 120, 60
+IDS = np.array([f"image-{number:03}" for number in range(IMAGES)])
+OWNERS = np.array([f"patient-{number % PATIENTS:02}" for number in range(IMAGES)])
+LABELS = (np.arange(IMAGES) % PATIENTS) // 5 % 2
+
+
+def run(method, seed, separation, *, repeat="seed", **columns):
+    """Predictions of a network that separates the classes that well; its errors depend on method and seed."""
+    generator = np.random.default_rng([seed, *method.encode()])
+    probability = 1 / (1 + np.exp(-(separation * (LABELS - 0.5) + generator.normal(size=IMAGES))))
+    whole = {
+        "method": method,
+        repeat: seed,
+        "image_id": IDS,
+        "patient_id": OWNERS,
+        "label": LABELS,
+        "probability": probability,
+        "prediction": (probability > 0.5).astype(int),
+    }
+    return pd.DataFrame(whole | columns)
+
+
+def seeds(separations, count=2):
+    return pd.concat([run(name, seed, separation) for name, separation in separations.items() for seed in range(count)])
+
+
+def folds(separations, count=3):
+    """Cross-validation: patient k is tested in fold k mod count."""
+    fold = (np.arange(IMAGES) % PATIENTS) % count
+    return pd.concat([run(name, fold, s, repeat="fold") for name, s in separations.items()])
+
+
+def pair(comparison, metric, first, second):
+    (found,) = [one for one in comparison.pairs if (one.metric, one.first, one.second) == (metric, first, second)]
+    return found
+
+
+def figure(comparison, metric, method):
+    (found,) = [one for one in comparison.figures if (one.metric, one.method) == (metric, method)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare_methods(seeds({"LEM": 4.0, "GAP": 1.0, "MIL": 0.9}), resamples=1000)
+
+
+def test_all_metrics_of_all_methods_and_all_pairs(comparison):
+    assert len(comparison.figures) == len(comparison.pairs) == 3 * len(METRICS)
+    assert (comparison.images, comparison.patients) == (IMAGES, PATIENTS)
+    assert "patients and over seeds" in comparison.rules["interval"]
+    auc = figure(comparison, "auroc", "GAP")
+    assert set(auc.per_run) == {"0", "1"}
+    assert auc.figure.value == pytest.approx(np.mean(list(auc.per_run.values())))
+    assert 0 <= auc.figure.low < auc.figure.value < auc.figure.high <= 1
+    for one in comparison.pairs:
+        first, second = (figure(comparison, one.metric, name).figure.value for name in (one.first, one.second))
+        assert one.difference.estimate.value == pytest.approx(first - second)
+
+
+def test_the_correction_goes_over_the_pairs_of_a_metric(comparison):
+    for metric in METRICS:
+        family = [one for one in comparison.pairs if one.metric == metric]
+        assert [one.p_corrected for one in family] == holm([one.difference.p for one in family]).tolist()
+        assert {one.comparisons for one in family} == {3}
+
+
+def test_a_real_difference_is_found_and_none_is_claimed_between_equals(comparison):
+    assert pair(comparison, "auroc", "LEM", "GAP").p_corrected <= 0.05
+    assert pair(comparison, "auroc", "LEM", "GAP").sentence.startswith("LEM has a higher AUC than GAP: +0.")
+    assert "no difference in AUC shown" in pair(comparison, "auroc", "GAP", "MIL").sentence
+
+
+def test_delong_tests_the_mean_probabilities_for_the_auc_only(comparison):
+    table = seeds({"LEM": 4.0, "GAP": 1.0})
+    mean = table.groupby(["method", "image_id"])["probability"].mean()
+    expected = delong_test(LABELS, mean["LEM"][IDS], mean["GAP"][IDS], OWNERS)
+    assert vars(pair(comparison, "auroc", "LEM", "GAP").delong) == pytest.approx(vars(expected))
+    assert pair(comparison, "acc", "LEM", "GAP").delong is None
+
+
+def test_the_order_of_the_methods_changes_the_sign_only_and_other_methods_nothing(comparison):
+    turned = compare_methods(seeds({"GAP": 1.0, "LEM": 4.0}), resamples=1000)
+    for metric in METRICS:
+        one, other = pair(comparison, metric, "LEM", "GAP").difference, pair(turned, metric, "GAP", "LEM").difference
+        assert one.p == other.p
+        assert one.estimate.value == pytest.approx(-other.estimate.value)
+        assert (one.estimate.low, one.estimate.high) == pytest.approx((-other.estimate.high, -other.estimate.low))
+
+
+def test_a_monotone_transform_of_the_probabilities_changes_no_auc(comparison):
+    squeezed = seeds({"LEM": 4.0, "GAP": 1.0, "MIL": 0.9})
+    of_gap = squeezed["method"] == "GAP"
+    squeezed.loc[of_gap, "probability"] = 0.1 + squeezed.loc[of_gap, "probability"] / 3
+    again = compare_methods(squeezed, resamples=1000)
+    for one, other in zip(comparison.pairs, again.pairs, strict=True):
+        assert one.metric != "auroc" or one.difference == other.difference
+
+
+def test_one_seed_has_the_metrics_of_metrics_json():
+    single = run("LEM", 3, 1.0)
+    compared = compare_methods(single, resamples=300)
+    metrics = summarize(single.assign(split="test"), resamples=300)
+    for name in METRICS:
+        assert figure(compared, name, "LEM").figure.to_dict() == pytest.approx(metrics[name])
+    assert compared.pairs == ()
+
+
+def two_runs(size, gain, seed):
+    """Two methods of one seed each of which the first is better, on three images per patient."""
+    generator = np.random.default_rng(seed)
+    label, number = generator.integers(0, 2, size), np.arange(size)
+    table = {"seed": 0, "image_id": [f"{k:04}" for k in number], "patient_id": number // 3, "label": label}
+    parts = []
+    for method, more in (("better", gain), ("other", 0)):
+        probability = 1 / (1 + np.exp(0.5 - (1 + more) * label - generator.normal(size=size)))
+        columns = {"method": method, "probability": probability, "prediction": probability > 0.5}
+        parts.append(pd.DataFrame(table | columns))
+    return parts
+
+
+def test_p_value_and_interval_agree_with_the_normal_approximation_and_a_permutation_test():
+    first, second = two_runs(600, 0.25, seed=3)
+    found = pair(compare_methods(pd.concat([first, second]), resamples=4000), "acc", "better", "other").difference
+    right = (first["prediction"] == first["label"]).astype(float) - (second["prediction"] == second["label"])
+    per_patient = right.groupby(first["patient_id"]).sum().to_numpy()
+    error = per_patient.std(ddof=1) * per_patient.size**0.5 / right.size
+    normal = 2 * norm.sf(abs(right.mean()) / error)
+    signs = np.random.default_rng(0).choice([-1, 1], size=(4000, per_patient.size))
+    permutation = np.mean(np.abs(signs @ per_patient) >= abs(right.sum()) - 1e-9)
+    assert 0.005 < normal < 0.5  # a case in which the p-values have something to disagree about
+    assert found.p == pytest.approx(normal, abs=0.03)
+    assert found.p == pytest.approx(permutation, abs=0.04)
+    reach = 1.96 * error
+    bounds = found.estimate.low, found.estimate.high
+    assert bounds == pytest.approx((right.mean() - reach, right.mean() + reach), abs=0.1 * reach)
+
+
+def test_the_auc_agrees_with_the_clustered_test_of_delong():
+    found = pair(compare_methods(pd.concat(two_runs(600, 0.3, seed=5)), resamples=4000), "auroc", "better", "other")
+    delong, drawn = found.delong, found.difference
+    assert drawn.estimate.value == pytest.approx(delong.difference)
+    tolerance = 0.06 * (delong.high - delong.low)
+    assert (drawn.estimate.low, drawn.estimate.high) == pytest.approx((delong.low, delong.high), abs=tolerance)
+    assert drawn.p == pytest.approx(delong.p, abs=0.03)
+
+
+def test_pairing_makes_the_interval_of_two_like_methods_narrow():
+    nearly = run("LEM", 0, 1.0).assign(method="nearly")
+    nearly["probability"] = 0.01 + 0.99 * nearly["probability"]
+    result = compare_methods(pd.concat([run("LEM", 0, 1.0), nearly]), resamples=400)
+    paired, alone = pair(result, "brier", "LEM", "nearly").difference.estimate, figure(result, "brier", "LEM").figure
+    assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
+
+
+def test_a_method_against_itself_is_no_difference_and_certainty_is_not_claimed():
+    result = compare_methods(pd.concat([run("A", 0, 1.0), run("A", 0, 1.0).assign(method="B")]), resamples=200)
+    same = pair(result, "auroc", "A", "B").difference
+    assert (same.estimate.value, same.p, same.estimate.low) == (0, 1, None)
+    right = run("right", 0, 1.0, prediction=LABELS)
+    result = compare_methods(pd.concat([right, run("wrong", 0, 1.0, prediction=1 - LABELS)]), resamples=200)
+    certain = pair(result, "acc", "right", "wrong").difference
+    assert (certain.estimate.value, certain.p, certain.estimate.low) == (1, None, None)
+    assert "certain" in certain.estimate.reason
+
+
+def test_seeds_that_differ_widen_the_interval_and_the_same_network_thrice_does_not():
+    def interval(predictions):
+        found = figure(compare_methods(predictions, resamples=400), "auroc", "LEM").figure
+        return np.array([found.low, found.high])
+
+    alike = interval(pd.concat([run("LEM", 0, 1.5).assign(seed=seed) for seed in range(3)]))
+    unlike = interval(pd.concat([run("LEM", seed, separation) for seed, separation in enumerate((0.2, 1.5, 4.0))]))
+    np.testing.assert_allclose(alike, interval(run("LEM", 0, 1.5)))
+    assert np.ptp(unlike) > 1.5 * np.ptp(alike)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_mean_over_drawn_seeds_varies_like_the_mean_of_so_many_seeds(count):
+    values = np.random.default_rng(count).normal(size=count)
+    weights = seed_weights(count, 40_000, np.random.default_rng(0))
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert (weights @ values).mean() == pytest.approx(values.mean(), abs=0.02)
+    assert (weights @ values).std() == pytest.approx(values.std(ddof=1) / count**0.5, rel=0.03)
+
+
+def test_methods_may_have_different_numbers_of_seeds():
+    result = compare_methods(pd.concat([seeds({"LEM": 3.0}, 3), seeds({"GAP": 0.5}, 1)]), resamples=400)
+    assert len(figure(result, "auroc", "LEM").per_run) == 3
+    assert pair(result, "auroc", "LEM", "GAP").p_corrected <= 0.05
+
+
+def test_folds_give_the_mean_over_the_folds_and_no_delong():
+    predictions = folds({"LEM": 3.0, "GAP": 1.0})
+    result = compare_methods(predictions, resamples=400)
+    found = figure(result, "acc", "LEM")
+    lem = predictions[predictions["method"] == "LEM"]
+    right = (lem["label"] == lem["prediction"]).groupby(lem["fold"]).mean()
+    assert found.per_run == pytest.approx({str(fold): value for fold, value in right.items()})
+    assert found.figure.value == pytest.approx(right.mean())
+    assert found.figure.low < found.figure.value < found.figure.high
+    assert pair(result, "auroc", "LEM", "GAP").delong is None
+    assert "overlap" in result.rules["interval"]
+
+
+def test_a_fold_with_one_class_leaves_the_auc_undefined_and_says_which():
+    predictions = folds({"LEM": 3.0, "GAP": 1.0})
+    predictions.loc[predictions["fold"] == 1, "label"] = 0
+    result = compare_methods(predictions, resamples=400)
+    auc = figure(result, "auroc", "LEM")
+    assert (auc.figure.value, auc.per_run["1"]) == (None, None)
+    assert auc.per_run["0"] is not None
+    untested = pair(result, "auroc", "LEM", "GAP")
+    assert (untested.difference.p, untested.p_corrected, untested.comparisons) == (None, None, 0)
+    assert "cannot be tested: fold 1: one class only" in untested.sentence
+    assert pair(result, "acc", "LEM", "GAP").p_corrected is not None
+
+
+def test_the_dice_is_compared_over_the_images_that_have_one():
+    dice = np.where(LABELS == 1, np.linspace(0.2, 0.9, IMAGES), np.nan)
+    both = pd.concat([run("LEM", 0, 1.0, dsc=dice), run("GAP", 0, 1.0, dsc=dice**2)])
+    result = compare_methods(both, resamples=400)
+    assert figure(result, "dsc", "LEM").figure.value == pytest.approx(np.nanmean(dice))
+    assert "LEM has a higher Dice than GAP" in pair(result, "dsc", "LEM", "GAP").sentence
+    without = compare_methods(both.assign(dsc=np.nan), resamples=400)
+    assert figure(without, "dsc", "LEM").figure.reason == "no image with a Dice"
+
+
+def test_each_methods_own_threshold_counts():
+    strict = run("LEM", 0, 1.0)
+    strict["prediction"] = (strict["probability"] > 0.8).astype(int)
+    result = compare_methods(pd.concat([strict, run("LEM", 0, 1.0).assign(method="lenient")]), resamples=400)
+    assert pair(result, "auroc", "LEM", "lenient").difference.p == 1
+    assert pair(result, "specificity", "LEM", "lenient").difference.estimate.low > 0
+
+
+def test_too_few_resamples_for_so_many_comparisons_are_refused():
+    with pytest.raises(LemlightError, match="28 comparisons: take at least"):
+        compare_methods(seeds({f"M{number}": 1.0 for number in range(8)}), resamples=1000)
+
+
+def test_the_level_holds_for_two_like_methods_of_two_seeds():
+    # 200 true hypotheses at 5 %: standard error 1.5 %, so at most 9.6 % within three of them. Drawing patients and
+    # seeds is cautious (see `compare_methods`), so that no lower bound is asked for.
+    rejected = 0
+    for number in range(200):
+        like = pd.concat([run(f"{name}{number}", seed, 1.0) for name in "AB" for seed in range(2)])
+        rejected += compare_methods(like, resamples=99).pairs[0].difference.p <= 0.05
+    assert rejected / 200 < 0.096
+
+
+def rows(method, seed=0, images="cabd", repeat="seed", **columns):
+    """What the table holds of one run: patient and label follow from the image."""
+    images = list(images)
+    probability = np.linspace(0.1, 0.9, len(images))
+    whole = {
+        "method": method,
+        repeat: seed,
+        "image_id": images,
+        "patient_id": ["p1" if image in "ab" else "p2" for image in images],
+        "label": [int(image in "ac") for image in images],
+        "probability": probability,
+        "prediction": probability > 0.5,
+    }
+    return pd.DataFrame(whole | columns)
+
+
+def cross_validated(**methods):
+    """The table of methods whose folds have these images."""
+    parts = [rows(name, fold, images, "fold") for name, all_of in methods.items() for fold, images in enumerate(all_of)]
+    return pd.concat(parts)
+
+
+def refusal(*parts):
+    with pytest.raises(LemlightError) as error:
+        read_methods(pd.concat(parts))
+    return str(error.value)
+
+
+def test_all_runs_come_in_one_order_of_the_images():
+    shuffled = rows("GAP", 1).sample(frac=1, random_state=3)
+    found = read_methods(pd.concat([rows("LEM", 1), rows("LEM", 2, probability=0.3), shuffled]))
+    assert (found.repeat, found.image_ids.tolist()) == ("seed", ["a", "b", "c", "d"])
+    assert found.patients.tolist() == ["p1", "p1", "p2", "p2"]
+    assert {name: [one.name for one in runs] for name, runs in found.runs.items()} == {"LEM": ["1", "2"], "GAP": ["1"]}
+    for one in (found.runs["LEM"][0], found.runs["GAP"][0]):
+        assert one.truth.tolist() == [True, False, True, False]
+        np.testing.assert_allclose(one.probability, [0.1 + 0.8 / 3, 0.1 + 1.6 / 3, 0.1, 0.9])
+        assert one.predicted.tolist() == [False, True, False, True]
+    folded = read_methods(cross_validated(LEM=("ab", "dc"), GAP=("ab", "dc")))
+    assert [one.images.tolist() for one in folded.runs["GAP"]] == [[0, 1], [2, 3]]
+    assert folded.runs["GAP"][1].truth.tolist() == [True, False]
+
+
+def test_other_images_are_refused_and_named_up_to_three():
+    message = refusal(rows("LEM"), rows("GAP", 0), rows("GAP", 1, "acd"), rows("CAM", images="abce"))
+    assert "GAP (seed 1) lacks 2 images (b, e) of 5" in message
+    assert "CAM (seed 0) lacks 1 image (d) of 5" in message
+    assert "lacks 8 images (b, c, d, ...) of 9" in refusal(rows("LEM", images="abcdefghi"), rows("GAP", images="a"))
+
+
+def test_everything_that_disagrees_is_said_at_once():
+    message = refusal(rows("LEM"), rows("GAP", label=[0, 1, 1, 0], patient_id=["p1", "p1", "p1", "p2"]), rows("LEM"))
+    assert "4 images (c, a, b, ...) several times" in message
+    assert "2 images (b, c) with another label" in message
+    assert "1 image (c) with another patient_id" in message
+
+
+def test_folds_that_differ_or_share_a_patient_are_refused():
+    assert "2 patients are in several folds" in refusal(cross_validated(LEM=("ac", "bd"), GAP=("ac", "bd")))
+    moved = refusal(cross_validated(LEM=("ab", "cd"), GAP=("cd", "ab")))
+    assert "4 images (a, b, c, ...) with another fold" in moved
+    assert "several folds" not in moved
+    assert "several times" in refusal(cross_validated(LEM=("ab", "ab")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": [0.1, 0.2, 0.3, 4]}, "logits"),
+        ({"label": [0, 1, 2, 0]}, "neither 0"),
+        ({"prediction": [0, 1, 0.5, 0]}, "prediction must be 1"),
+        ({"prediction": ["no", "yes", "no", "no"]}, "prediction must be 1"),
+        ({"patient_id": ["p", None, "p", "p"]}, "rows without patient_id"),
+        ({"fold": 0}, "has 2 of them"),
+        ({"dsc": [0.5, 2, 0.25, 1]}, "dsc must lie in"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(change, message):
+    assert message in refusal(rows("LEM", **change))
+
+
+def test_a_dice_in_some_methods_only_and_missing_columns_and_rows_are_refused():
+    different = rows("LEM", dsc=[0.5, np.nan, 0.25, 1]), rows("GAP", dsc=[0.5, 0.1, 0.25, 1])
+    assert "1 image (a) with a Dice in some methods only" in refusal(*different)
+    message = refusal(rows("LEM").drop(columns=["seed", "label"]).iloc[:0])
+    for part in ("lacks the columns label", "has 0 of them", "no rows"):
+        assert part in message
