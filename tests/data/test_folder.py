@@ -154,7 +154,7 @@ def test_all_problems_at_once_by_line(tmp_path):
         "gone.dcm, gone.png",
         "the same image is listed more than once: line 2 (a.dcm), line 5 (a.dcm)",
         "image_id is not unique: line 2 ('a'), line 5 ('a')",
-        "path is not absolute: line 8 ('')",
+        "path is empty: line 8 ('')",
     ):
         assert part in message
 

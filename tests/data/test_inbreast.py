@@ -4,7 +4,6 @@ import pytest
 from lemlight.data.datasets.inbreast import inbreast
 from lemlight.data.datasets.registry import build_table
 from lemlight.data.store import PrepareSettings, prepare
-from lemlight.data.table import read_table, write_table
 from lemlight.errors import LemlightError
 from tests.layouts.inbreast import RELEASE, dicom_of, table_of, write_inbreast
 
@@ -47,14 +46,6 @@ def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, trut
             for number, lesion in enumerate(small, 1):
                 assert not (mask == number)[~lesion].any()
             assert list(store.lesion_types(i)) == true["types"]
-
-
-def test_the_table_can_be_written_and_read(written, tmp_path):
-    table = inbreast(written[0])
-    write_table(table, tmp_path / "table.csv")
-    again = read_table(tmp_path / "table.csv")
-    assert list(again["lesions"]) == list(table["lesions"])
-    assert list(again["patient_id"]) == list(table["patient_id"])
 
 
 @pytest.mark.parametrize("malignant_from", [2, 3, 4, 5, 6])

@@ -116,11 +116,6 @@ lesions = st.builds(
 )
 
 
-@given(lesions)
-def test_a_lesion_survives_as_plain_values(lesion):
-    assert Lesion.from_dict(lesion.to_dict()) == lesion
-
-
 @given(lesions.filter(lambda lesion: lesion.shape != "mask"))
 def test_any_drawing_has_pixels_or_is_an_error(lesion):
     try:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,10 +38,10 @@ def test_no_patient_in_two_splits_all_rows_kept_classes_in_proportion(table, see
     pd.testing.assert_frame_equal(result.drop(columns="split"), table.drop(columns="split"))
     assert leak_report(result).leaking_patients == ()
     patients = result.groupby("patient_id").agg(split=("split", "first"), label=("label", "max"))
-    for split, share in {"train": 0.55, "val": 0.2, "test": 0.25}.items():
+    for split, fraction in {"train": 0.55, "val": 0.2, "test": 0.25}.items():
         chosen = patients[patients["split"] == split]
-        assert abs(len(chosen) - share * len(patients)) <= 1.5
-        assert abs(chosen["label"].sum() - share * patients["label"].sum()) <= 2
+        assert abs(len(chosen) - fraction * len(patients)) <= 1.5
+        assert abs(chosen["label"].sum() - fraction * patients["label"].sum()) <= 2
 
 
 @settings(deadline=None, max_examples=25)
@@ -64,7 +66,7 @@ def test_every_patient_is_tested_in_exactly_one_fold():
     assert sorted(patients) == sorted(table["patient_id"].unique())
 
 
-def test_by_image_deals_images_and_leaks_patients():
+def test_by_image_images_are_assigned_and_patients_leak():
     table = cohort(30, 30)
     result = split_table(table, "image", seed=0, test_share=0.2, val_share=0.1)
     assert result["split"].value_counts().to_dict() == {"train": 168, "test": 48, "val": 24}
@@ -76,7 +78,7 @@ def column_of(table, test_patients):
     return table.assign(split=np.where(table["patient_id"].isin(test_patients), "test", "train"))
 
 
-def test_a_column_is_kept_and_val_is_carved_from_train_by_patient():
+def test_a_column_is_kept_and_val_is_taken_from_train_by_patient():
     table = column_of(cohort(10, 10), ["B000", "M000", "M001"])
     result = split_table(table, "column", seed=0, val_share=0.2)
     assert set(result.query("split == 'test'")["patient_id"]) == {"B000", "M000", "M001"}
@@ -130,8 +132,81 @@ def test_too_few_patients_left_for_val_are_counted():
         split_table(cohort(3, 2), "patient", seed=0)
 
 
-def test_impossible_folds_and_unknown_schemes_are_refused():
-    with pytest.raises(LemlightError, match=r"fold 4 of 4 cannot be made"):
-        split_table(cohort(9, 9), "kfold", seed=0, folds=4, fold=4)
-    with pytest.raises(LemlightError, match=r"'official'.*choose patient, kfold, image or column"):
-        split_table(cohort(9, 9), "official", seed=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "official"}, "scheme=official: must be 'patient', 'kfold', 'image' or 'column'"),
+        ({"seed": -1}, "seed=-1: must be greater than or equal to 0"),
+        ({"test_share": 0.0}, "test_share=0.0: must be greater than 0"),
+        ({"val_share": 1.0}, "val_share=1.0: must be less than 1"),
+        ({"test_share": 0.6, "val_share": 0.4}, "together they must stay below 1"),
+        ({"folds": 1}, "folds=1: must be greater than or equal to 2"),
+        ({"folds": 4, "fold": 4}, "fold=4: folds count from 0, so it must be below folds=4"),
+    ],
+)
+def test_settings_out_of_their_limits_are_refused(options, message):
+    with pytest.raises(LemlightError, match=message):
+        split_table(cohort(9, 9), **{"scheme": "kfold", "seed": 0, **options})
+
+
+@pytest.fixture
+def leaking():
+    rows = [
+        ("a", "1", "L", 1, "train"),
+        ("b", "1", "L", 1, "test"),
+        ("c", "2", "L", 0, "train"),
+        ("d", "2", "R", 0, "test"),
+        ("e", "3", "", 0, "train"),
+        ("e", "3", "", 1, "val"),
+        ("f", "4", "R", 0, "train"),
+        ("g", "4", "R", 0, ""),
+    ]
+    return pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "label", "split"])
+
+
+def test_patients_breasts_and_files_on_several_sides_are_found(leaking):
+    report = leak_report(leaking)
+    assert report.leaking_patients == ("1", "2", "3")
+    assert report.leaking_breasts == ("1 L",)
+    assert report.leaking_files == ("e",)
+
+
+def test_counts_per_split(leaking):
+    counts = {row.split: (row.images, row.malignant, row.patients, row.share) for row in leak_report(leaking).splits}
+    assert counts == {
+        "train": (4, 1, 4, 0.5),
+        "val": (1, 1, 1, 0.125),
+        "test": (2, 1, 2, 0.25),
+        "": (1, 0, 1, 0.125),
+    }
+
+
+def test_text_is_a_table_with_warnings(leaking):
+    report = leak_report(leaking, "patient")
+    lines = report.text().splitlines()
+    assert lines[0] == "split by patient"
+    assert lines[2].split() == ["train", "4", "50.0%", "1", "4"]
+    assert "in more than one split: 3 patients, 1 breasts, 1 files" in lines
+    assert "warning: val holds one class only (1 malignant): its AUC is undefined" in lines
+    assert "these patients: 1, 2, 3" in lines
+    assert "warning: 3 patients are trained and tested on: the figures do not hold for new patients" in lines
+    assert "1, 2, 3" not in report.text(names=False)
+
+
+def test_a_split_by_image_is_named_as_what_it_is(leaking):
+    assert "warning: this split is image-wise" in leak_report(leaking, "image").text()
+    assert "image-wise" not in leak_report(leaking, "patient").text()
+
+
+def test_dict_is_plain_json(leaking):
+    plain = leak_report(leaking, "column").to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["splits"][0] == {"split": "train", "images": 4, "malignant": 1, "patients": 4, "share": 0.5}
+
+
+def test_a_clean_split_has_no_warning():
+    rows = [
+        (f"p{i}", f"{i}", "L", i % 2, split) for i, split in enumerate(["train", "train", "val", "val", "test", "test"])
+    ]
+    report = leak_report(pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "label", "split"]))
+    assert report.warnings == report.leaking_patients == report.leaking_breasts == report.leaking_files == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,6 @@ class Lesion:
         values = {"shape": self.shape, "type": self.type, "path": self.path, "radius": self.radius}
         return {name: value for name, value in values.items() if value} | (
             {"points": [list(point) for point in self.points]} if self.points else {}
-        )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Lesion:
-        """The lesion that `to_dict` wrote; raises KeyError, TypeError or ValueError where it is damaged."""
-        points = tuple((float(x), float(y)) for x, y in values.get("points", ()))
-        return cls(
-            str(values["shape"]),
-            str(values.get("type", "")),
-            str(values.get("path", "")),
-            points,
-            float(values.get("radius", 0)),
         )
 
     def _pixels(self, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

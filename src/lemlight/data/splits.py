@@ -1,19 +1,21 @@
-"""The leak report: what stands in which split, and what stands in more than one."""
+"""Which image is trained, validated and tested on: the split, and a report of what stands on both sides of it."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from lemlight.arguments import InnerFraction, NotNegativeCount, checked
 from lemlight.data.table import SPLITS, first_ten
 from lemlight.errors import LemlightError
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """One split in numbers; `share` is its share of all images in [0, 1]."""
+    """One split in numbers; `share` is its fraction of all images."""
 
     split: str
     images: int
@@ -33,26 +35,45 @@ class LeakReport:
     leaking_files: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def text(self, names: bool = True) -> str:
-        """Draw the report as a short table with its warnings below; without `names` no patient is named in it."""
-        lines = [f"split by {self.scheme}"] if self.scheme else []
-        lines.append(f"{'split':<8}{'images':>8}{'share':>8}{'malignant':>11}{'patients':>10}")
-        lines += [
-            f"{row.split or '(none)':<8}{row.images:>8}{row.share:>8.1%}{row.malignant:>11}{row.patients:>10}"
-            for row in self.splits
-        ]
-        lines.append(
+    @property
+    def summary(self) -> str:
+        """How many patients, breasts and files stand in more than one split."""
+        return (
             f"in more than one split: {len(self.leaking_patients)} patients, "
             f"{len(self.leaking_breasts)} breasts, {len(self.leaking_files)} files"
         )
+
+    def text(self, names: bool = True) -> str:
+        """Draw the report as a short table with its warnings below; without `names` no patient is named in it."""
+        lines = [f"split by {self.scheme}"] if self.scheme else []
+        lines.append(f"{'split':<8}{'images':>8}{'fraction':>10}{'malignant':>11}{'patients':>10}")
+        lines += [
+            f"{row.split or '(none)':<8}{row.images:>8}{row.share:>10.1%}{row.malignant:>11}{row.patients:>10}"
+            for row in self.splits
+        ]
+        lines.append(self.summary)
         if names and self.leaking_patients:
             lines.append(f"these patients: {first_ten(self.leaking_patients)}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Give the report as plain lists, numbers and strings for JSON."""
-        plain = asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def leak_report(table: pd.DataFrame, scheme: str = "") -> LeakReport:
+    """Count an image table split by split, and find what leaks; `scheme` is named in the report."""
+    counts = []
+    for split in dict.fromkeys((*SPLITS, *sorted(table["split"].unique()))):
+        rows = table[table["split"] == split]
+        fraction = len(rows) / max(1, len(table))
+        counts.append(SplitCounts(split, len(rows), int(rows["label"].sum()), rows["patient_id"].nunique(), fraction))
+    sided = table[table["laterality"] != ""]
+    patients = _in_several_splits(table, table["patient_id"])
+    breasts = _in_several_splits(sided, sided["patient_id"] + " " + sided["laterality"])
+    files = _in_several_splits(table, table["path"])
+    warnings = tuple(_warnings(scheme, counts, patients, files))
+    return LeakReport(scheme, tuple(counts), patients, breasts, files, warnings)
 
 
 def _in_several_splits(table: pd.DataFrame, key: "pd.Series[str]") -> tuple[str, ...]:
@@ -78,65 +99,52 @@ def _warnings(scheme: str, counts: list[SplitCounts], patients: tuple[str, ...],
     return warnings
 
 
-def leak_report(table: pd.DataFrame, scheme: str = "") -> LeakReport:
-    """Count an image table split by split, and find what leaks; `scheme` is named in the report."""
-    counts = []
-    for split in dict.fromkeys((*SPLITS, *sorted(table["split"].unique()))):
-        rows = table[table["split"] == split]
-        if len(rows) or split in SPLITS:
-            share = len(rows) / max(1, len(table))
-            counts.append(SplitCounts(split, len(rows), int(rows["label"].sum()), rows["patient_id"].nunique(), share))
-    sided = table[table["laterality"] != ""]
-    patients = _in_several_splits(table, table["patient_id"])
-    breasts = _in_several_splits(sided, sided["patient_id"] + " " + sided["laterality"])
-    files = _in_several_splits(table, table["path"])
-    warnings = tuple(_warnings(scheme, counts, patients, files))
-    return LeakReport(scheme, tuple(counts), patients, breasts, files, warnings)
-
-
 Scheme = Literal["patient", "kfold", "image", "column"]
 
 
+@checked
 def split_table(
     table: pd.DataFrame,
     scheme: Scheme,
     *,
-    seed: int,
-    test_share: float = 0.2,
-    val_share: float = 0.15,
-    folds: int = 5,
-    fold: int = 0,
+    seed: NotNegativeCount,
+    test_share: InnerFraction = 0.2,
+    val_share: InnerFraction = 0.15,
+    folds: Annotated[int, Field(ge=2)] = 5,
+    fold: NotNegativeCount = 0,
     allow_leaks: bool = False,
 ) -> pd.DataFrame:
     """Return the table with `split` filled, rows in their order; the result depends on the seed, not on that order.
 
     Schemes: `patient` stratifies patients by whether any of their images is malignant; `kfold` does so in folds,
-    number `fold` is the test split; `image` deals images, so that views of one breast can stand on both sides;
-    `column` keeps the table's own split. Where there is no val split yet (`kfold`, `column`), it is carved out of
-    train by patient. Shares are shares of all patients (of all images for `image`).
+    number `fold` is the test split; `image` assigns images, so that views of one breast can stand on both sides;
+    `column` keeps the table's own split. Where there is no val split yet (`kfold`, `column`), it is taken from train
+    by patient. `test_share` and `val_share` are fractions of all patients (of all images for `image`).
 
     Raises:
         LemlightError: too few patients, one class only in train, an incomplete column, or a patient in two splits.
     """
+    if test_share + val_share >= 1:
+        raise LemlightError(
+            f"dataset.split: test_share={test_share} and val_share={val_share} leave nothing to train on: "
+            "together they must stay below 1"
+        )
+    if fold >= folds:
+        raise LemlightError(f"dataset.split.fold={fold}: folds count from 0, so it must be below folds={folds}")
     _check_classes(table["label"], "the data set")
+    key, what = ("image_id", "images") if scheme == "image" else ("patient_id", "patients")
+    labels = table.groupby(key)["label"].max().sort_index()  # of a patient: 1 if any image is malignant
     if scheme == "column":
         result = _by_column(table, seed, val_share, allow_leaks)
-    elif scheme == "image":
-        labels = table.set_index("image_id")["label"].sort_index()
-        result = table.assign(split=table["image_id"].map(_deal(labels, seed, test_share, val_share, "images")))
     else:
-        labels = _patient_labels(table)
-        if scheme == "patient":
-            parts = _deal(labels, seed, test_share, val_share, "patients")
-        elif scheme == "kfold":
+        if scheme == "kfold":
             test = _fold(labels, seed, folds, fold)
-            rest = labels.drop(test)
-            parts = pd.Series("train", index=labels.index)
-            parts[test] = "test"
-            parts[_carve(rest, val_share * len(labels), seed, "val", "patients")] = "val"
         else:
-            raise LemlightError(f"there is no split scheme {scheme!r}: choose patient, kfold, image or column")
-        result = table.assign(split=table["patient_id"].map(parts))
+            test = _draw(labels, test_share * len(labels), seed, "test", what)
+        val = _draw(labels.drop(test), val_share * len(labels), seed, "val", what)
+        split = pd.Series("train", index=labels.index)
+        split[test], split[val] = "test", "val"
+        result = table.assign(split=table[key].map(split))
     _check_classes(result.loc[result["split"] == "train", "label"], "the train split")
     return result
 
@@ -150,16 +158,11 @@ def _check_classes(labels: "pd.Series[int]", where: str) -> None:
         )
 
 
-def _patient_labels(table: pd.DataFrame) -> "pd.Series[int]":
-    """Label of each patient, sorted by patient: 1 if any image is malignant."""
-    return table.groupby("patient_id")["label"].max().sort_index()
-
-
-def _carve(labels: "pd.Series[int]", wanted: float, seed: int, split: str, what: str) -> pd.Index:
-    """Take about `wanted` stratified entries out of `labels`; LemlightError where they do not suffice."""
+def _draw(labels: "pd.Series[int]", wanted: float, seed: int, split: str, what: str) -> pd.Index:
+    """Draw about `wanted` stratified entries of `labels`; LemlightError where they do not suffice."""
     count = max(2, round(wanted))  # one of each class
     try:
-        _, taken = train_test_split(labels.index.to_numpy(), test_size=count, random_state=seed, stratify=labels)
+        _, drawn = train_test_split(labels.index.to_numpy(), test_size=count, random_state=seed, stratify=labels)
     except ValueError as error:
         malignant = int(labels.sum())
         raise LemlightError(
@@ -167,24 +170,16 @@ def _carve(labels: "pd.Series[int]", wanted: float, seed: int, split: str, what:
             f"malignant and {len(labels) - malignant} benign {what} to take it from; add {what}, or change "
             f"dataset.split.{split}_share"
         ) from error
-    chosen: pd.Index = pd.Index(taken)
+    chosen: pd.Index = pd.Index(drawn)
     return chosen
-
-
-def _deal(labels: "pd.Series[int]", seed: int, test_share: float, val_share: float, what: str) -> "pd.Series[str]":
-    parts = pd.Series("train", index=labels.index)
-    test = _carve(labels, test_share * len(labels), seed, "test", what)
-    parts[test] = "test"
-    parts[_carve(labels.drop(test), val_share * len(labels), seed, "val", what)] = "val"
-    return parts
 
 
 def _fold(labels: "pd.Series[int]", seed: int, folds: int, fold: int) -> pd.Index:
     counts = np.bincount(labels, minlength=2)
-    if counts.min() < folds or not 0 <= fold < folds:
+    if counts.min() < folds:
         raise LemlightError(
             f"fold {fold} of {folds} cannot be made: there are {counts[1]} malignant and {counts[0]} benign patients, "
-            "every fold needs one of each, and folds count from 0; change dataset.split.folds or dataset.split.fold"
+            "and every fold needs one of each; change dataset.split.folds"
         )
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     _, test = list(splitter.split(labels.index, labels))[fold]
@@ -213,6 +208,7 @@ def _by_column(table: pd.DataFrame, seed: int, val_share: float, allow_leaks: bo
     if (table["split"] == "val").any():
         return table.copy()
     train = table[table["split"] == "train"]
-    val = _carve(_patient_labels(train), val_share * table["patient_id"].nunique(), seed, "val", "patients")
+    labels = train.groupby("patient_id")["label"].max().sort_index()
+    val = _draw(labels, val_share * table["patient_id"].nunique(), seed, "val", "patients")
     in_val = (table["split"] == "train") & table["patient_id"].isin(val)
     return table.assign(split=table["split"].mask(in_val, "val"))

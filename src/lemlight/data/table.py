@@ -1,8 +1,11 @@
 """The image table: one row per image, the one form that every data set takes before anything else sees it."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,9 +13,15 @@ from lemlight.data.lesions import SHAPES, TYPES, Lesion
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 
-COLUMNS = ("image_id", "path", "label", "patient_id", "split", "laterality", "view", "lesions", "lesions_known")
+NEEDED = ("image_id", "path", "label", "patient_id")
+COLUMNS = (*NEEDED, "split", "laterality", "view", "lesions", "lesions_known")
 SPLITS = ("train", "val", "test")
 TEXTS = ("image_id", "path", "patient_id", "split", "laterality", "view")
+WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
+    f"shape is none of {', '.join(SHAPES)}": lambda lesion: lesion.shape not in SHAPES,
+    f"type is none of {', '.join(TYPES[:-1])}": lambda lesion: lesion.type not in TYPES,
+    "mask has no path": lambda lesion: lesion.shape == "mask" and not lesion.path,
+}
 
 
 def first_ten(items: Iterable[object]) -> str:
@@ -26,9 +35,74 @@ def bullet_error(headline: str, problems: Iterable[str]) -> LemlightError:
     return LemlightError("\n  - ".join([f"{headline}:", *problems]))
 
 
-def _problem(table: pd.DataFrame, bad: "pd.Series[bool]", what: str, column: str, row: str) -> list[str]:
-    """Name the rows (by the table's index) and the values of one kind of mistake."""
-    where = [f"{row} {index} ({_short(value)})" for index, value in table.loc[bad, column].items()]
+def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFrame:
+    """Return a checked copy of the table that a data set gives, its rows numbered from 0.
+
+    Needed are `image_id` and `path` of the file, `label` (0 benign or normal, 1 malignant) and `patient_id`. Where
+    they are missing, `split`, `laterality` (L, R) and `view` (CC, MLO, ...) become "", `lesions` (a tuple of `Lesion`)
+    becomes () and `lesions_known` tells whether there are lesions. A relative path starts at the current folder.
+
+    Raises:
+        LemlightError: lists every mistake, with its rows and values.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise LemlightError(f"{name} must be a pandas DataFrame with a row for each image, got {type(table).__name__}")
+    problems = table_problems(table)
+    if problems:
+        raise bullet_error(f"{name} cannot be used", problems)
+    checked = _completed(table).reset_index(drop=True)
+    checked["path"] = checked["path"].map(_absolute)
+    checked["label"] = pd.to_numeric(checked["label"]).astype("int64")
+    checked["lesions"] = checked["lesions"].map(lambda lesions: tuple(map(_with_absolute_path, lesions)))
+    checked["lesions_known"] = checked["lesions_known"].astype(bool)
+    return checked
+
+
+def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
+    """List everything wrong with an image table; rows are named by `row` and the table's index."""
+    missing = [column for column in NEEDED if column not in table.columns]
+    if missing:
+        there = ", ".join(map(str, table.columns)) or "none"
+        return [f"no column {', '.join(missing)}; there are {there}: name the columns {', '.join(NEEDED)}"]
+    if table.empty:
+        return ["it has no rows"]
+    full = _completed(table)
+    label = pd.to_numeric(table["label"], errors="coerce")
+    known = full["lesions_known"].map(lambda value: value in (True, False))
+    certain = full["lesions_known"].map(lambda value: value is not False and bool(value))
+    several = full["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
+    checks = (
+        (full["image_id"].str.strip() == "", "image_id is empty", "image_id"),
+        (full["image_id"].duplicated(keep=False), "image_id is not unique", "image_id"),
+        (full["path"].str.strip() == "", "path is empty", "path"),
+        (~label.isin([0, 1]), "label is neither 0 (benign) nor 1 (malignant)", "label"),
+        (full["patient_id"].str.strip() == "", "patient_id is empty", "patient_id"),
+        (~full["split"].isin([*SPLITS, ""]), "split is not train, val, test or empty", "split"),
+        (~full["laterality"].isin(["L", "R", ""]), "laterality is not L, R or empty", "laterality"),
+        (full["view"] != full["view"].str.upper(), "view is not in upper case", "view"),
+        (~full["lesions"].map(_are_lesions), "lesions is not a tuple of Lesion", "lesions"),
+        *((_any(full, wrong), f"a lesion's {what}", "lesions") for what, wrong in WRONG_LESIONS.items()),
+        (~known, "lesions_known is neither True nor False", "lesions_known"),
+        (several & ~certain, "lesions are given, but lesions_known is not True", "lesions_known"),
+    )
+    return [line for bad, what, column in checks for line in _problem(full.loc[bad, column], what, row)]
+
+
+def _completed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table's columns in order, those that are missing with what stands for unknown, no text that is NaN."""
+    full = table.reindex(columns=list(COLUMNS))
+    for column in TEXTS:
+        full[column] = full[column].astype(object).where(full[column].notna(), "").astype(str)
+    if "lesions" not in table:
+        full["lesions"] = pd.Series([()] * len(full), index=full.index, dtype=object)
+    if "lesions_known" not in table:
+        full["lesions_known"] = full["lesions"].map(bool)
+    return full
+
+
+def _problem(values: "pd.Series[Any]", what: str, row: str) -> list[str]:
+    """Name the rows (by their index) and the values of one kind of mistake."""
+    where = [f"{row} {index} ({_short(value)})" for index, value in values.items()]
     return [f"{what}: {first_ten(where)}"] if where else []
 
 
@@ -37,69 +111,21 @@ def _short(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
-    """List everything wrong with an image table; rows are named by `row` and the table's index."""
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        return [f"no column {', '.join(missing)}; there are {', '.join(map(str, table.columns))}"]
-    if table.empty:
-        return ["it has no rows"]
-    text = table[list(TEXTS)].fillna("").astype(str)
-    label = pd.to_numeric(table["label"], errors="coerce")
-    known = table["lesions_known"].map(lambda value: value in (True, False))
-    several = table["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
-    unknown = several & ~table["lesions_known"].map(lambda value: value is not False and bool(value))
-    checks = (
-        (text["image_id"].str.strip() == "", "image_id is empty", "image_id"),
-        (text["image_id"].duplicated(keep=False), "image_id is not unique", "image_id"),
-        (~text["path"].map(lambda path: Path(path).is_absolute()), "path is not absolute", "path"),
-        (~label.isin([0, 1]), "label is neither 0 (benign) nor 1 (malignant)", "label"),
-        (text["patient_id"].str.strip() == "", "patient_id is empty", "patient_id"),
-        (~text["split"].isin([*SPLITS, ""]), "split is not train, val, test or empty", "split"),
-        (~text["laterality"].isin(["L", "R", ""]), "laterality is not L, R or empty", "laterality"),
-        (text["view"] != text["view"].str.upper(), "view is not in upper case", "view"),
-        (~table["lesions"].map(_are_lesions), "lesions is not a tuple of Lesion", "lesions"),
-        (_any_lesion(table, _of_unknown_shape), f"a lesion's shape is none of {', '.join(SHAPES)}", "lesions"),
-        (_any_lesion(table, _of_unknown_type), f"a lesion's type is none of {', '.join(TYPES[:-1])}", "lesions"),
-        (_any_lesion(table, _of_relative_path), "a lesion's mask path is not absolute", "lesions"),
-        (~known, "lesions_known is neither True nor False", "lesions_known"),
-        (unknown, "lesions are given, but lesions_known is not True", "lesions_known"),
-    )
-    return [line for bad, what, column in checks for line in _problem(table, bad, what, column, row)]
-
-
 def _are_lesions(lesions: object) -> bool:
     return isinstance(lesions, tuple) and all(isinstance(lesion, Lesion) for lesion in lesions)
 
 
-def _any_lesion(table: pd.DataFrame, wrong: Callable[[Lesion], bool]) -> "pd.Series[bool]":
+def _any(table: pd.DataFrame, wrong: Callable[[Lesion], bool]) -> "pd.Series[bool]":
     """Rows with lesions of which one is wrong."""
     return table["lesions"].map(lambda lesions: _are_lesions(lesions) and any(map(wrong, lesions)))
 
 
-def _of_unknown_shape(lesion: Lesion) -> bool:
-    return lesion.shape not in SHAPES
+def _absolute(path: str) -> str:
+    return path if os.path.isabs(path) else os.path.abspath(path)
 
 
-def _of_unknown_type(lesion: Lesion) -> bool:
-    return lesion.type not in TYPES
-
-
-def _of_relative_path(lesion: Lesion) -> bool:
-    return lesion.shape == "mask" and not Path(lesion.path).is_absolute()
-
-
-def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFrame:
-    """Return a checked copy, columns in order and rows numbered from 0; LemlightError lists all that is wrong."""
-    problems = table_problems(table)
-    if problems:
-        raise bullet_error(f"{name} cannot be used", problems)
-    checked = table[list(COLUMNS)].reset_index(drop=True).copy()
-    for column in TEXTS:
-        checked[column] = checked[column].fillna("").astype(str)
-    checked["label"] = pd.to_numeric(checked["label"]).astype("int64")
-    checked["lesions_known"] = checked["lesions_known"].astype(bool)
-    return checked
+def _with_absolute_path(lesion: Lesion) -> Lesion:
+    return lesion if not lesion.path or os.path.isabs(lesion.path) else replace(lesion, path=_absolute(lesion.path))
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -108,24 +134,3 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     flat["lesions"] = flat["lesions"].map(lambda lesions: json.dumps([lesion.to_dict() for lesion in lesions]))
     with written_aside(path) as aside:
         flat.to_csv(aside, index=False)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote; every text stays text (007, NA)."""
-    try:
-        flat = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise LemlightError(f"{path}: no image table can be read here ({error}); prepare the data set again") from error
-    if {"lesions", "lesions_known"} <= set(flat):
-        lesions = [_lesions(cell) for cell in flat["lesions"]]
-        flat["lesions"] = pd.Series(lesions, index=flat.index, dtype=object)
-        flat["lesions_known"] = flat["lesions_known"].map({"True": True, "False": False})
-    return check_table(flat, str(path))
-
-
-def _lesions(cell: str) -> object:
-    """The lesions of one cell; what cannot be understood stays text, which the check then names."""
-    try:
-        return tuple(Lesion.from_dict(values) for values in json.loads(cell))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return cell
