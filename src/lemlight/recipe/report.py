@@ -110,7 +110,7 @@ def report(config: ReportConfig) -> Path:
     print(f"tables:          {', '.join(file.name for file in files)}")
     if config.to == "wandb":
         table = table_markdown(rows) if rows else ""
-        print(send_dashboard([run.folder for run in found.done], content.question, folder, table))
+        print(send_dashboard(found.done, content.question, folder, table))
     print(f"all of this run: {folder}")
     return page
 

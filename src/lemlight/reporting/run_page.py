@@ -76,7 +76,7 @@ def _cell(figure: Mapping[str, Any]) -> tuple[str, str]:
 
 
 # name of a figure -> its heading, and what it shows for those who do not see it; other names are their own heading
-FIGURE_TEXTS = {
+PLOT_TEXTS = {
     "sheet": (
         "Images, score maps and extrema",
         "Images of the split, each beside its score map: maxima are triangles pointing up, minima triangles pointing "
@@ -156,7 +156,7 @@ def write_run_page(
 
 
 def _embed(name: str, path: Path) -> EmbeddedFigure:
-    heading, description = FIGURE_TEXTS.get(name, (name, name))
+    heading, description = PLOT_TEXTS.get(name, (name, name))
     return EmbeddedFigure(heading, description, base64.b64encode(path.read_bytes()).decode("ascii"))
 
 
