@@ -117,7 +117,7 @@ def test_only_the_mammograms_are_there(folders):
 def test_no_mammogram_at_all_is_an_error_even_then(folders):
     shutil.rmtree(folders / "CBIS-DDSM")
     assert "mammograms without a file that can be used (24)" in failure(folders)
-    assert "no mammogram of CBIS-DDSM is left" in failure(folders, allow_missing=True)
+    assert "no image of CBIS-DDSM is left" in failure(folders, allow_missing=True)
 
 
 def test_files_of_other_data_sets(download):

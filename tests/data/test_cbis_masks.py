@@ -4,22 +4,20 @@ import pytest
 
 from lemlight.data.datasets import cbis_files as cbis_masks
 from lemlight.data.datasets.cbis_files import (
-    CaseFile,
     choose_mammogram,
     choose_mask,
-    is_called_a_crop,
-    is_named_as_in_the_table,
     is_two_valued,
     mammogram_of,
 )
 from lemlight.data.datasets.common import Header, read_headers
 from tests.layouts.cbis import save_dicom
 
-FULL = CaseFile("full", Header((5041, 2056), 16), "full mammogram images")
+
+def of(name, shape, bits=8):
+    return Header(shape, bits, path=name)
 
 
-def of(name, shape, bits=8, said=""):
-    return CaseFile(name, Header(shape, bits), said)
+FULL = of("full", (5041, 2056), 16)
 
 
 @pytest.fixture
@@ -37,10 +35,9 @@ def two_valued(monkeypatch):
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_file_of_the_mammograms_shape_is_the_mask_and_no_pixel_is_read(two_valued, swapped):
     asked = two_valued()
-    files = [of("crop", (300, 280)), of("mask", (5041, 2056), said="cropped images")]
+    files = [of("crop", (300, 280)), of("mask", (5041, 2056))]
     chosen, how = choose_mask(files[::-1] if swapped else files, FULL)
     assert (chosen.path, how, asked) == ("mask", "", [])
-    assert is_called_a_crop(chosen)
 
 
 def test_two_files_of_the_mammograms_shape_are_told_apart_by_their_pixels(two_valued):
@@ -91,15 +88,6 @@ def test_the_mammogram_is_the_largest_file_that_is_no_mask(two_valued):
     assert choose_mammogram([]) is None
 
 
-@pytest.mark.parametrize(("path", "table", "same"), [("1-1", "000000", True), ("1-1", "000001", False)])
-def test_the_place_in_the_folder_is_compared_with_the_table(path, table, same):
-    files = [of(f"/s/{name}.dcm", (3, 3)) for name in ("1-1", "1-2")]
-    chosen = next(file for file in files if path in file.path)
-    assert is_named_as_in_the_table(chosen, files, f"{table}.dcm") == same
-    assert is_named_as_in_the_table(chosen, files[:1], f"{table}.dcm")
-    assert is_named_as_in_the_table(chosen, files, "mask.dcm")
-
-
 @pytest.mark.parametrize("suffix", ["dcm", "jpg", "png"])
 def test_two_values_are_seen_in_any_format(tmp_path, suffix):
     def save(name, pixels):
@@ -134,7 +122,6 @@ def test_headers_say_shape_depth_and_what_is_wrong(tmp_path):
     )
     first = headers[0]
     assert (first.shape, first.bits, first.patient, first.series) == ((7, 5), 16, case, "1.3")
-    assert first.description == "full mammogram images"
     assert headers[1].patient == "A-0001"
     assert (headers[3].shape, headers[3].bits) == ((7, 5), 16)
     problems = [header.problem for header in headers]

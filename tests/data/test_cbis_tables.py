@@ -31,7 +31,7 @@ def drawn(tmp_path_factory):
 def read(folder):
     problems = Problems("CBIS-DDSM", folder)
     descriptions = read_tables([str(path) for path in sorted(folder.rglob("*.csv"))], folder, problems)
-    problems.raise_any(allow_missing=False)
+    problems.raise_any(False, descriptions)
     return descriptions
 
 

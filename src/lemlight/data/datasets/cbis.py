@@ -20,15 +20,12 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.cbis_files import (
-    CaseFile,
     Cases,
     choose_mammogram,
     choose_mask,
-    is_called_a_crop,
-    is_named_as_in_the_table,
     sort_files,
 )
-from lemlight.data.datasets.common import Problems, image_table, list_files, read_rows
+from lemlight.data.datasets.common import Header, Problems, image_table, list_files, read_rows
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
@@ -40,7 +37,7 @@ LABELS = {"MALIGNANT": 1, "BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0}
 PARTS = {"train": "Training", "test": "Test"}
 SIDES = {"LEFT": "L", "RIGHT": "R"}
 IMAGE = ["patient_id", "laterality", "view"]
-COLUMNS = [*IMAGE, "label", "kind", "official", "folder", "mask_folder", "mask_file", *PATHS]
+COLUMNS = [*IMAGE, "label", "kind", "official", "folder", "mask_folder", *PATHS]
 PUBLISHED = 3568  # abnormalities
 FILES = 2  # of an abnormality: mask and crop, 10,239 files with the mammograms of 3,103 folders
 LAYOUTS = {
@@ -50,8 +47,6 @@ LAYOUTS = {
     "series": "the series of the tables",
 }
 # what may be odd about the files of an image or an abnormality, and the rule for it
-CALLED_CROP = "masks are called crops by their description: told apart by shape and pixels"
-OTHER_PLACE = "masks stand where the table has the crop: told apart by shape and pixels"
 RESCALED = "masks have another size, but the aspect of their mammogram: rescaled"
 ASPECT = "masks have another aspect than their mammogram: left out"
 NO_MASK = "abnormalities have files, but no mask among them"
@@ -82,11 +77,9 @@ def cbis(
     if len(descriptions):
         listed = {*descriptions["folder"], *descriptions["mask_folder"]}
         problems.incomplete("cases without a row in the tables", sorted(set(cases.files) - listed))
-    problems.raise_any(allow_missing)
-    if images.empty:
-        raise LemlightError(f"no mammogram of CBIS-DDSM is left of {root}: check dataset.root")
+    problems.raise_any(allow_missing, images)
     logger.info("%s", summary(descriptions, cases, odd, len(images), patient_disjoint))
-    return image_table(images.drop(columns="lesions"), images["lesions"], "CBIS-DDSM")
+    return image_table(images, problems.name, images["lesions"])
 
 
 def read_tables(paths: Iterable[str], place: Path, problems: Problems) -> pd.DataFrame:
@@ -145,7 +138,6 @@ def _plain(rows: pd.DataFrame, name: str, problems: Problems) -> pd.DataFrame:
             "official": official,
             "folder": image,
             "mask_folder": listed,
-            "mask_file": rows["ROI mask file path"].str.rsplit("/", n=1).str[-1],
             **{column: rows[column] for column in PATHS},
         }
     )
@@ -187,7 +179,6 @@ def group_images(descriptions: pd.DataFrame, patient_disjoint: bool = True) -> p
         official=("official", "min"),  # "test" sorts before "train"
         folders=("folder", lambda names: tuple(dict.fromkeys(names))),
         mask_folders=("mask_folder", tuple),
-        mask_files=("mask_file", tuple),
     )
     split = images.groupby("patient_id")["official"].transform("min") if patient_disjoint else images["official"]
     side = images["laterality"].map({short: side for side, short in SIDES.items()})
@@ -199,8 +190,8 @@ def _locate(images: pd.DataFrame, cases: Cases, problems: Problems) -> tuple[pd.
     odd: Oddities = defaultdict(list)
     paths: list[str] = []
     lesions: list[tuple[Lesion, ...] | None] = []
-    columns = (images[name] for name in ("image_id", "folders", "mask_folders", "mask_files"))
-    for image, folders, mask_folders, mask_files in zip(*columns, strict=True):
+    columns = (images[name] for name in ("image_id", "folders", "mask_folders"))
+    for image, folders, mask_folders in zip(*columns, strict=True):
         files = [file for name in folders for file in cases.files.get(name, ())]
         mammogram = choose_mammogram(files)
         paths.append(mammogram.path if mammogram else "")
@@ -208,8 +199,7 @@ def _locate(images: pd.DataFrame, cases: Cases, problems: Problems) -> tuple[pd.
         odd[MASK_MISSING] += [name for name in mask_folders if name not in cases.files]
         if mammogram:
             odd[SEVERAL_FILES] += [image] if len(files) > len(folders) else []
-            pairs = zip(mask_folders, mask_files, strict=True)
-            masks = [_mask(name, cases.files.get(name, []), mammogram, file, odd) for name, file in pairs]
+            masks = [_mask(name, cases.files.get(name, []), mammogram, odd) for name in mask_folders]
             whole = tuple(mask for mask in masks if mask)
             lesions[-1] = whole if len(whole) == len(masks) else None
             odd[UNKNOWN] += [image] if lesions[-1] is None else []
@@ -221,7 +211,7 @@ def _locate(images: pd.DataFrame, cases: Cases, problems: Problems) -> tuple[pd.
     return images.assign(path=paths, lesions=given)[located], odd
 
 
-def _mask(name: str, files: list[CaseFile], mammogram: CaseFile, table_name: str, odd: Oddities) -> Lesion | None:
+def _mask(name: str, files: list[Header], mammogram: Header, odd: Oddities) -> Lesion | None:
     """Give the lesion of an abnormality, None without a usable mask; note what was odd about its files."""
     chosen, how = choose_mask(files, mammogram)
     if chosen is None:
@@ -232,10 +222,6 @@ def _mask(name: str, files: list[CaseFile], mammogram: CaseFile, table_name: str
         return None
     if how == "rescaled":
         odd[RESCALED].append(name)
-    if is_called_a_crop(chosen):
-        odd[CALLED_CROP].append(name)
-    if not is_named_as_in_the_table(chosen, files, table_name):
-        odd[OTHER_PLACE].append(name)
     return Lesion("mask", "mass" if name.startswith("Mass") else "calcification", path=chosen.path)
 
 
@@ -259,7 +245,7 @@ def summary(descriptions: pd.DataFrame, cases: Cases, odd: Oddities, images: int
     ]
     if counts["abnormalities"] != PUBLISHED:
         lines.append(f"the tables are not the published ones, which hold {PUBLISHED} abnormalities")
-    for rule in (CALLED_CROP, OTHER_PLACE, RESCALED, ASPECT, NO_MASK, SEVERAL_FILES, UNKNOWN):
+    for rule in (RESCALED, ASPECT, NO_MASK, SEVERAL_FILES, UNKNOWN):
         names = list(dict.fromkeys(odd[rule]))
         lines += [f"{len(names)} {rule}: {first_ten(names)}"] if names else []
     files = {

@@ -11,32 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from lemlight.data.datasets.common import DICOM, Header, Problems, below, ending, one_table, read_headers, read_rows
+from lemlight.data.datasets.common import DICOM, Header, Problems, below, ending, named, read_headers
 from lemlight.data.dicom import read_stored_values
 from lemlight.data.lesions import ASPECT_TOLERANCE
 from lemlight.data.raster import read_raster
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError
 
 CASE = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 COPIES = (".jpg", ".jpeg", ".png")
 OTHERS = (".pgm",)  # of other data sets; JPEG and PNG pictures may lie about
 INFO = "dicom_info.csv"  # of the JPEG copy
-NEEDED_OF_INFO = ("PatientID", "SeriesDescription", "image_path")
+NEEDED_OF_INFO = ("PatientID", "image_path")
 UID = re.compile(r"\d+(\.\d+){5,}")
 NO_HEADER = Header()
 SMALLEST_MASK = 0.5  # fraction of the mammogram's height and width; below it is a crop
 MASK_BITS = 8  # of the published masks; mammograms have 16
 BLACK_OR_WHITE = 0.98  # fraction of the pixels of a mask that are one of two values; JPEG blurs its edges
 NEAR = 0.1  # of the range of values: what counts as one of the two
-
-
-@dataclass(frozen=True)
-class CaseFile:
-    """A file of a case: path, header, and what it is said to be (its SeriesDescription, or the folder's name)."""
-
-    path: str
-    header: Header
-    said: str
 
 
 @dataclass
@@ -47,7 +38,7 @@ class Cases:
     case, not used; doubles: files that stand in one case twice.
     """
 
-    files: dict[str, list[CaseFile]] = field(default_factory=lambda: defaultdict(list))
+    files: dict[str, list[Header]] = field(default_factory=lambda: defaultdict(list))
     found_by: Counter[str] = field(default_factory=Counter)
     copies: int = 0
     pictures: int = 0
@@ -60,7 +51,7 @@ def sort_files(paths: Iterable[str], root: Path, by_series: Mapping[str, str], p
     A case is named by a folder, else by the header or dicom_info.csv, else by the series of the tables, `by_series`.
     """
     names = {path: below(path, root) for path in paths}
-    told = _read_info([path for path in names if Path(path).name == INFO], root, problems)
+    told = _read_info(named(names, INFO), problems)
     places = _Places(names, told, by_series)
     cases = Cases()
     strange = [name for name in names.values() if ending(name) in OTHERS]
@@ -83,22 +74,20 @@ class _Places:
     """All that can name the case of a file: its place below root, dicom_info.csv, and the series of the tables."""
 
     names: Mapping[str, str]
-    told: Mapping[str, tuple[str, str]]
+    told: Mapping[str, str]
     by_series: Mapping[str, str]
 
-    def of(self, path: str, header: Header = NO_HEADER) -> tuple[str, str, str]:
-        """Give the case of a file, "" if none, what named it, and what the file is said to be."""
+    def of(self, path: str, header: Header = NO_HEADER) -> tuple[str, str]:
+        """Give the case of a file and what named it, "" if nothing does."""
         *folders, name = self.names[path].split("/")
-        info_case, description = self.told.get("/".join([*folders[-1:], name]), ("", ""))
         series = [header.series, *reversed(folders)]
         named = {
             "folder": next((folder for folder in reversed(folders) if CASE.fullmatch(folder)), ""),
             "header": _case(header),
-            INFO: info_case,
+            INFO: self.told.get("/".join([*folders[-1:], name]), ""),
             "series": next((self.by_series[uid] for uid in series if uid in self.by_series), ""),
         }
-        found_by = next((kind for kind, case in named.items() if case), "")
-        return named.get(found_by, ""), found_by, header.description or description or "".join(folders[-1:])
+        return next(((case, kind) for kind, case in named.items() if case), ("", ""))
 
 
 def _case(header: Header) -> str:
@@ -110,7 +99,7 @@ def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -
     """Add files to their cases by what their headers say; note the broken ones; give those of no case."""
     broken, moved, strange = [], [], []
     for path, header in read_headers(paths).items():
-        case, found_by, said = places.of(path, header)
+        case, found_by = places.of(path, header)
         name = places.names[path]
         if header.problem:
             broken.append(f"{name}: {header.problem}")
@@ -119,7 +108,7 @@ def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -
         elif found_by == "folder" and _case(header) not in ("", case):
             moved.append(f"{name} ({_case(header)})")
         else:
-            cases.files[case].append(CaseFile(path, header, said))
+            cases.files[case].append(header)
             cases.found_by[found_by] += 1
     problems.incomplete("broken images", broken)
     problems.wrong("images in the folder of another case than their headers name", moved)
@@ -131,20 +120,16 @@ def mammogram_of(case: str) -> str:
     return "_".join(case.split("_")[1:5])
 
 
-def _read_info(tables: list[str], root: Path, problems: Problems) -> dict[str, tuple[str, str]]:
-    """Read case and description by `<series>/<file>` from the table of the JPEG copy; empty without one."""
+def _read_info(tables: list[str], problems: Problems) -> dict[str, str]:
+    """Read the case by `<series>/<file>` from the table of the JPEG copy; empty without one."""
     if not tables:
         return {}
-    try:
-        rows = read_rows(one_table(tables, INFO, root), NEEDED_OF_INFO)
-    except LemlightError as error:
-        problems.wrong(f"the table {INFO}", [error])
-        return {}
+    rows = problems.table(f"the table {INFO}", tables, INFO, NEEDED_OF_INFO)
     files = rows["image_path"].str.split("/").str[-2:].str.join("/")
     cases = rows["PatientID"].where(rows["PatientID"].str.fullmatch(CASE.pattern), "")
     twice = files.duplicated(keep=False) & (cases.groupby(files).transform("nunique") > 1)
     problems.wrong(f"images that {INFO} puts into several cases", sorted(set(files[twice])))
-    return dict(zip(files, zip(cases, rows["SeriesDescription"], strict=True), strict=True))
+    return dict(zip(files, cases, strict=True))
 
 
 def _note_doubles(cases: Cases, names: Mapping[str, str], problems: Problems) -> None:
@@ -152,25 +137,25 @@ def _note_doubles(cases: Cases, names: Mapping[str, str], problems: Problems) ->
     places: dict[str, dict[str, str]] = defaultdict(dict)
     for case, files in cases.files.items():
         for file in files:
-            if file.header.instance:
-                places[file.header.instance].setdefault(mammogram_of(case), names[file.path])
-        seen = {file.header.instance or file.path: file for file in reversed(files)}
+            if file.instance:
+                places[file.instance].setdefault(mammogram_of(case), names[file.path])
+        seen = {file.instance or file.path: file for file in reversed(files)}
         cases.doubles += len(files) - len(seen)
         cases.files[case] = sorted(seen.values(), key=lambda file: file.path)
     doubles = [" and ".join(where.values()) for where in places.values() if len(where) > 1]
     problems.wrong("images that stand in the folders of several mammograms", doubles)
 
 
-def choose_mammogram(files: Sequence[CaseFile]) -> CaseFile | None:
+def choose_mammogram(files: Sequence[Header]) -> Header | None:
     """Choose the mammogram among the files of a mammogram's cases: the one with the most pixels that is no mask."""
     if not files:
         return None
-    largest = max((_size(file), file.header.bits) for file in files)
-    same = [file for file in files if (_size(file), file.header.bits) == largest]
+    largest = max((_size(file), file.bits) for file in files)
+    same = [file for file in files if (_size(file), file.bits) == largest]
     return same[0] if len(same) == 1 else next((file for file in same if not is_two_valued(file.path)), same[0])
 
 
-def choose_mask(files: Sequence[CaseFile], mammogram: CaseFile) -> tuple[CaseFile | None, str]:
+def choose_mask(files: Sequence[Header], mammogram: Header) -> tuple[Header | None, str]:
     """Choose the mask of an abnormality, which tables, names and descriptions mix up with its crop.
 
     It is the file of the mammogram's shape; else the largest one of its aspect (within 2 %) and at least half its
@@ -181,13 +166,13 @@ def choose_mask(files: Sequence[CaseFile], mammogram: CaseFile) -> tuple[CaseFil
         The file, and how it was found: "" for the mammogram's shape, "rescaled" for another size. Without one, why:
         "aspect" (a mask's size, another aspect), "crop" (no file is large enough, or two-valued).
     """
-    same = [file for file in files if file.header.shape == mammogram.header.shape]
-    if len(same) == 1 and same[0].header.bits == MASK_BITS:
+    same = [file for file in files if file.shape == mammogram.shape]
+    if len(same) == 1 and same[0].bits == MASK_BITS:
         return same[0], ""
     for file in same:
         if is_two_valued(file.path):
             return file, ""
-    others = [file for file in files if file.header.shape != mammogram.header.shape and _is_large(file, mammogram)]
+    others = [file for file in files if file.shape != mammogram.shape and _is_large(file, mammogram)]
     masks = [file for file in sorted(others, key=_size, reverse=True) if is_two_valued(file.path)]
     fitting = next((file for file in masks if _has_aspect(file, mammogram)), None)
     if fitting:
@@ -206,31 +191,15 @@ def is_two_valued(path: str) -> bool:
     return low < high and float(np.mean((values <= low + near) | (values >= high - near))) >= BLACK_OR_WHITE
 
 
-def is_called_a_crop(file: CaseFile) -> bool:
-    """Whether its description, or that of its folder, says so."""
-    return "crop" in file.said.lower()
+def _size(file: Header) -> int:
+    return file.shape[0] * file.shape[1]
 
 
-def is_named_as_in_the_table(file: CaseFile, files: Sequence[CaseFile], table_name: str) -> bool:
-    """Whether the file stands at the place among those of its folder that the table's name has: 000001.dcm is second.
-
-    Tools give the files new names, but keep their order; True where the folder does not hold two files.
-    """
-    folder = Path(file.path).parent
-    beside = sorted(other.path for other in files if Path(other.path).parent == folder)
-    place = Path(table_name).stem
-    return len(beside) != 2 or not place.isdecimal() or beside.index(file.path) == int(place)
-
-
-def _size(file: CaseFile) -> int:
-    return file.header.shape[0] * file.header.shape[1]
-
-
-def _is_large(file: CaseFile, mammogram: CaseFile) -> bool:
-    shapes = zip(file.header.shape, mammogram.header.shape, strict=True)
+def _is_large(file: Header, mammogram: Header) -> bool:
+    shapes = zip(file.shape, mammogram.shape, strict=True)
     return all(side >= SMALLEST_MASK * full for side, full in shapes)
 
 
-def _has_aspect(file: CaseFile, mammogram: CaseFile) -> bool:
-    (rows, columns), (height, width) = file.header.shape, mammogram.header.shape
+def _has_aspect(file: Header, mammogram: Header) -> bool:
+    (rows, columns), (height, width) = file.shape, mammogram.shape
     return abs(rows * width / (columns * height) - 1) <= ASPECT_TOLERANCE

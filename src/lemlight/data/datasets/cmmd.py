@@ -13,7 +13,6 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -21,22 +20,19 @@ import pandas as pd
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     DICOM,
+    SHEETS,
     Problems,
     below,
     ending,
     image_table,
     list_files,
-    one_table,
     read_headers,
-    read_rows,
     read_text,
-    to_rows,
 )
 from lemlight.data.table import first_ten
-from lemlight.errors import LemlightError
 
 PATIENT = re.compile(r"D[12]-\d{4}")
-TABLE = "CMMD_clinicaldata_revision"
+TABLE = "CMMD_clinicaldata_revision.csv"
 NEEDED = ("ID1", "LeftRight", "classification")
 LABELS = {"benign": 0, "malignant": 1}
 COUNT = "number"  # images of the patient [reading]
@@ -55,28 +51,26 @@ def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = Fa
     problems = Problems("CMMD", root)
     paths = list_files(root, "CMMD")
     images = _images([path for path in paths if ending(path) in DICOM], root, problems)
-    try:
-        rows = _read_cmmd(paths, root)
-    except LemlightError as error:
-        problems.wrong("the table", [error])
-        labels = {}
-    else:
-        labels = _labels(rows, problems)
+    rows = problems.table("the table", [path for path in paths if _is_table(path)], TABLE, NEEDED)
+    labels = _labels(rows, problems)
+    if len(rows):
         breasts = set(zip(images["patient_id"], images["laterality"], strict=True))
-        patients = set(rows["ID1"])
+        patients = set(rows["ID1"].str.upper())
         problems.incomplete("breasts of the table without an image", sorted(map(" ".join, set(labels) - breasts)))
         problems.incomplete("patients without a row in the table", sorted(set(images["patient_id"]) - patients))
         images = images[images["patient_id"].isin(patients)]
         _compare_counts(images, rows)
-    problems.raise_any(allow_missing)
     of_breast = [labels.get(breast) for breast in zip(images["patient_id"], images["laterality"], strict=True)]
     images = images.assign(label=pd.array(of_breast, dtype="Int64"))
     normal = int(images["label"].isna().sum())
     logger.info("CMMD: %d images of breasts without a row are %s", normal, "normal" if normal_images else "left out")
     images = images.assign(label=images["label"].fillna(0)) if normal_images else images[images["label"].notna()]
-    if images.empty:
-        raise LemlightError(f"no image of CMMD is left of {root}: check dataset.root")
-    return _build(images)
+    problems.raise_any(allow_missing, images)
+    images = images.sort_values(["patient_id", "laterality", "view", "path"])
+    names = (images["patient_id"] + "_" + images["laterality"] + "_" + images["view"]).str.rstrip("_")
+    further = names.groupby(names).cumcount()
+    names += further.map(lambda number: f"_{number + 1}" if number else "")
+    return image_table(images.assign(image_id=names, label=images["label"].astype(int)), problems.name)
 
 
 def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:
@@ -110,49 +104,24 @@ def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "view"], dtype=str)
 
 
-def _read_cmmd(paths: Iterable[str], root: Path) -> pd.DataFrame:
-    """Read the clinical table; one that was saved as CSV goes before the spreadsheet."""
-    tables = [path for path in paths if _is_table(path)]
-    texts = [path for path in tables if ending(path) == ".csv"]
-    if tables and not texts:
-        rows = to_rows(_cells(tables[0]), Path(tables[0]), NEEDED)
-    else:
-        rows = read_rows(one_table(texts, f"{TABLE}.csv", root), NEEDED)
-    return rows.assign(
-        ID1=rows["ID1"].str.upper(),
-        LeftRight=rows["LeftRight"].str.upper(),
-        classification=rows["classification"].str.lower(),
-    )
-
-
 def _is_table(path: str) -> bool:
     """Whether it is the clinical table by its name, or a CSV under another one that has a column ID1."""
     name = os.path.basename(path).lower()
     if "clinical" in name:
-        return ending(path) in (".csv", ".xlsx", ".xls") and not name.startswith("~$")
+        return ending(path) in (".csv", *SHEETS) and not name.startswith("~$")
     if ending(path) != ".csv":
         return False
     header = read_text(Path(path)).lstrip().split("\n", 1)[0]
     return "ID1" in [cell.strip(' "') for cell in re.split("[,;\t]", header.strip())]
 
 
-def _cells(path: str) -> list[tuple[int, list[str]]]:
-    """Read the first sheet of a spreadsheet, which needs a package that lemlight does not install."""
-    try:
-        sheet = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # openpyxl is missing, or chokes on the file's styles in whatever way
-        reason = "the package openpyxl is missing" if isinstance(error, ImportError) else type(error).__name__
-        raise LemlightError(
-            f"{path} is a spreadsheet that cannot be read here ({reason}): save it as CSV under the name "
-            f"{TABLE}.csv beside it"
-        ) from error
-    return list(enumerate(sheet.to_numpy().tolist(), start=1))
-
-
 def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int]:
     """Give the label of every breast (ID1, side); a row for each of its abnormalities does no harm."""
+    rows = rows.assign(
+        ID1=rows["ID1"].str.upper(),
+        LeftRight=rows["LeftRight"].str.upper(),
+        classification=rows["classification"].str.lower(),
+    )
     bad = {
         "ID1": ~rows["ID1"].str.fullmatch(PATIENT.pattern),
         "LeftRight": ~rows["LeftRight"].isin(["L", "R"]),
@@ -170,17 +139,8 @@ def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int
 def _compare_counts(images: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Warn of patients with fewer images on the disk than the table says."""
     if COUNT in rows.columns:
-        said = pd.to_numeric(rows[COUNT], errors="coerce").groupby(rows["ID1"]).max()
+        said = pd.to_numeric(rows[COUNT], errors="coerce").groupby(rows["ID1"].str.upper()).max()
         there = images.groupby("patient_id").size().reindex(said.index, fill_value=0)
         fewer = list(said.index[(there > 0) & (there < said)])
         if fewer:
             logger.warning("CMMD: %d patients have fewer images than the table says: %s", len(fewer), first_ten(fewer))
-
-
-def _build(images: pd.DataFrame) -> pd.DataFrame:
-    images = images.sort_values(["patient_id", "laterality", "view", "path"])
-    names = (images["patient_id"] + "_" + images["laterality"] + "_" + images["view"]).str.rstrip("_")
-    further = names.groupby(names).cumcount()
-    names += further.map(lambda number: f"_{number + 1}" if number else "")
-    images = images.assign(image_id=names, label=images["label"].astype(int))
-    return image_table(images, [None] * len(images), "CMMD")

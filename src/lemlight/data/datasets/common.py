@@ -5,9 +5,11 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -33,6 +35,7 @@ PUBLISHED = {  # images
     "vindr": 20000,
 }
 DICOM = (".dcm", ".dicom")
+SHEETS = {".xlsx": "openpyxl", ".xls": "xlrd"}  # and what pandas reads them with
 LEFT_BEHIND = "__MACOSX"
 AGAIN = "take the table of the download as it came, or download it again"
 
@@ -71,8 +74,20 @@ class Problems:
         self.wrong("images that the table lists twice with different labels", labels.index[labels > 1])
         self.wrong("images that the table lists twice", labels.index[labels <= 1])
 
-    def raise_any(self, allow_missing: bool) -> None:
-        """Raise one LemlightError with everything noted; what may be left out is a warning with `allow_missing`."""
+    def table(self, what: str, paths: Sequence[str], name: str, needed: Sequence[str]) -> pd.DataFrame:
+        """Read the table of that name among its copies, a CSV first; no rows where it cannot be used, as noted."""
+        try:
+            texts = [path for path in paths if ending(path) not in SHEETS]
+            return read_rows(one_table(texts or paths[:1], name, self.root), needed)
+        except LemlightError as error:
+            self.wrong(what, [error])
+            return pd.DataFrame(columns=list(needed), dtype=str)
+
+    def raise_any(self, allow_missing: bool, images: pd.DataFrame) -> None:
+        """Raise one LemlightError with everything noted, or that none of the images is left.
+
+        What may be left out is a warning with `allow_missing`.
+        """
         if self._incomplete and allow_missing:
             logger.warning("%s: left out: %s", self.name, "; ".join(self._incomplete))
         fatal = self._wrong if allow_missing else [*self._wrong, *self._incomplete]
@@ -80,6 +95,17 @@ class Problems:
             remedy = "finish the download, or set dataset.allow_missing=true to go on without these"
             last = [remedy] if self._incomplete and not allow_missing else []
             raise bullet_error(f"the {self.name} download in {self.root} cannot be used", [*fatal, *last])
+        if images.empty:
+            raise LemlightError(f"no image of {self.name} is left of {self.root}: check dataset.root and its options")
+
+
+def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
+    """Choose the table among its copies; LemlightError where there is none, or copies that contradict each other."""
+    if not paths:
+        raise LemlightError(f"there is no {wanted} below {root}: set dataset.root to the folder that holds it")
+    if len({read_text(Path(path)) for path in paths}) > 1:
+        raise LemlightError(f"{wanted} is there {len(paths)} times with different contents: {first_ten(paths)}")
+    return Path(paths[0])
 
 
 def _line(what: str, items: Iterable[object]) -> list[str]:
@@ -125,10 +151,27 @@ def below(path: str, root: Path) -> str:
     return PurePath(os.path.relpath(path, os.path.abspath(root))).as_posix()
 
 
-def first_of_each(found: Mapping[str, Sequence[str]], root: Path, problems: Problems) -> dict[str, str]:
-    """Give the first file of each image, and note the images with several."""
-    doubles = [" and ".join(below(path, root) for path in same) for same in found.values() if len(same) > 1]
-    problems.wrong("images that are there twice", doubles)
+def named(paths: Iterable[str], name: str) -> list[str]:
+    """Give the files of this name, whatever its case."""
+    return [path for path in paths if os.path.basename(path).lower() == name.lower()]
+
+
+def one_file_each(
+    paths: Iterable[str],
+    name_of: Callable[[str], str],
+    problems: Problems,
+    what: str = "images",
+    shown: Callable[[str], str] | None = None,
+) -> dict[str, str]:
+    """Give the file of each image, which `name_of` a path gives; note images with several, and files of none ("")."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[name_of(path)].append(path)
+    shown = shown or partial(below, root=problems.root)
+    strange = map(shown, found.pop("", ()))
+    problems.wrong(f"{what} whose names are not {problems.name}'s", strange)
+    doubles = [" and ".join(map(shown, same)) for same in found.values() if len(same) > 1]
+    problems.wrong(f"{what} that are there twice", doubles)
     return {image: same[0] for image, same in found.items()}
 
 
@@ -143,15 +186,6 @@ def read_text(path: Path, errors: str = "replace") -> str:
         raise LemlightError(f"{path} is not UTF-8 text ({why}): save it as CSV UTF-8") from error
 
 
-def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
-    """Choose the table among its copies; LemlightError where there is none, or copies that contradict each other."""
-    if not paths:
-        raise LemlightError(f"there is no {wanted} below {root}: set dataset.root to the folder that holds it")
-    if len({read_text(Path(path)) for path in paths}) > 1:
-        raise LemlightError(f"{wanted} is there {len(paths)} times with different contents: {first_ten(paths)}")
-    return Path(paths[0])
-
-
 def read_rows(
     path: Path, needed: Sequence[str], optional: Sequence[str] = (), remedy: str = AGAIN, errors: str = "replace"
 ) -> pd.DataFrame:
@@ -160,34 +194,16 @@ def read_rows(
     Case, blanks and hyphens in the names of needed and optional columns do not matter. Raises LemlightError with the
     remedy where it is no CSV, where a needed column is missing, and where it is cut short.
     """
-    text = read_text(path, errors)
-    header = text.lstrip().split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    try:
-        lines = [(reader.line_num, row) for row in reader]  # pandas neither counts lines nor minds a short one
-    except csv.Error as error:
-        why = f"this is no CSV ({error}): check its quotation marks"
-        raise LemlightError(f"{path}, line {reader.line_num}: {why}; {remedy}") from error
-    return to_rows(lines, path, needed, optional, remedy)
-
-
-def to_rows(
-    lines: Iterable[tuple[int, Sequence[str]]],
-    path: Path,
-    needed: Sequence[str],
-    optional: Sequence[str] = (),
-    remedy: str = AGAIN,
-) -> pd.DataFrame:
-    """Make the rows of a table out of the cells of its file by line, the first of which names the columns."""
-    stripped = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
-    (_, names), *body = [(number, cells) for number, cells in stripped if any(cells)] or [(0, [])]
+    cells = _sheet(path) if path.suffix.lower() in SHEETS else _cells(path, remedy, errors)
+    stripped = [(number, [cell.strip() for cell in line]) for number, line in cells]
+    (_, names), *body = [(number, line) for number, line in stripped if any(line)] or [(0, [])]
     while names and not names[-1]:  # spreadsheets leave empty columns behind
         names.pop()
     spelled = {_letters(name): name for name in (*needed, *optional)}
     names = [spelled.get(_letters(name), name) for name in names]
     absent = [name for name in needed if name not in names]
     twice = sorted({name for name in names if names.count(name) > 1})
-    ragged = [number for number, cells in body if len(cells) < len(names) or any(cells[len(names) :])]
+    ragged = [number for number, line in body if len(line) < len(names) or any(line[len(names) :])]
     if absent:
         raise LemlightError(f"{path} has no column {', '.join(absent)}: it has {', '.join(names) or 'none'}; {remedy}")
     if twice:
@@ -196,15 +212,41 @@ def to_rows(
         raise LemlightError(f"{path}: not {len(names)} cells in line {first_ten(ragged)}; {remedy}")
     if not body:
         raise LemlightError(f"{path} has no rows; {remedy}")
-    cells = [row[: len(names)] for _, row in body]
-    return pd.DataFrame(cells, columns=names, index=[number for number, _ in body], dtype=str)
+    lines, rows = zip(*((number, line[: len(names)]) for number, line in body), strict=True)
+    return pd.DataFrame(rows, columns=names, index=lines, dtype=str)
+
+
+def _cells(path: Path, remedy: str, errors: str) -> list[tuple[int, list[str]]]:
+    """Read the cells of a CSV with their line, which pandas does not count; nor does it mind a short line."""
+    text = read_text(path, errors)
+    header = text.lstrip().split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        why = f"this is no CSV ({error}): check its quotation marks"
+        raise LemlightError(f"{path}, line {reader.line_num}: {why}; {remedy}") from error
+
+
+def _sheet(path: Path) -> list[tuple[int, list[str]]]:
+    """Read the first sheet of a spreadsheet, which needs a package that lemlight does not install."""
+    try:
+        sheet = pd.read_excel(path, header=None, dtype=str, keep_default_na=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # the package is missing, or chokes on the file's styles in whatever way
+        package = SHEETS[path.suffix.lower()]
+        reason = f"the package {package} is missing" if isinstance(error, ImportError) else type(error).__name__
+        remedy = f"save it as CSV under the name {path.stem}.csv beside it"
+        raise LemlightError(f"{path} is a spreadsheet that cannot be read here ({reason}): {remedy}") from error
+    return list(enumerate(sheet.to_numpy().tolist(), start=1))
 
 
 def _letters(name: str) -> str:
     return re.sub(r"[\s_-]", "", name.lower())
 
 
-IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "PatientID"]
+IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "PatientID"]
 POSITION = ["ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence"]
 PIXELS = ["NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns"]
 BITS = ["BitsAllocated", "BitsStored"]
@@ -225,17 +267,17 @@ class Header:
     patient: str = ""
     series: str = ""
     instance: str = ""
-    description: str = ""
     side: str = ""
     view: str = ""
     problem: str = ""
+    path: str = ""
 
 
 def read_headers(paths: Sequence[str]) -> dict[str, Header]:
     """Read the header of every image file; a bar is drawn where it takes its time."""
     with quiet(), ThreadPoolExecutor(THREADS) as pool:
         read = tqdm(pool.map(_read_header, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
-        return dict(zip(paths, read, strict=True))
+        return {path: replace(header, path=path) for path, header in zip(paths, read, strict=True)}
 
 
 def _read_header(path: str) -> Header:
@@ -273,7 +315,6 @@ def _of_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
         patient=str(dataset.get("PatientID") or "").strip(),
         series=str(dataset.get("SeriesInstanceUID") or ""),
         instance=str(dataset.get("SOPInstanceUID") or ""),
-        description=str(dataset.get("SeriesDescription") or ""),
         side=laterality(dataset),
         view=_view(dataset),
         problem=problem,
@@ -293,9 +334,11 @@ def _of_raster(file: BinaryIO, size: int, tail: bytes) -> Header:
         return Header(shape, 16 if image.mode.startswith("I") else 8, problem="" if whole else "cut short")
 
 
-def image_table(images: pd.DataFrame, lesions: Iterable[tuple[Lesion, ...] | None], name: str) -> pd.DataFrame:
+def image_table(
+    images: pd.DataFrame, name: str, lesions: Iterable[tuple[Lesion, ...] | None] | None = None
+) -> pd.DataFrame:
     """Give the checked table of these images with the lesions of each, None where they are not known; no split."""
-    found = list(lesions)
+    found = [None] * len(images) if lesions is None else list(lesions)
     given = pd.Series([some or () for some in found], index=images.index, dtype=object)
     images = images.assign(lesions=given, lesions_known=[some is not None for some in found])
     return check_table(images if "split" in images else images.assign(split=""), name)

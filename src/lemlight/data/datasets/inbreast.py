@@ -15,9 +15,7 @@ import logging
 import os
 import plistlib
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,16 +32,14 @@ from lemlight.data.datasets.common import (
     ending,
     image_table,
     list_files,
-    one_table,
+    one_file_each,
     read_headers,
-    read_rows,
     warn_of_unknown,
 )
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import first_ten
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError
 
-TABLE = "INbreast.csv"
 NEEDED = ("Laterality", "View", "File Name", "Bi-Rads")
 IMAGE_NAME = re.compile(r"(?P<image>\d+)_(?P<patient>[0-9a-f]+)_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm", re.I)
 OTHERS = (".dcm", ".dicom", ".pgm")  # of other data sets; PNG copies of INbreast may lie about
@@ -74,16 +70,6 @@ POINT = re.compile(rf"\({NUMBER},{NUMBER}(?:,{NUMBER})?\)")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Files:
-    """Images and annotations by the image's number; tables; names of images of other kinds."""
-
-    images: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    annotations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    tables: list[str] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
-
-
 @checked
 def inbreast(
     root: str | Path,
@@ -98,74 +84,57 @@ def inbreast(
     """
     root = Path(root)
     problems = Problems("INbreast", root)
-    files = _sort(list_files(root, "INbreast"), problems)
-    headers = _headers(files, problems)
-    annotations = _annotations(files, problems)
+    paths = list_files(root, "INbreast")
+    files = one_file_each([path for path in paths if ending(path) in OTHERS], _number, problems, shown=_without_patient)
+    read = read_headers(list(files.values()))
+    headers = {image: read[path] for image, path in sorted(files.items())}
+    broken = {image: header.problem for image, header in headers.items() if header.problem}
+    problems.incomplete("broken images", [f"{image}: {why}" for image, why in broken.items()])
+    annotations = _annotations(paths, problems)
     left_out = {str(category) for category in leave_out}
-    try:
-        images = _read_table(files.tables, root)
-    except LemlightError as error:
-        problems.wrong("the table", [error])
-        images = pd.DataFrame(columns=["laterality", "view", "image_id", "birads"], dtype=str)
-    else:
-        _check(images, files, problems)
-        images = images[~images["birads"].map(lambda category: bool({category, category[:1]} & left_out))]
-        absent = images.loc[~images["image_id"].isin(list(files.images)), "image_id"]
-        problems.incomplete("images of the table without a file", absent)
-        images = images[images["image_id"].isin(list(headers))]
-    problems.raise_any(allow_missing)
-    if images.empty:
-        raise LemlightError(f"no image of INbreast is left of {root}: check dataset.root and dataset.leave_out")
-    paths = images["image_id"].map(lambda image: files.images[image][0])
-    hashes = paths.map(lambda path: os.path.basename(path).split("_")[1].lower())
+    images = _read_table(paths, problems)
+    if len(images):
+        _check(images, files, annotations, problems)
+    images = images[~(images["birads"].isin(left_out) | images["birads"].str[:1].isin(left_out))]
+    problems.incomplete("images of the table without a file", images.loc[~images["image_id"].isin(files), "image_id"])
+    images = images[images["image_id"].isin(headers.keys() - broken.keys())]
+    problems.raise_any(allow_missing, images)
+    hashes = images["image_id"].map(lambda image: os.path.basename(files[image]).split("_")[1].lower())
     said = images["image_id"].map(lambda image: headers[image].patient)
     label = (images["birads"].str[0].astype(int) >= malignant_from).astype(int)
+    images = images.assign(path=images["image_id"].map(files), label=label, patient_id=patients(hashes, said))
     lesions = [
         _lesions(image, birads, headers[image], annotations)
         for image, birads in zip(images["image_id"], images["birads"], strict=True)
     ]
     warn_of_unknown(list(images["image_id"][[found is None for found in lesions]]), "INbreast")
-    return image_table(images.assign(path=paths, label=label, patient_id=patients(hashes, said)), lesions, "INbreast")
+    return image_table(images, problems.name, lesions)
 
 
-def _sort(paths: Iterable[str], problems: Problems) -> Files:
-    """Sort the files of a download by what they are; annotations are the XML files in a folder AllXML."""
-    files = Files()
-    for path in map(Path, paths):
-        name, suffix = IMAGE_NAME.fullmatch(path.name), path.suffix.lower()
-        if name:
-            files.images[name["image"]].append(str(path))
-        elif suffix == ".xml" and path.parent.name.lower() == "allxml":
-            files.annotations[path.stem].append(str(path))
-        elif path.stem.lower() == "inbreast" and suffix in (".csv", ".xls", ".xlsx"):
-            files.tables.append(str(path))
-        elif suffix in OTHERS:
-            files.strange.append(re.sub(r"_[0-9a-f]{8,}(?=_)", "_*", path.name, flags=re.I))  # the patient
-    problems.wrong("images whose names are not INbreast's", files.strange)
-    for kind, found in (("images", files.images), ("annotations", files.annotations)):
-        problems.wrong(f"{kind} that are there twice", [image for image, paths in found.items() if len(paths) > 1])
-    return files
+def _file_name(path: str) -> re.Match[str] | None:
+    return IMAGE_NAME.fullmatch(os.path.basename(path))
 
 
-def _headers(files: Files, problems: Problems) -> dict[str, Header]:
-    """Read the headers of all images, and note those of no whole DICOM file."""
-    first = {image: paths[0] for image, paths in sorted(files.images.items())}
-    read = read_headers(list(first.values()))
-    headers = {image: read[path] for image, path in first.items()}
-    broken = [f"{image}: {header.problem}" for image, header in headers.items() if header.problem]
-    problems.incomplete("broken images", broken)
-    return {image: header for image, header in headers.items() if not header.problem}
+def _without_patient(path: str) -> str:
+    return re.sub(r"_[0-9a-f]{8,}(?=_)", "_*", os.path.basename(path), flags=re.I)
 
 
-def _annotations(files: Files, problems: Problems) -> dict[str, list[Region] | None]:
-    """Read the regions by image, None where its XML is broken."""
-    if not files.annotations:
+def _number(path: str) -> str:
+    """Give the image's number that a file is named after, "" where it is no image of INbreast."""
+    name = _file_name(path)
+    return name["image"] if name else ""
+
+
+def _annotations(paths: Iterable[str], problems: Problems) -> dict[str, list[Region] | None]:
+    """Read the regions by image from the XML files in a folder AllXML, None where one is broken."""
+    files = [path for path in paths if re.search(r"/allxml/[^/]*\.xml$", path, re.I)]
+    if not files:
         problems.incomplete("the annotations are missing", ["AllXML"])
     annotations: dict[str, list[Region] | None] = {}
     broken = []
-    for image, paths in sorted(files.annotations.items()):
+    for image, path in sorted(one_file_each(files, lambda path: Path(path).stem, problems, "annotations").items()):
         try:
-            annotations[image] = read_annotations(Path(paths[0]))
+            annotations[image] = read_annotations(Path(path))
         except ImageError as error:
             annotations[image] = None
             broken.append(error)
@@ -173,12 +142,10 @@ def _annotations(files: Files, problems: Problems) -> dict[str, list[Region] | N
     return annotations
 
 
-def _read_table(tables: Sequence[str], root: Path) -> pd.DataFrame:
+def _read_table(paths: Iterable[str], problems: Problems) -> pd.DataFrame:
     """Read INbreast.csv: a row for each image with image_id, laterality, view and birads; the index is the line."""
-    texts = [path for path in tables if ending(path) == ".csv"]
-    if tables and not texts:
-        raise LemlightError(f"{tables[0]} is a spreadsheet: save it as CSV under the name {TABLE} beside it")
-    rows = read_rows(one_table(texts, TABLE, root), NEEDED)
+    tables = [path for path in paths if re.search(r"/inbreast\.(csv|xlsx?)$", path, re.I)]
+    rows = problems.table("the table", tables, "INbreast.csv", NEEDED)
     names = rows["File Name"].str.replace(r"(\.0+|\.dcm)$", "", regex=True, case=False)
     columns = {"image_id": names, "laterality": rows["Laterality"].str.upper(), "birads": rows["Bi-Rads"].str.lower()}
     return pd.DataFrame({**columns, "view": rows["View"].map(_view)})
@@ -188,7 +155,7 @@ def _view(name: str) -> str:
     return "MLO" if name.upper() == "ML" else name.upper()  # ML stands for MLO in INbreast
 
 
-def _check(images: pd.DataFrame, files: Files, problems: Problems) -> None:
+def _check(images: pd.DataFrame, files: Mapping[str, str], annotated: Iterable[str], problems: Problems) -> None:
     """Note rows that cannot be read, files without a row, and a table that contradicts the file names."""
     problems.wrong_values(images, {"birads": ~images["birads"].isin(CATEGORIES)}, "unknown BI-RADS")
     unknown = {"laterality": ~images["laterality"].isin(["L", "R"]), "view": ~images["view"].str.fullmatch("[A-Z]+")}
@@ -196,11 +163,11 @@ def _check(images: pd.DataFrame, files: Files, problems: Problems) -> None:
     ids = images["image_id"]
     problems.wrong_values(images, {"image_id": ~ids.str.fullmatch(r"\d+")}, "File Name is no image number")
     problems.wrong_values(images, {"image_id": ids.duplicated(keep=False)}, "images that the table lists twice")
-    problems.incomplete("images without a row in the table", sorted(set(files.images) - set(ids)))
-    problems.incomplete("annotations without a row in the table", sorted(set(files.annotations) - set(ids)))
+    problems.incomplete("images without a row in the table", sorted(set(files) - set(ids)))
+    problems.incomplete("annotations without a row in the table", sorted(set(annotated) - set(ids)))
     contradicting = []
     for image, side, view in zip(ids, images["laterality"], images["view"], strict=True):
-        name = IMAGE_NAME.fullmatch(os.path.basename(files.images[image][0])) if image in files.images else None
+        name = _file_name(files[image]) if image in files else None
         if name and (name["side"].upper(), _view(name["view"])) != (side, view):
             contradicting.append(image)
     if len(contradicting) > MOST_CONTRADICTIONS * len(images):

@@ -29,15 +29,14 @@ from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     Problems,
     ending,
-    first_of_each,
     image_table,
     list_files,
+    one_file_each,
     read_headers,
     read_text,
     warn_of_unknown,
 )
 from lemlight.data.lesions import Lesion
-from lemlight.errors import LemlightError
 
 SIDE = 1024  # px of every image
 TYPES = {
@@ -51,7 +50,7 @@ TYPES = {
 IMAGES = (".pgm", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHERS = (".pgm", ".dcm", ".dicom")  # of other data sets; pictures may lie about
 TABLES = ("info", "readme", "00readme")
-NUMBER = re.compile(r"mdb(\d{3})")
+NUMBER = re.compile(r"mdb\d{3}")
 ORIGINAL = re.compile(r"mdb\d{3}[lr][smlx]")
 LINE = re.compile(
     r"(?P<image>mdb\d{3})(?: [FGD])? (?:NORM|(?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM) (?P<severity>[BM])"
@@ -80,7 +79,7 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
     root = Path(root)
     problems = Problems("mini-MIAS", root)
     paths = list_files(root, "mini-MIAS")
-    files = _images(paths, root, problems)
+    files = _images(paths, problems)
     headers = read_headers(list(files.values()))
     shapes = {image: headers[path].shape for image, path in files.items() if not headers[path].problem}
     broken = {path: header.problem for path, header in headers.items() if header.problem}
@@ -92,29 +91,34 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
         problems.incomplete("images without a line in the table", sorted(set(files) - set(lines)))
         both = [image for image, found in lines.items() if len({line.kind == "" for line in found}) > 1]
         problems.wrong("images that the table calls normal and abnormal", sorted(both))
-    problems.raise_any(allow_missing)
     kept = [image for image in sorted(shapes) if image in lines and (normal_images or lines[image][0].kind)]
-    if not kept:
-        raise LemlightError(f"no image of mini-MIAS is left of {root}: check dataset.root and dataset.normal_images")
-    return _build(kept, files, shapes, lines)
+    numbers = [int(image[3:]) for image in kept]
+    images = pd.DataFrame(
+        {
+            "image_id": kept,
+            "path": [files[image] for image in kept],
+            "label": [int(any(line.malignant for line in lines[image])) for image in kept],
+            "patient_id": [f"pair{(number + 1) // 2:03d}" for number in numbers],
+            "laterality": ["L" if number % 2 else "R" for number in numbers],
+            "view": "MLO",
+        }
+    )
+    problems.raise_any(allow_missing, images)
+    lesions = [_lesions(lines[image], shapes[image]) for image in kept]
+    warn_of_unknown([image for image, found in zip(kept, lesions, strict=True) if found is None], "mini-MIAS")
+    return image_table(images, problems.name, lesions)
 
 
-def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
+def _images(paths: Iterable[str], problems: Problems) -> dict[str, str]:
     """Find the images by name; note doubles and images of other data sets."""
-    found: dict[str, list[str]] = defaultdict(list)
-    original, strange = [], []
-    for path in paths:
-        name, suffix = os.path.basename(path), ending(path)
-        stem = os.path.splitext(name)[0].lower()
-        if NUMBER.fullmatch(stem) and suffix in IMAGES:
-            found[stem].append(path)
-        elif ORIGINAL.fullmatch(stem):
-            original.append(name)
-        elif suffix in OTHERS:
-            strange.append(name)
-    problems.wrong("images of the original MIAS, which has other coordinates", original)
-    problems.wrong("images whose names are not mini-MIAS's", strange)
-    return first_of_each(dict(sorted(found.items())), root, problems)
+    names = {path: os.path.splitext(os.path.basename(path))[0].lower() for path in paths}
+    original = [path for path, name in names.items() if ORIGINAL.fullmatch(name)]
+    of_original = [os.path.basename(path) for path in original]
+    problems.wrong("images of the original MIAS, which has other coordinates", of_original)
+    ours = [path for path, name in names.items() if NUMBER.fullmatch(name) and ending(path) in IMAGES]
+    others = [path for path in names if ending(path) in OTHERS and path not in {*original, *ours}]
+    files = one_file_each([*ours, *others], lambda path: names[path] if NUMBER.fullmatch(names[path]) else "", problems)
+    return dict(sorted(files.items()))
 
 
 def _read_lines(paths: Iterable[str], problems: Problems) -> dict[str, list[Abnormality]]:
@@ -147,28 +151,6 @@ def _abnormality(match: re.Match[str]) -> Abnormality:
     circle = (int(match["x"]), int(match["y"]), int(match["radius"])) if match["x"] else None
     kind, severity = (match["kind"] or "").upper(), (match["severity"] or "").upper()
     return Abnormality(match["image"].lower(), kind, severity == "M", circle)
-
-
-def _build(
-    kept: list[str],
-    files: dict[str, str],
-    shapes: dict[str, tuple[int, int]],
-    lines: dict[str, list[Abnormality]],
-) -> pd.DataFrame:
-    lesions = [_lesions(lines[image], shapes[image]) for image in kept]
-    warn_of_unknown([image for image, found in zip(kept, lesions, strict=True) if found is None], "mini-MIAS")
-    numbers = [int(image[3:]) for image in kept]
-    images = pd.DataFrame(
-        {
-            "image_id": kept,
-            "path": [files[image] for image in kept],
-            "label": [int(any(line.malignant for line in lines[image])) for image in kept],
-            "patient_id": [f"pair{(number + 1) // 2:03d}" for number in numbers],
-            "laterality": ["L" if number % 2 else "R" for number in numbers],
-            "view": "MLO",
-        }
-    )
-    return image_table(images, lesions, "mini-MIAS")
 
 
 def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...] | None:

@@ -15,8 +15,7 @@ https://kaggle.com/competitions/rsna-breast-cancer-detection. For non-commercial
 import logging
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,22 +23,10 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import (
-    DICOM,
-    Problems,
-    below,
-    ending,
-    first_of_each,
-    image_table,
-    list_files,
-    one_table,
-    read_rows,
-)
-from lemlight.errors import LemlightError
+from lemlight.data.datasets.common import DICOM, Problems, ending, image_table, list_files, named, one_file_each
 
-TABLE = "train.csv"
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
-FLAT = re.compile(r"(\d+)_(\d+)")
+NUMBERS = re.compile(r"/(\d+)[/_](\d+)\.\w+$")  # patient and image
 WITHOUT_LABELS = "/test_images"
 
 logger = logging.getLogger(__name__)
@@ -60,61 +47,44 @@ def rsna(
     problems = Problems("RSNA", root)
     start = len(os.path.abspath(root))
     paths = [path for path in list_files(root, "RSNA") if WITHOUT_LABELS not in path[start:]]
-    files = _images(paths, root, problems)
-    try:
-        rows = _read(paths, root)
-    except LemlightError as error:
-        problems.wrong("the table", [error])
-        rows = pd.DataFrame(columns=[*NEEDED, "image"], dtype=str)
-    else:
-        _check(rows, problems)
+    files = _images(paths, problems)
+    rows = _read(paths, problems)
+    if len(rows):
         problems.incomplete("images without a row in the table", sorted(set(files) - set(rows["image"])))
-        rows = rows[rows["view"].isin(list(views))]
-        problems.incomplete("images of the table without a file", sorted(set(rows["image"]) - set(files)))
-    problems.raise_any(allow_missing)
+    rows = rows[rows["view"].isin(list(views))]
+    problems.incomplete("images of the table without a file", sorted(set(rows["image"]) - set(files)))
     rows = rows[rows["image"].isin(list(files))]
-    if rows.empty:
-        raise LemlightError(f"no image of RSNA is left of {root}: check dataset.root and dataset.views")
+    problems.raise_any(allow_missing, rows)
     columns = ["image_id", "patient_id", "laterality", "view"]
-    images = rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int))
-    return image_table(images, [None] * len(images), "RSNA")
+    return image_table(
+        rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)), problems.name
+    )
 
 
-def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
-    """Find the images as `<patient>/<image>`; note doubles and DICOM files of other data sets."""
-    dicom: dict[str, list[str]] = defaultdict(list)
-    copies: dict[str, list[str]] = defaultdict(list)
-    strange = []
-    for path in paths:
-        suffix = ending(path)
-        if suffix not in (*DICOM, ".png"):
-            continue
-        folder, stem = path.split("/")[-2], os.path.splitext(os.path.basename(path))[0]
-        flat = FLAT.fullmatch(stem)
-        if flat or (stem.isdecimal() and folder.isdecimal()):
-            image = f"{flat[1]}/{flat[2]}" if flat else f"{folder}/{stem}"
-            (dicom if suffix in DICOM else copies)[image].append(path)
-        elif suffix in DICOM:
-            strange.append(below(path, root))
-    if dicom and copies:
+def _images(paths: Sequence[str], problems: Problems) -> dict[str, str]:
+    """Find the images as `<patient>/<image>`: DICOM files, or without any of these PNG copies."""
+    files = one_file_each([path for path in paths if ending(path) in DICOM], _name, problems)
+    copies = [path for path in paths if ending(path) == ".png" and _name(path)]
+    if files and copies:
         logger.info("RSNA: %d PNG copies beside DICOM files are not used", len(copies))
-    problems.wrong("images whose names are not RSNA's", strange)
-    return first_of_each(dicom or copies, root, problems)
+    return files or one_file_each(copies, _name, problems)
 
 
-def _read(paths: Iterable[str], root: Path) -> pd.DataFrame:
-    tables = [path for path in paths if os.path.basename(path).lower() == TABLE]
-    rows = read_rows(one_table(tables, TABLE, root), NEEDED)
+def _name(path: str) -> str:
+    found = NUMBERS.search(path)
+    return f"{found[1]}/{found[2]}" if found else ""
+
+
+def _read(paths: Sequence[str], problems: Problems) -> pd.DataFrame:
+    """Read the table, with the column image; note what is wrong with its rows."""
+    rows = problems.table("the table", named(paths, "train.csv"), "train.csv", NEEDED)
     for column in ("patient_id", "image_id", "cancer"):  # spreadsheets and other programs write 1.0
         rows[column] = rows[column].str.replace(r"\.0+$", "", regex=True)
     rows["laterality"], rows["view"] = rows["laterality"].str.upper(), rows["view"].str.upper()
-    return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"])
-
-
-def _check(rows: pd.DataFrame, problems: Problems) -> None:
     problems.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
     unknown = {"laterality": ~rows["laterality"].isin(["L", "R"]), "view": ~rows["view"].str.fullmatch("[A-Z]+")}
     problems.wrong_values(rows, unknown)
     no_number = {column: ~rows[column].str.fullmatch(r"\d+") for column in ("patient_id", "image_id")}
     problems.wrong_values(rows, no_number, "{} is no number")
     problems.repeated(rows, "image_id", "cancer")
+    return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"])

@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,18 +28,16 @@ from lemlight.arguments import checked
 from lemlight.data.datasets.common import (
     DICOM,
     Problems,
-    below,
     ending,
-    first_of_each,
     image_table,
     list_files,
-    one_table,
-    read_rows,
+    named,
+    one_file_each,
     warn_of_unknown,
 )
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import first_ten
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError
 
 BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -148,47 +146,31 @@ def vindr(
     root = Path(root)
     problems = Problems("VinDr-Mammo", root)
     paths = list_files(root, "VinDr-Mammo")
-    files = _images(paths, root, problems)
-    images = _read_images(paths, root, problems)
-    findings = _read_findings(paths, root, images, problems)
+    files = one_file_each([path for path in paths if ending(path) in DICOM], _name, problems)
+    images = _read_images(paths, problems)
+    findings = _read_findings(paths, images, problems)
     if len(images):
         problems.incomplete("images without a row in the table", sorted(set(files) - set(images["image"])))
     images = images[~images["birads"].isin([str(category) for category in leave_out])]
     problems.incomplete("images of the table without a file", sorted(set(images["image"]) - set(files)))
-    problems.raise_any(allow_missing)
     images = images[images["image"].isin(list(files))]
-    if images.empty:
-        raise LemlightError(f"no image of VinDr-Mammo is left of {root}: check dataset.root and dataset.leave_out")
+    problems.raise_any(allow_missing, images)
     columns = {"study_id": "patient_id", "view_position": "view"}
     table = images[["image_id", "study_id", "laterality", "view_position"]].rename(columns=columns)
     table["path"], table["split"] = images["image"].map(files), images["split"].map(SPLITS)
     table["label"] = (images["birads"].astype(int) >= malignant_from).astype(int)
-    return image_table(table, _lesions(images, findings), "VinDr-Mammo")
+    return image_table(table, problems.name, _lesions(images, findings))
 
 
-def _images(paths: Iterable[str], root: Path, problems: Problems) -> dict[str, str]:
-    """Find the images as `<study>/<image>`; note doubles and images of other data sets."""
-    found: dict[str, list[str]] = defaultdict(list)
-    strange = []
-    for path in paths:
-        if ending(path) in DICOM:
-            image = os.path.splitext("/".join(path.split("/")[-2:]))[0]
-            if re.fullmatch(f"{HASH}/{HASH}", image):
-                found[image].append(path)
-            else:
-                strange.append(below(path, root))
-    problems.wrong("images whose names are not VinDr-Mammo's", strange)
-    return first_of_each(found, root, problems)
+def _name(path: str) -> str:
+    """Name an image `<study>/<image>`, "" where it is none of VinDr-Mammo."""
+    image = os.path.splitext("/".join(path.split("/")[-2:]))[0]
+    return image if re.fullmatch(f"{HASH}/{HASH}", image) else ""
 
 
-def _read_images(paths: Iterable[str], root: Path, problems: Problems) -> pd.DataFrame:
+def _read_images(paths: Sequence[str], problems: Problems) -> pd.DataFrame:
     """Read the table of images, with columns image and birads; without rows where it cannot be used."""
-    tables = [path for path in paths if os.path.basename(path).lower() == BREASTS]
-    try:
-        rows = read_rows(one_table(tables, BREASTS, root), NEEDED)
-    except LemlightError as error:
-        problems.wrong("the table of images", [error])
-        return pd.DataFrame(columns=[*NEEDED, "image", "birads"], dtype=str)
+    rows = problems.table("the table of images", named(paths, BREASTS), BREASTS, NEEDED)
     rows["laterality"], rows["view_position"] = rows["laterality"].str.upper(), rows["view_position"].str.upper()
     rows["split"] = rows["split"].str.lower()
     rows["birads"] = rows["breast_birads"].str.extract(r"(?i)^BI-RADS ([1-5])$", expand=False).fillna("")
@@ -209,21 +191,15 @@ def _read_images(paths: Iterable[str], root: Path, problems: Problems) -> pd.Dat
     return rows.assign(image=rows["study_id"] + "/" + rows["image_id"])
 
 
-def _read_findings(
-    paths: Iterable[str], root: Path, images: pd.DataFrame, problems: Problems
-) -> dict[str, list[Finding]]:
+def _read_findings(paths: Sequence[str], images: pd.DataFrame, problems: Problems) -> dict[str, list[Finding]]:
     """Read the findings by image_id; none where the table cannot be used."""
-    tables = [path for path in paths if os.path.basename(path).lower() == FINDINGS]
+    tables = named(paths, FINDINGS)
     if not tables:
         problems.incomplete("the findings are missing", [FINDINGS])
         return {}
-    try:
-        rows = read_rows(one_table(tables, FINDINGS, root), NEEDED_OF_FINDINGS)
-    except LemlightError as error:
-        problems.wrong("the table of findings", [error])
-        return {}
+    rows = problems.table("the table of findings", tables, FINDINGS, NEEDED_OF_FINDINGS)
     categories = [read_categories(text) for text in rows["finding_categories"]]
-    unknown = pd.Series([names is None for names in categories], index=rows.index)
+    unknown = pd.Series([names is None for names in categories], index=rows.index, dtype=bool)
     problems.wrong_values(rows, {"finding_categories": unknown}, "unknown finding categories")
     contradicting = _compare(rows, images, problems) if len(images) else set()
     findings: dict[str, list[Finding]] = defaultdict(list)
