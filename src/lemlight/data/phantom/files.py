@@ -1,4 +1,8 @@
-"""A rendering as a DICOM file: Digital Mammography X-Ray Image - For Presentation, the same bytes every time."""
+"""The phantom on disk: DICOM files (Digital Mammography, For Presentation), masks and tables, always the same bytes.
+
+Layout: `<root>/phantom-<hash of the settings>/` with `images.csv` (as `dataset=folder` reads it), `findings.csv` (what
+was drawn), `phantom.json` (the settings), `images/<patient>/<side>_<view>.dcm`, `masks/<patient>/<side>_<view>.png`.
+"""
 
 import json
 import os
@@ -59,6 +63,7 @@ SYNTAXES = (
     JPEG2000Lossless,
 )
 ORIENTATIONS = {("L", "CC"): ["A", "R"], ("R", "CC"): ["P", "L"], ("L", "MLO"): ["A", "FR"], ("R", "MLO"): ["P", "FL"]}
+COLUMNS = ["image_id", "path", "label", "patient", "laterality", "view", "mask", "lesion_type"]
 VIEW_CODES = {"CC": ("399162004", "cranio-caudal"), "MLO": ("399368009", "medio-lateral oblique")}  # SNOMED CT
 
 
@@ -160,15 +165,11 @@ def _compress(pixels: NDArray[np.uint16], dataset: Dataset, syntax: UID) -> byte
     return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
-TABLE_COLUMNS = ["image_id", "path", "label", "patient", "laterality", "view", "mask", "lesion_type"]
-
-
 def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = None, progress: bool = True) -> Path:
     """Write the phantom of these settings under `root`, unless it is there, and return its folder.
 
-    workers: processes, None for one per core. The result does not depend on it. The folder holds `images.csv` (read
-    by `dataset=folder`), `findings.csv` (what was drawn), `phantom.json` (the settings), `images/` and `masks/`.
-    Safe with several processes at once and after a kill at any moment. LemlightError when the disk refuses.
+    workers: processes, None for one per core; the result does not depend on it. Safe with several processes at once and
+    after a kill at any moment. LemlightError when the disk refuses.
     """
     folder = root / settings.folder_name()
     try:
@@ -192,24 +193,17 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
     aside = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         aside.chmod(0o755)
-        rows = _write_patients(aside, settings, workers, progress)
-        table = pd.DataFrame(rows)
-        table[TABLE_COLUMNS].to_csv(aside / "images.csv", index=False)
+        numbers = range(settings.patients)
+        work = map_in_processes(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
+        bar = tqdm(work, "writing the phantom", len(numbers), disable=not progress, unit="patient")
+        table = pd.DataFrame([row for rows in bar for row in rows]).sort_values("image_id")
+        table[COLUMNS].to_csv(aside / "images.csv", index=False)
         table.drop(columns=["path", "mask", "lesion_type"]).to_csv(aside / "findings.csv", index=False)
         (aside / "phantom.json").write_text(json.dumps(settings.stamp(), indent=2, sort_keys=True) + "\n")
         os.replace(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-
-
-def _write_patients(folder: Path, settings: PhantomSettings, workers: int, progress: bool) -> list[dict[str, object]]:
-    """Write all images and return a row for each, in the order of the patients."""
-    work = map_in_processes(
-        partial(write_patient, folder, settings), range(settings.patients), min(workers, settings.patients)
-    )
-    bar = tqdm(work, "writing the phantom", settings.patients, disable=not progress, unit="patient")
-    return sorted((row for rows in bar for row in rows), key=lambda row: str(row["image_id"]))
 
 
 def write_patient(folder: Path, settings: PhantomSettings, number: int) -> list[dict[str, object]]:
@@ -235,15 +229,11 @@ def _write_image(folder: Path, settings: PhantomSettings, number: int, side: str
         "laterality": side,
         "view": view,
         "mask": NO_LESION if lesion is None else mask.as_posix(),
-        "lesion_type": "" if lesion is None else _type(lesion.finding),
+        "lesion_type": "" if lesion is None else "calcification" if "calcification" in lesion.finding else "mass",
         "finding": NORMAL if lesion is None else lesion.finding,
         "lesion_share": round(float(rendering.mask.sum() / rendering.breast.sum()), 6),
         "density": round(patient.density, 4),
     }
-
-
-def _type(finding: str) -> str:
-    return "calcification" if "calcification" in finding else "mass"
 
 
 @checked
@@ -256,8 +246,7 @@ def phantom(
 ) -> pd.DataFrame:
     """Build the image table of the phantom with these settings, written below `root` at the first call.
 
-    Layout: `<root>/phantom-<hash of the settings>/` with `images.csv`, `images/<patient>/<side>_<view>.dcm` and
-    `masks/<patient>/<side>_<view>.png`. Label: 1 for the images of a breast with a malignant lesion. A mask shows the
+    Label: 1 for the images of a breast with a malignant lesion. A mask shows the
     lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
     whatever else in it looks like one. No split is given. The arguments are explained at `PhantomSettings`.
     """

@@ -1,10 +1,12 @@
-"""A square window around a point, in which lesions and distractors are drawn."""
+"""Lesions and what looks like one: each drawn in a square window around a point, in mm."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from lemlight.data.phantom.tissue import Anatomy, Array, Grid, Mask, smoothstep
+
+REACH = 2.6  # half side of the window of a mass, in its radii
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,6 @@ def contour(rng: np.random.Generator, angle: Array, harmonics: range, roughness:
     return np.asarray(1 + np.float32(roughness) * np.clip(wave, -2, 2), dtype=np.float32)
 
 
-REACH = 2.6  # half side of the window, in radii of the lesion
-
-
 def _body(patch: Patch, edge: Array, softness: float) -> Array:
     """A dense body (h, w) in [0, 1] with its margin at `edge` mm from the centre, `softness` mm wide."""
     margin = smoothstep((edge - patch.radius) / np.float32(softness) + 0.5)
@@ -80,10 +79,10 @@ def _spicule(rng: np.random.Generator, patch: Patch, turn: float, length: float,
     """One fine, slightly bent, tapering line (h, w) in [0, 1] from the centre outwards; length and width in mm."""
     along = np.float32(np.cos(turn)) * patch.dx + np.float32(np.sin(turn)) * patch.dy
     across = np.float32(np.cos(turn)) * patch.dy - np.float32(np.sin(turn)) * patch.dx
-    share = np.clip(along / np.float32(length), 0, 1)
-    bend = np.float32(rng.normal(0, 0.1) * length) * share**2
-    taper = np.float32(width) * (1.15 - 0.6 * share)
-    line = np.exp(-(((across - bend) / taper) ** 2)) * (1 - share) ** np.float32(0.6)
+    way = np.clip(along / np.float32(length), 0, 1)
+    bend = np.float32(rng.normal(0, 0.1) * length) * way**2
+    taper = np.float32(width) * (1.15 - 0.6 * way)
+    line = np.exp(-(((across - bend) / taper) ** 2)) * (1 - way) ** np.float32(0.6)
     return np.asarray(np.where(along > 0, line, 0), dtype=np.float32)
 
 
@@ -134,7 +133,7 @@ def speck(rng: np.random.Generator, patch: Patch, x: float, y: float, size: floa
 def calcification_cluster(
     rng: np.random.Generator, grid: Grid, centre: tuple[float, float], radius: float, subtlety: float
 ) -> tuple[Patch, Array, Mask]:
-    """A cluster of fine irregular specks of varied brightness; arguments and results as `masses.spiculated_mass`."""
+    """A cluster of fine irregular specks of varied brightness; arguments and results as `spiculated_mass`."""
     patch = cut_patch(grid, centre, 2 * radius)
     places = _place(rng, int(rng.integers(16, 28) - 6 * subtlety), 1.05 * radius, 0.9)
     value = 0.10 * np.exp(-0.5 * (patch.radius / (0.8 * radius)) ** 2)
@@ -162,9 +161,9 @@ def coarse_calcifications(
 
 
 def pick_place(anatomy: Anatomy, depth: float, lateral: float, margin: float) -> tuple[float, float]:
-    """A point (x, y) in mm at a share of the way from nipple to chest wall, `margin` mm from skin and muscle.
+    """A point (x, y) in mm, `margin` mm from skin and muscle.
 
-    lateral: in [0, 1], from the upper to the lower end of what lies within the margin at this depth.
+    depth: fraction of the way from nipple to chest wall; lateral: in [0, 1], from the upper to the lower end there.
     """
     grid = anatomy.grid
     x = anatomy.nipple[0] * (1 - depth)
@@ -224,10 +223,8 @@ def _skin_fold(rng: np.random.Generator, anatomy: Anatomy, brightness: Array) ->
     grid = anatomy.grid
     x, y = pick_place(anatomy, rng.uniform(0.75, 0.95), float(rng.integers(2)), 4)
     turn = np.float32(rng.uniform(-0.5, 0.5))
-    along, across = (
-        np.cos(turn) * (grid.x - x) + np.sin(turn) * (grid.y - y),
-        np.cos(turn) * (grid.y - y) - np.sin(turn) * (grid.x - x),
-    )
+    along = np.cos(turn) * (grid.x - x) + np.sin(turn) * (grid.y - y)
+    across = np.cos(turn) * (grid.y - y) - np.sin(turn) * (grid.x - x)
     across = across + np.float32(rng.uniform(-0.006, 0.006)) * along**2
     line = np.where(across > 0, np.exp(-np.abs(across) / 1.6), np.exp(-((across / 0.4) ** 2)))
     brightness += np.float32(rng.uniform(0.06, 0.12)) * line * np.exp(-((along / rng.uniform(15, 30)) ** 2))

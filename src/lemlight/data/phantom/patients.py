@@ -1,4 +1,4 @@
-"""What a phantom is made from: its settings, their checks, and the stamp that names its folder."""
+"""What a phantom is made from: its settings, and the patients, devices and lesions that they draw."""
 
 import hashlib
 import json
@@ -17,17 +17,31 @@ Patients = Annotated[int, Field(ge=1, le=9999)]  # four digits in a patient ID
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Difficulty = Probability
 Scale = Annotated[float, Field(ge=0.25, le=4)]
+SIDES = ("L", "R")
+VIEWS = ("CC", "MLO")
+MALIGNANT = ("spiculated_mass", "calcification_cluster")
+BENIGN = ("smooth_mass", "coarse_calcifications")
+NORMAL = "normal"
+
+# rows, columns at scale 1, bits stored, photometric interpretation, VOI function ("" = no window in the file)
+DEVICES = (
+    (1024, 832, 12, "MONOCHROME2", "LINEAR"),
+    (960, 768, 14, "MONOCHROME1", "LINEAR"),
+    (1120, 896, 12, "MONOCHROME2", "SIGMOID"),
+    (1024, 800, 12, "MONOCHROME1", ""),
+    (960, 768, 14, "MONOCHROME2", ""),
+)
 
 
 @dataclass(frozen=True)
 class PhantomSettings:
     """The size, seed and difficulty of a phantom; LemlightError lists every impossible value.
 
-    patients: two breasts and four images each.
+    patients: with two breasts and four images each.
     difficulty: 0 (easy) to 1 (hard): contrast of lesions against the texture, and how alike malignant and benign are.
     scale: side length of the images relative to about 1024 x 832 px.
-    malignant_share: share of the patients with a malignant lesion in one breast.
-    benign_share: share of all other breasts with a benign lesion; the rest is normal.
+    malignant_share: fraction of the patients with a malignant lesion in one breast.
+    benign_share: fraction of all other breasts with a benign lesion; the rest is normal.
     """
 
     patients: Patients = 120
@@ -48,21 +62,6 @@ class PhantomSettings:
 
 
 PhantomSettings.__init__ = checked(PhantomSettings.__init__)  # type: ignore[method-assign]
-
-SIDES = ("L", "R")
-VIEWS = ("CC", "MLO")
-MALIGNANT = ("spiculated_mass", "calcification_cluster")
-BENIGN = ("smooth_mass", "coarse_calcifications")
-NORMAL = "normal"
-
-# rows, columns at scale 1, bits stored, photometric interpretation, VOI function ("" = no window in the file)
-DEVICES = (
-    (1024, 832, 12, "MONOCHROME2", "LINEAR"),
-    (960, 768, 14, "MONOCHROME1", "LINEAR"),
-    (1120, 896, 12, "MONOCHROME2", "SIGMOID"),
-    (1024, 800, 12, "MONOCHROME1", ""),
-    (960, 768, 14, "MONOCHROME2", ""),
-)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Patient:
 class Lesion:
     """One lesion, the same in both views of its breast.
 
-    radius: mm; depth: share of the way from the nipple to the chest wall; lateral: place between the edges of the
+    radius: mm; depth: fraction of the way from the nipple to the chest wall; lateral: place between the edges of the
     breast in (CC, MLO), each in [0, 1]; contrast: relative, around 1.
     """
 

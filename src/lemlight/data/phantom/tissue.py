@@ -1,4 +1,4 @@
-"""Random textures: power-law noise, and noise that streams towards a point."""
+"""The breast without findings: power-law noise, its outline and muscle in mm, and the tissue inside."""
 
 import math
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from lemlight.data.phantom.patients import Patient
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+FIELD_MM = 246.0  # height of the imaged field
+WANDER = 0.05  # of ducts and vessels, radians per mm
+NO_MUSCLE = np.float32(-1000.0)  # mm from a muscle that is not in the image
 
 
 @lru_cache(maxsize=32)
@@ -35,10 +38,7 @@ def power_law_noise(rng: np.random.Generator, shape: tuple[int, int], beta: floa
 
 
 def streaming_noise(rng: np.random.Generator, radius: Array, angle: Array, cell_mm: float, beta: float) -> Array:
-    """Noise (H, W) of mean 0 and deviation 1 stretched along the rays of a centre.
-
-    radius: distance from the centre in mm, (H, W); angle: in radians, (H, W); cell_mm: length of a streak.
-    """
+    """Noise (H, W) of mean 0 and deviation 1 in streaks of `cell_mm` along the rays of a centre."""
     polar = power_law_noise(rng, (64, 512), beta)
     where = [radius / cell_mm, angle * (512 / (2 * np.pi))]
     noise = ndimage.map_coordinates(polar, where, order=1, mode="grid-wrap", output=np.float32)
@@ -60,10 +60,6 @@ def smoothstep(value: Array) -> Array:
     """0 below 0, 1 above 1, smooth between."""
     t = np.clip(value, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
-
-
-FIELD_MM = 246.0  # height of the imaged field
-NO_MUSCLE = np.float32(-1000.0)  # mm from a muscle that is not in the image
 
 
 @dataclass(frozen=True)
@@ -151,11 +147,10 @@ def _outline(
     return skin, (float(depth), float(nipple_y))
 
 
-def _half_dome(share: NDArray[np.float64], depth: float, power: float) -> NDArray[np.float64]:
-    """Half of a superellipse: x from `depth` at share 0 to 0 at share 1, falling on below 0 beyond."""
-    inside = np.clip(share, 0, 1)
-    dome = depth * (1 - inside**power) ** (1 / 2.0)
-    return np.asarray(dome - 200 * np.clip(share - 1, 0, None))
+def _half_dome(way: NDArray[np.float64], depth: float, power: float) -> NDArray[np.float64]:
+    """Half of a superellipse: x from `depth` at 0 of the way to 0 at 1, falling on below 0 beyond."""
+    dome = depth * (1 - np.clip(way, 0, 1) ** power) ** (1 / 2.0)
+    return np.asarray(dome - 200 * np.clip(way - 1, 0, None))
 
 
 def _signed_distance(edge_x: NDArray[np.float64], edge_y: NDArray[np.float64], grid: Grid) -> Array:
@@ -182,7 +177,7 @@ def _muscle(rng: np.random.Generator, patient: Patient, nipple: tuple[float, flo
 
 @dataclass(frozen=True)
 class Tissue:
-    """brightness: (H, W) in about [0, 1] of the tissue at full thickness; dense: (H, W) share of dense tissue."""
+    """brightness: (H, W) in about [0, 1] of the tissue at full thickness; dense: (H, W) fraction of dense tissue."""
 
     brightness: Array
     dense: Array
@@ -205,7 +200,7 @@ def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) ->
 
 
 def _parenchyma(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) -> tuple[Array, Array]:
-    """Share of dense tissue in [0, 1] and fibrous streaks in [-1, 1], on a coarse grid: a fan behind the nipple."""
+    """Fraction of dense tissue in [0, 1] and fibrous streaks in [-1, 1], on a coarse grid: a fan behind the nipple."""
     grid = anatomy.grid.coarse(3)
     skin = anatomy.skin[::3, ::3][: grid.shape[0], : grid.shape[1]]
     dx, dy = anatomy.nipple[0] - grid.x, grid.y - anatomy.nipple[1]
@@ -232,10 +227,10 @@ def _lines(rng: np.random.Generator, anatomy: Anatomy) -> Array:
     thin, wide = canvas.copy(), canvas
     x, y = anatomy.nipple
     for _ in range(int(rng.integers(10, 18))):
-        _walk(rng, thin, anatomy, (x - 4, y), np.pi + rng.uniform(-0.9, 0.9), rng.uniform(25, 70), 0.05)
+        _walk(rng, thin, anatomy, (x - 4, y), np.pi + rng.uniform(-0.9, 0.9), rng.uniform(25, 70))
     for _ in range(int(rng.integers(3, 7))):
         start = (rng.uniform(0.1, 0.9) * x, y + rng.uniform(-0.7, 0.7) * 80)
-        _walk(rng, wide, anatomy, start, rng.uniform(0, 2 * np.pi), rng.uniform(60, 150), 0.05)
+        _walk(rng, wide, anatomy, start, rng.uniform(0, 2 * np.pi), rng.uniform(60, 150))
     pixel = anatomy.grid.spacing
     thin = ndimage.gaussian_filter(thin, 0.25 / pixel) * np.float32(0.25 / pixel * 2.5)
     wide = ndimage.gaussian_filter(wide, 0.7 / pixel) * np.float32(0.7 / pixel * 2.5)
@@ -249,13 +244,12 @@ def _walk(
     start: tuple[float, float],
     heading: float,
     length: float,
-    wander: float,
 ) -> None:
     """Add a winding line to the canvas: one unit per px of its length, less at its ends; mm and radians."""
     step = anatomy.grid.spacing
     count = int(length / step)
     smooth = ndimage.gaussian_filter1d(rng.normal(0, 1, count), 3 / step) * np.sqrt(3 / step)
-    turn = heading + np.cumsum(smooth * wander * step)
+    turn = heading + np.cumsum(smooth * WANDER * step)
     x, y = start[0] + np.cumsum(np.cos(turn)) * step, start[1] + np.cumsum(np.sin(turn)) * step
     fade = np.sqrt(np.sin(np.pi * (np.arange(count, dtype=np.float32) + 0.5) / count))
     column, row = np.floor(x / step).astype(int), np.floor(y / step).astype(int)
