@@ -1,8 +1,79 @@
 """python -m lemlight.prepare: find, check and store the images of a data set, and say on one page what is there."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
+
+if TYPE_CHECKING:
+    from lemlight.config.commands import PrepareCommandConfig
+
+
+def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
+    """Check a data set, prepare it unless `check_only`, write the run folder, and return what was found.
+
+    Raises:
+        LemlightError: anything that the user can mend; a check says on its page what was found before it does.
+    """
+    import pandas as pd
+
+    from lemlight.data.datasets.common import PUBLISHED
+    from lemlight.data.datasets.registry import build_table
+    from lemlight.data.inventory import take_inventory
+    from lemlight.data.io import read_file_headers
+    from lemlight.data.splits import split_table
+    from lemlight.data.store import LEFT_OUT, PrepareSettings
+    from lemlight.errors import LemlightError
+    from lemlight.files import cores, write_yaml
+    from lemlight.plots.sheets import contact_sheet
+    from lemlight.reporting import inventory_page
+    from lemlight.training.privacy import public_config
+
+    folder, dataset, name = Path(config.output), config.dataset, config.dataset.name
+    write_yaml(config.model_dump(), folder / "config.yaml")
+    table, no_split = build_table(name, Path(dataset.root), **dataset.source_options()), None
+    try:
+        table = split_table(table, **dataset.split.model_dump())
+    except LemlightError as error:
+        if not config.check_only:
+            raise
+        no_split = error
+
+    headers = read_file_headers(table["path"].tolist())
+    size, workers = PrepareSettings(**dataset.prepare.model_dump()), config.prepare_workers or cores()
+    if config.check_only:
+        findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
+        done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."
+    else:
+        findings = inventory_page.prepare_images(table, size, Path(config.store), workers, config.thumbnails)
+        done = f"Prepared: every image that is used is stored with {size.height} x {size.width} px."
+    scheme = "" if no_split else dataset.split.scheme
+    found = take_inventory(table, headers, findings.left_out, findings.store, scheme)
+
+    published = PUBLISHED.get(name)
+    head = {"dataset": name, "check_only": config.check_only, "published": published}
+    inventory_page.write_lists(folder, table, findings, head | found)
+    sections = inventory_page.inventory_sections(found, published, split_made=no_split is None)
+    sheet = contact_sheet(findings.thumbnails, folder / "contact_sheet.png") if findings.thumbnails else None
+    (settings,) = pd.json_normalize({"dataset": public_config(dataset.model_dump())}).to_dict("records")
+    page = folder / "prepare.html"
+    inventory_page.write_inventory_page(page, f"Data set {name}", done, sections, sheet, settings)
+
+    print(f"\n{inventory_page.sections_text(sections)}\n")
+    inventory_page.print_names(folder, table, findings)
+    if findings.store:
+        print(f"prepared images: {findings.store.folder}")
+    print(f"page:            {page}")
+    print(f"all of this run: {folder}")
+    if not found["used"]:
+        raise LemlightError(f"none of the {len(table)} images can be used; why: {folder / LEFT_OUT}")
+    if no_split:
+        raise no_split
+    return found
 
 
 def task(cfg: DictConfig) -> None:
@@ -10,10 +81,7 @@ def task(cfg: DictConfig) -> None:
     from lemlight.config.check import check
     from lemlight.config.commands import PrepareCommandConfig
 
-    config = check(cfg, PrepareCommandConfig)
-    from lemlight.recipe.prepare import prepare_dataset  # heavy: only once the config is known to be right
-
-    prepare_dataset(config)
+    prepare_dataset(check(cfg, PrepareCommandConfig))
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lemlight.data import store
+from lemlight.data.io import read_image
 from lemlight.data.store import PreparedStore
 from tests.layouts.inbreast import write_inbreast
 from tests.layouts.mias import write_mias
@@ -55,11 +57,11 @@ def test_a_check_leaves_a_page_and_no_store(lemlight_run, phantom, tmp_path):
 def test_preparing_leaves_the_store_that_training_uses(lemlight_run, phantom, trained, tmp_path):
     done = lemlight_run("prepare", *phantom, f"store={tmp_path / 'store'}")
     assert {path.name for path in done.folder.iterdir()} == FILES
-    (store,) = (tmp_path / "store").iterdir()
-    assert len(PreparedStore(store)) == 48
-    assert f"prepared images: {store}" in done.out
+    (folder,) = (tmp_path / "store").iterdir()
+    assert len(PreparedStore(folder)) == 48
+    assert f"prepared images: {folder}" in done.out
     root = Path(phantom[0].removeprefix("store="))
-    assert store.name in {path.name for path in root.iterdir()}  # the name is a hash of all that decides the pixels
+    assert folder.name in {path.name for path in root.iterdir()}  # the name is a hash of all that decides the pixels
     leaks = [json.loads((folder / "leaks.json").read_text()) for folder in (done.folder, trained.folder)]
     assert leaks[0] == leaks[1]
 
@@ -102,11 +104,8 @@ def test_the_page_names_no_patient_no_file_and_no_folder(hospital, lemlight_run,
 
 
 def test_a_check_decodes_the_thumbnails_only(hospital, lemlight_run, monkeypatch):
-    from lemlight.data import inventory as thumbnails
-
     decoded = []
-    read = thumbnails.read_image
-    monkeypatch.setattr(thumbnails, "read_image", lambda path: decoded.append(path) or read(path))
+    monkeypatch.setattr(store, "read_image", lambda path: decoded.append(path) or read_image(path))
     lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=5")
     assert len(decoded) == 5
 
@@ -118,7 +117,7 @@ def test_a_check_without_a_possible_split_says_what_is_there_and_then_why(lemlig
     done = lemlight_run("prepare", *data, "check_only=true", fails=True)
     assert "one class only in the data set" in done.err
     assert "found         32" in done.out
-    assert "cannot be dealt to splits" in (done.folder / "prepare.html").read_text()
+    assert "cannot be assigned to splits" in (done.folder / "prepare.html").read_text()
     done = lemlight_run("prepare", *data, fails=True)
     assert "one class only in the data set" in done.err
     assert not (tmp_path / "store").exists()

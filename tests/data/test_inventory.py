@@ -9,12 +9,14 @@ from lemlight.data.inventory import same_pixels, take_inventory, without_names
 from lemlight.data.io import FileHeader, read_file_headers
 from lemlight.data.lesions import Lesion
 from lemlight.data.store import PrepareSettings, prepare
+from lemlight.reporting.inventory_page import HEIGHT, check_images, choose_images, draw_thumbnails
 
+SETTINGS = PrepareSettings(64, 48)
 NONE = pd.DataFrame(columns=["image_id", "reason"])
 
 
 @pytest.fixture
-def dealt(table):
+def assigned(table):
     """Six images: the fifth is a copy of the first in another split, the last one is no image."""
     first, last = table.loc[0, "path"], table.loc[5, "path"]
     cv2.imwrite(table.loc[4, "path"], cv2.imread(first, cv2.IMREAD_UNCHANGED))
@@ -24,71 +26,73 @@ def dealt(table):
 
 
 @pytest.fixture
-def prepared(dealt, tmp_path):
-    return prepare(dealt, PrepareSettings(64, 48), tmp_path / "store", workers=1, progress=False)
+def prepared(assigned, tmp_path):
+    return prepare(assigned, SETTINGS, tmp_path / "store", workers=1, progress=False)
 
 
 def headers_of(table):
     return read_file_headers(table["path"].tolist(), progress=False)
 
 
-def test_a_check_counts_lesions_as_annotated(dealt):
-    headers = headers_of(dealt)
-    bad = [
-        (row.image_id, f"{row.path}: {header.problem}")
-        for row, header in zip(dealt.itertuples(), headers, strict=True)
-        if header.problem
-    ]
-    found = take_inventory(dealt, headers, pd.DataFrame(bad, columns=["image_id", "reason"]), scheme="column")
-    assert (found.images, found.used) == (6, 5)
-    ((reason, count),) = found.left_out.items()
+def lesion_counts(found):
+    keys = ("with_lesions", "without_lesions", "unknown", "rejected")
+    return tuple(found["lesions"][key] for key in keys)
+
+
+def test_a_check_counts_lesions_as_annotated(assigned):
+    headers = headers_of(assigned)
+    left_out = check_images(assigned, headers, SETTINGS, workers=1, thumbnails=0).left_out
+    found = take_inventory(assigned, headers, left_out, scheme="column")
+    assert (found["images"], found["used"]) == (6, 5)
+    ((reason, count),) = found["left_out"].items()
     assert "not an image of a known format" in reason
     assert count == 1
-    assert (found.duplicates, found.duplicates_in_splits) == (None, None)
-    lesions = found.lesions
-    assert (lesions.with_lesions, lesions.without_lesions, lesions.unknown, lesions.rejected) == (2, 0, 3, 0)
-    assert lesions.types == {"mass": 2}
-    assert found.sizes == {"200 x 160": 5}
-    assert found.formats == {"PNG": 5, "unknown": 1}
-    assert found.greys == {"16 bits": 5}
-    assert [(split.split, split.images) for split in found.leaks.splits] == [("train", 2), ("val", 2), ("test", 1)]
+    assert (found["duplicates"], found["duplicates_in_splits"]) == (None, None)
+    assert lesion_counts(found) == (2, 0, 3, 0)
+    assert found["lesions"]["types"] == {"mass": 2}
+    assert found["sizes"] == {"200 x 160": 5}
+    assert found["formats"] == {"PNG": 5, "unknown": 1}
+    assert found["greys"] == {"16 bits": 5}
+    splits = [(split["split"], split["images"]) for split in found["leaks"]["splits"]]
+    assert splits == [("train", 2), ("val", 2), ("test", 1)]
 
 
-def test_prepared_images_show_rejected_lesions_and_copies(dealt, prepared):
-    found = take_inventory(dealt, headers_of(dealt), prepared.left_out, prepared, "column")
-    lesions = found.lesions
-    assert (lesions.with_lesions, lesions.without_lesions, lesions.unknown, lesions.rejected) == (1, 0, 3, 1)
-    assert lesions.types == {"mass": 1}
-    assert lesions.notes == {"lesions left out: FILE has shape H x W, its image H x W": 1}
-    assert (found.duplicates, found.duplicates_in_splits) == (2, 1)
-    assert same_pixels(dealt[:5], prepared) == [("i0", "i4")]
-    assert (found.images, found.used, sum(found.left_out.values())) == (6, 5, 1)
+def test_prepared_images_show_rejected_lesions_and_copies(assigned, prepared):
+    found = take_inventory(assigned, headers_of(assigned), prepared.left_out, prepared, "column")
+    assert lesion_counts(found) == (1, 0, 3, 1)
+    assert found["lesions"]["types"] == {"mass": 1}
+    assert found["lesions"]["notes"] == {"lesions left out: FILE has shape H x W, its image H x W": 1}
+    assert (found["duplicates"], found["duplicates_in_splits"]) == (2, 1)
+    assert same_pixels(assigned[:5], prepared) == [("i0", "i4")]
+    assert (found["images"], found["used"], sum(found["left_out"].values())) == (6, 5, 1)
 
 
-def test_known_to_have_no_lesion_is_not_unknown(dealt):
-    found = take_inventory(dealt.assign(lesions_known=True), [FileHeader("PNG")] * 6, NONE)
-    assert (found.lesions.with_lesions, found.lesions.without_lesions, found.lesions.unknown) == (2, 4, 0)
+def test_no_lesion_is_not_unknown_and_a_lesion_may_have_no_type(assigned):
+    assigned.at[1, "lesions"] = (Lesion("circle", points=((5.0, 5.0),)), Lesion("circle", "mass", points=((9.0, 9.0),)))
+    found = take_inventory(assigned.assign(lesions_known=True), [FileHeader("PNG")] * 6, NONE)
+    assert lesion_counts(found) == (2, 4, 0, 0)
+    assert found["lesions"]["types"] == {"mass": 2, "unknown": 1}
 
 
-def test_a_lesion_without_a_type_is_counted_as_unknown(dealt):
-    dealt.at[1, "lesions"] = (Lesion("circle", points=((5.0, 5.0),)), Lesion("circle", "mass", points=((9.0, 9.0),)))
-    assert take_inventory(dealt, [FileHeader("PNG")] * 6, NONE).lesions.types == {"mass": 2, "unknown": 1}
-
-
-def test_the_numbers_are_json_and_name_nobody(dealt, prepared):
-    dealt = dealt.assign(patient_id=["jane doe"] * 6)
-    plain = take_inventory(dealt, headers_of(dealt), prepared.left_out, prepared, "column").to_dict()
-    text = json.dumps(plain, allow_nan=False)
-    assert plain["leaks"]["patients"] == 1
-    for name in ("jane doe", "images/", ".png", *dealt["image_id"]):
+def test_the_numbers_are_json_and_name_nobody(assigned, prepared):
+    assigned = assigned.assign(patient_id=["jane doe"] * 6)
+    found = take_inventory(assigned, headers_of(assigned), prepared.left_out, prepared, "column")
+    text = json.dumps(found, allow_nan=False)
+    assert found["leaks"]["patients"] == 1
+    for name in ("jane doe", "images/", ".png", *assigned["image_id"]):
         assert name not in text
 
 
-def test_nothing_usable_is_counted_too(dealt):
-    left_out = pd.DataFrame({"image_id": dealt["image_id"], "reason": "flat"})
-    found = take_inventory(dealt, [FileHeader("PNG")] * 6, left_out)
-    assert (found.used, found.left_out, found.sizes) == (0, {"flat": 6}, {})
-    assert sum(split.images for split in found.leaks.splits) == 0
+def test_nothing_usable_is_counted_too(assigned):
+    left_out = pd.DataFrame({"image_id": assigned["image_id"], "reason": "flat"})
+    found = take_inventory(assigned, [FileHeader("PNG")] * 6, left_out)
+    assert (found["used"], found["left_out"], found["sizes"]) == (0, {"flat": 6}, {})
+    assert sum(split["images"] for split in found["leaks"]["splits"]) == 0
+
+
+def test_counts_fall(assigned):
+    found = take_inventory(assigned, [FileHeader(letter) for letter in "baccac"], NONE)
+    assert list(found["formats"].items()) == [("c", 3), ("a", 2), ("b", 1)]
 
 
 @pytest.mark.parametrize(
@@ -103,24 +107,61 @@ def test_nothing_usable_is_counted_too(dealt):
         ),
         ("outside the image of 3000 x 2400 px", "outside the image of H x W px"),
         ("1-1.png has shape (3, 4), its image (6, 8)", "FILE has shape H x W, its image H x W"),
+        ("mask 1-1.png rescaled from (120, 90) to (240, 180)", "mask FILE rescaled from H x W to H x W"),
+        ("/b/x (1)+.png: x (1)+.png twice", "FILE: FILE twice"),
         ("notjane.dcm and jane.dcmx stay", "notjane.dcm and jane.dcmx stay"),
     ],
 )
 def test_names_and_sizes_are_taken_out(text, plain):
-    assert without_names(text, ["/a/jane.dcm", "/m/1-1.png"]) == plain
+    assert without_names(text, ["/a/jane.dcm", "/m/1-1.png", "/b/x (1)+.png", "/c/1-1.png"]) == plain
 
 
-def test_an_image_and_its_mask_of_one_name():
-    text = "mask 1-1.dcm rescaled from (120, 90) to (240, 180)"
-    assert without_names(text, ["/a/1-1.dcm", "/b/1-1.dcm"]) == "mask FILE rescaled from H x W to H x W"
+@pytest.mark.parametrize(
+    ("labels", "count", "malignant"),
+    [([0] * 90 + [1] * 10, 12, 6), ([0] * 9 + [1], 6, 1), ([0] * 5, 3, 0), ([1] * 2, 6, 2), ([], 4, 0), ([0, 1], 0, 0)],
+)
+def test_both_labels_are_drawn_alike_as_far_as_they_go(labels, count, malignant):
+    rows = pd.DataFrame({"label": labels})
+    chosen = choose_images(rows, count)
+    assert len(chosen) == min(count, len(labels))
+    assert chosen["label"].sum() == malignant
+    assert chosen.index.is_monotonic_increasing
+    assert chosen.index.is_unique
+    pd.testing.assert_frame_equal(chosen, choose_images(rows, count))
 
 
-def test_a_name_of_special_characters():
-    assert without_names("/a/x (1)+.png: x (1)+.png twice", ["/a/x (1)+.png"]) == "FILE twice"
+def test_a_check_shows_what_the_store_would_hold_and_names_what_cannot_be_decoded(assigned, prepared):
+    cv2.imwrite(assigned.loc[0, "path"], np.zeros((200, 160), np.uint8))
+    with open(assigned.loc[3, "path"], "r+b") as file:
+        file.truncate(2000)
+    findings = check_images(assigned, headers_of(assigned), SETTINGS, workers=1, thumbnails=9)
+    assert findings.store is None
+    reasons = dict(findings.left_out.itertuples(index=False))
+    assert list(reasons) == ["i0", "i3", "i5"]
+    assert "no breast found" in reasons["i0"]
+    assert "damaged" in reasons["i3"]
+    kept = assigned[~assigned["image_id"].isin(list(reasons))]
+    for seen, stored in zip(findings.thumbnails, draw_thumbnails(kept, prepared), strict=True):
+        np.testing.assert_array_equal(seen.image, stored.image)
+        np.testing.assert_array_equal(seen.lesions, stored.lesions)
+        assert seen.caption() == stored.caption()
+    assert [seen.lesions is not None for seen in findings.thumbnails] == [True, False, False]
 
 
-def test_counts_fall(dealt):
-    headers = [FileHeader("b"), FileHeader("a"), FileHeader("c"), FileHeader("c"), FileHeader("a"), FileHeader("c")]
-    found = take_inventory(dealt, headers, NONE)
-    assert list(found.formats.items()) == [("c", 3), ("a", 2), ("b", 1)]
-    assert np.sum(list(found.formats.values())) == 6
+def test_a_check_of_nothing_usable_shows_nothing(table):
+    headers = [FileHeader("unknown", problem="no image")] * 6
+    findings = check_images(table, headers, SETTINGS, workers=2, thumbnails=9)
+    assert (findings.thumbnails, len(findings.left_out)) == ([], 6)
+
+
+def test_a_thumbnail_is_small_and_keeps_a_lesion_of_one_pixel(table, tmp_path):
+    table.at[0, "lesions"] = (Lesion("points", points=((40.0, 100.0),)),)
+    table.loc[0, "lesions_known"] = True
+    settings = PrepareSettings(HEIGHT * 4, HEIGHT * 3)
+    store = prepare(table[:1], settings, tmp_path / "store", workers=1, progress=False)
+    assert (store.mask(0) > 0).sum() == 1
+    (thumbnail,) = draw_thumbnails(table[:1], store)
+    assert thumbnail.image.shape == (HEIGHT, HEIGHT * 3 // 4) == thumbnail.lesions.shape
+    assert thumbnail.lesions.any()
+    assert 0 <= thumbnail.image.min() < 0.01
+    assert 0.1 < thumbnail.image.max() <= 1

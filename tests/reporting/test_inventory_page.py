@@ -1,32 +1,33 @@
 import re
-from dataclasses import replace
 
 import pytest
 
-from lemlight.data.inventory import Inventory, LesionCounts
-from lemlight.data.splits import LeakReport, SplitCounts
 from lemlight.errors import LemlightError
 from lemlight.reporting.inventory_page import Section, inventory_sections, sections_text, write_inventory_page
 
-SPLITS = (SplitCounts("train", 1000, 250, 300, 0.5), SplitCounts("test", 1000, 100, 310, 0.5))
-CHECKED = Inventory(
-    images=2345,
-    used=2000,
-    left_out={"no decoder for RLE": 300, "cut short": 45},
-    duplicates=None,
-    duplicates_in_splits=None,
-    formats={"DICOM, RLE Lossless": 2345},
-    greys={"12 bits, MONOCHROME1": 2345},
-    sizes={"4084 x 3328": 2000, "3328 x 2560": 345},
-    lesions=LesionCounts(1500, 400, 100, 0, {"mass": 1200, "unknown": 400}, {}),
-    leaks=LeakReport("column", SPLITS, ("jane doe",), (), (), ("1 patients are trained and tested on",)),
-)
-PREPARED = replace(
-    CHECKED,
-    duplicates=6,
-    duplicates_in_splits=2,
-    lesions=LesionCounts(1490, 400, 100, 10, {"mass": 1200}, {"FILE has another aspect": 10}),
-)
+SPLITS = [
+    {"split": "train", "images": 1000, "malignant": 250, "patients": 300, "share": 0.5},
+    {"split": "test", "images": 1000, "malignant": 100, "patients": 310, "share": 0.5},
+]
+LEAKS = {"scheme": "column", "splits": SPLITS, "patients": 1, "breasts": 0, "files": 0}
+LESIONS = {"with_lesions": 1500, "without_lesions": 400, "unknown": 100, "rejected": 0, "notes": {}}
+CHECKED = {
+    "images": 2345,
+    "used": 2000,
+    "left_out": {"no decoder for RLE": 300, "cut short": 45},
+    "duplicates": None,
+    "duplicates_in_splits": None,
+    "formats": {"DICOM, RLE Lossless": 2345},
+    "greys": {"12 bits, MONOCHROME1": 2345},
+    "sizes": {"4084 x 3328": 2000, "3328 x 2560": 345},
+    "lesions": LESIONS | {"types": {"mass": 1200, "unknown": 400}},
+    "leaks": LEAKS | {"warnings": ["1 patients are trained and tested on"]},
+}
+PREPARED = CHECKED | {
+    "duplicates": 6,
+    "duplicates_in_splits": 2,
+    "lesions": LESIONS | {"rejected": 10, "types": {"mass": 1200}, "notes": {"FILE has another aspect": 10}},
+}
 
 
 def by_heading(*arguments, **options):
@@ -55,13 +56,12 @@ def test_the_splits_say_labels_patients_and_leaks():
     assert rows(section)["train"] == ("1,000", "50.0%", "750", "250", "300")
     assert "1 patients, 0 breasts, 0 files" in section.notes[0]
     assert section.notes[1].startswith("warning: 1 patients")
-    assert "jane" not in sections_text(inventory_sections(CHECKED, None))
 
 
 def test_no_split_is_said():
-    unsplit = (SplitCounts("train", 0, 0, 0, 0.0), SplitCounts("", 9, 9, 2, 1.0))
-    bare = replace(CHECKED, leaks=LeakReport("", unsplit, (), (), (), ()))
-    section = by_heading(bare, None, splits_made=False)["Split and leaks"]
+    empty = {"split": "train", "images": 0, "malignant": 0, "patients": 0, "share": 0.0}
+    unsplit = [empty, {"split": "", "images": 9, "malignant": 9, "patients": 2, "share": 1.0}]
+    section = by_heading(CHECKED | {"leaks": LEAKS | {"splits": unsplit}}, None, split_made=False)["Split and leaks"]
     assert rows(section) == {"(none)": ("9", "100.0%", "0", "9", "2")}
     assert [note[:6] for note in section.notes] == ["error:"]
 
@@ -77,7 +77,7 @@ def test_rejected_lesions_and_copies_are_known_after_preparing_only():
 
 
 def test_what_is_empty_has_no_section_and_many_kinds_end_in_one_line():
-    bare = replace(CHECKED, left_out={}, sizes={f"{100 + i} x {200 - i}": 20 - i for i in range(14)}, greys={})
+    bare = CHECKED | {"left_out": {}, "sizes": {f"{100 + i} x {200 - i}": 20 - i for i in range(14)}, "greys": {}}
     found = by_heading(bare, None)
     assert "Images left out" not in found
     assert "Grey values" not in found
@@ -89,8 +89,7 @@ def test_what_is_empty_has_no_section_and_many_kinds_end_in_one_line():
 def test_text_is_aligned():
     section = Section("Lesions", ("type", "lesions"), [("mass", "7"), ("calcification", "1,234")], ["a note"])
     lines = ["Lesions", "  type           lesions", "  mass                 7", "  calcification    1,234", "  a note"]
-    text = sections_text([section, Section("Last", (), [], ["nothing"])])
-    assert text.split("\n") == [*lines, "", "Last", "  nothing"]
+    assert sections_text([section, section]).split("\n") == [*lines, "", *lines]
 
 
 @pytest.fixture
@@ -117,7 +116,6 @@ def test_the_page_is_alone_and_fits_screens(page):
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
-    assert "jane doe" not in page
 
 
 def test_words_of_the_data_are_no_markup(page):

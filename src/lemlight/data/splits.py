@@ -35,14 +35,6 @@ class LeakReport:
     leaking_files: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def summary(self) -> str:
-        """How many patients, breasts and files stand in more than one split."""
-        return (
-            f"in more than one split: {len(self.leaking_patients)} patients, "
-            f"{len(self.leaking_breasts)} breasts, {len(self.leaking_files)} files"
-        )
-
     def text(self, names: bool = True) -> str:
         """Draw the report as a short table with its warnings below; without `names` no patient is named in it."""
         lines = [f"split by {self.scheme}"] if self.scheme else []
@@ -51,7 +43,10 @@ class LeakReport:
             f"{row.split or '(none)':<8}{row.images:>8}{row.share:>10.1%}{row.malignant:>11}{row.patients:>10}"
             for row in self.splits
         ]
-        lines.append(self.summary)
+        lines.append(
+            f"in more than one split: {len(self.leaking_patients)} patients, "
+            f"{len(self.leaking_breasts)} breasts, {len(self.leaking_files)} files"
+        )
         if names and self.leaking_patients:
             lines.append(f"these patients: {first_ten(self.leaking_patients)}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])

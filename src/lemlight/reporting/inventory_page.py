@@ -1,19 +1,136 @@
-"""What the page of a check says: the same sections on the terminal and as HTML."""
+"""What was found in a data set: by the headers of its files or by preparing them, on the terminal and as a page."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+import cv2
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lemlight.data.inventory import Inventory
-from lemlight.data.splits import LeakReport
+from lemlight.data.inventory import same_pixels
+from lemlight.data.io import FileHeader
+from lemlight.data.splits import leak_report
+from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
+from lemlight.data.table import first_ten, write_table
 from lemlight.errors import LemlightError
-from lemlight.files import written_aside
+from lemlight.files import write_json, written_aside
+from lemlight.plots.sheets import Thumbnail
 
-MOST_ROWS = 10
+HEIGHT = 288  # px of a thumbnail at most
+MOST_ROWS = 10  # of a list; the others are one line
+NOTES = "notes.csv"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found.
+
+    left_out: image_id and reason; notes: image_id and what is odd about images that are used all the same; store: None
+    where nothing was prepared; thumbnails: of some of the images that are used.
+    """
+
+    left_out: pd.DataFrame
+    notes: pd.DataFrame
+    store: PreparedStore | None
+    thumbnails: Sequence[Thumbnail]
+
+
+def check_images(
+    table: pd.DataFrame, headers: Sequence[FileHeader], settings: PrepareSettings, workers: int, thumbnails: int
+) -> Findings:
+    """Look at the headers only, and decode no images but those that become thumbnails."""
+    rows = zip(table["image_id"], table["path"], headers, strict=True)
+    left_out = _frame({name: f"{path}: {header.problem}" for name, path, header in rows if header.problem}, "reason")
+    chosen = choose_images(table[~table["image_id"].isin(left_out["image_id"])], thumbnails)
+    shown: list[Thumbnail] = []
+    if len(chosen):
+        height = min(HEIGHT, settings.height)
+        width = max(LEAST_SIDE, round(settings.width * height / settings.height))
+        with TemporaryDirectory() as folder:
+            store = fill_store(chosen, replace(settings, height=height, width=width), Path(folder), workers)
+            shown = draw_thumbnails(chosen[~chosen["image_id"].isin(store.left_out["image_id"])], store)
+        left_out = pd.concat([left_out, store.left_out]).sort_values("image_id", ignore_index=True)
+    return Findings(left_out, _frame({}, "note"), None, shown)
+
+
+def prepare_images(
+    table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int, thumbnails: int
+) -> Findings:
+    """Prepare what the store below `root` lacks; raises LemlightError as `prepare` does."""
+    store = prepare(table, settings, root, workers)
+    used = table[~table["image_id"].isin(store.left_out["image_id"])]
+    twins = {
+        image_id: f"the same pixels as {first_ten(other for other in group if other != image_id)}"
+        for group in same_pixels(used, store)
+        for image_id in group
+    }
+    notes = store.notes[store.notes["image_id"].isin(used["image_id"])]
+    notes = pd.concat([notes, _frame(twins, "note")], ignore_index=True)
+    return Findings(store.left_out, notes, store, draw_thumbnails(choose_images(used, thumbnails), store))
+
+
+def _frame(texts: Mapping[str, str], column: str) -> pd.DataFrame:
+    return pd.DataFrame(sorted(texts.items()), columns=["image_id", column])
+
+
+def choose_images(table: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
+    """Draw at most count rows at random, as many of one label as of the other as far as they go, in their order."""
+    generator = np.random.default_rng(seed)
+    classes = [generator.permutation(np.flatnonzero(table["label"] == label)) for label in (1, 0)]
+    turns = sorted((turn, kind, int(row)) for kind, rows in enumerate(classes) for turn, row in enumerate(rows))
+    return table.iloc[sorted(row for _, _, row in turns[:count])]
+
+
+def draw_thumbnails(rows: pd.DataFrame, store: PreparedStore) -> list[Thumbnail]:
+    """Shrink images of the store; a lesion is seen however small it becomes."""
+    shown = []
+    for row in rows.itertuples():
+        i = store.index_of(str(row.image_id))
+        pixels, labels = store.image(i), store.mask(i)
+        scale = min(1.0, HEIGHT / pixels.shape[0])
+        size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+        small = cv2.resize(pixels.astype(np.float32) / np.float32(65535), size, interpolation=cv2.INTER_AREA)
+        lesions = None
+        if labels is not None:
+            lesions = np.asarray(cv2.resize((labels > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)) > 0
+        types = tuple(store.lesion_types(i))
+        shown.append(Thumbnail(np.asarray(small), lesions, int(str(row.label)), str(row.split), types))
+    return shown
+
+
+def write_lists(folder: Path, table: pd.DataFrame, findings: Findings, found: Mapping[str, Any]) -> None:
+    """Write the files that programs read into the run folder; all but inventory.json hold names."""
+    write_table(table, folder / "images.csv")
+    for file, frame in ((LEFT_OUT, findings.left_out), (NOTES, findings.notes)):
+        with written_aside(folder / file) as aside:
+            _with_paths(frame, table).to_csv(aside, index=False)
+    used = table[~table["image_id"].isin(findings.left_out["image_id"])]
+    write_json(leak_report(used, found["leaks"]["scheme"]).to_dict(), folder / "leaks.json")
+    write_json(found, folder / "inventory.json")
+
+
+def print_names(folder: Path, table: pd.DataFrame, findings: Findings) -> None:
+    """Say on the terminal which files are left out or odd, and where the whole lists are."""
+    for heading, frame, file in (("left out", findings.left_out, LEFT_OUT), ("used, but", findings.notes, NOTES)):
+        if frame.empty:
+            continue
+        print(f"{heading} ({len(frame)}; all in {folder / file}):")
+        for _, path, said in _with_paths(frame, table).head(MOST_ROWS).itertuples(index=False):
+            print(f"  {path}: {said}")
+        print(f"  and {len(frame) - MOST_ROWS} more\n" if len(frame) > MOST_ROWS else "")
+
+
+def _with_paths(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Put the path of each image between its image_id and what is said of it, where the path need not stand again."""
+    _, text = frame.columns
+    paths = frame["image_id"].map(table.set_index("image_id")["path"])
+    said = [str(words).removeprefix(f"{path}: ") for words, path in zip(frame[text], paths, strict=True)]
+    return pd.DataFrame({"image_id": frame["image_id"], "path": paths, text: said})
 
 
 @dataclass(frozen=True)
@@ -26,133 +143,100 @@ class Section:
     notes: Sequence[str] = ()
 
 
-def inventory_sections(inventory: Inventory, published: int | None, splits_made: bool = True) -> list[Section]:
-    """Put an inventory into words and tables.
+def inventory_sections(found: Mapping[str, Any], published: int | None, split_made: bool = True) -> list[Section]:
+    """Put an inventory into tables and words; what is empty has no section.
 
     Args:
-        inventory: what was found.
+        found: what `take_inventory` counted.
         published: images that the data set has as published, None where that is not known.
-        splits_made: whether the images could be dealt to splits.
+        split_made: whether the images could be assigned to splits.
     """
-    lesions = inventory.lesions
+    lesions = found["lesions"]
+    known = {
+        "with known lesions": lesions["with_lesions"],
+        "known to have none": lesions["without_lesions"],
+        "lesions unknown": lesions["unknown"],
+    }
+    as_annotated = ["as annotated; preparing shows whether all of them can be drawn"]
+    if found["duplicates"] is not None:
+        known["rejected: a lesion cannot be drawn"], as_annotated = lesions["rejected"], []
+    sizes = [tuple(map(int, size.split(" x "))) for size in found["sizes"]]
+    span = []
+    if len(sizes) > 1:
+        (low, high), (narrow, wide) = ((min(side), max(side)) for side in zip(*sizes, strict=True))
+        span = [f"heights {low} to {high} px, widths {narrow} to {wide} px"]
     sections = [
-        _images(inventory, published),
-        _table("Images left out", "reason", "images", inventory.left_out),
-        _splits(inventory.leaks, splits_made),
-        _lesions(inventory),
-        _table("Lesions by type", "type", "lesions", lesions.types),
-        _table("Notes on lesions", "note", "images", lesions.notes),
-        _sizes(inventory),
-        _table("File formats and transfer syntaxes", "format", "images", inventory.formats),
-        _table("Grey values", "bits and colours", "images", inventory.greys),
+        _images(found, published),
+        _counts("Images left out", "reason", "images", found["left_out"]),
+        _splits(found["leaks"], split_made),
+        _counts("Lesions", "", "images", known, as_annotated),
+        _counts("Lesions by type", "type", "lesions", lesions["types"]),
+        _counts("Notes on lesions", "note", "images", lesions["notes"]),
+        _counts("Original sizes", "height x width, px", "images", found["sizes"], span),
+        _counts("File formats and transfer syntaxes", "format", "images", found["formats"]),
+        _counts("Grey values", "bits and colours", "images", found["greys"]),
     ]
-    return [section for section in sections if section is not None]
+    return [section for section in sections if section.rows]
 
 
-def _images(inventory: Inventory, published: int | None) -> Section:
-    rows = [("found", _number(inventory.images))]
-    if published is not None:
-        rows.append(("in the whole data set as published", _number(published)))
-    rows += [("left out", _number(inventory.images - inventory.used)), ("used", _number(inventory.used))]
+def _images(found: Mapping[str, Any], published: int | None) -> Section:
+    counts = {"found": found["images"]}
     notes = []
-    if published is not None and inventory.images < published:
-        notes.append("fewer than published: options of the data set leave images out, or the download is not complete")
-    if inventory.duplicates:
-        rows.append(("of these with the pixels of another one", _number(inventory.duplicates)))
-    if inventory.duplicates_in_splits:
+    if published is not None:
+        counts["in the whole data set as published"] = published
+        if found["images"] < published:
+            notes = ["fewer than published: options of the data set leave images out, or the download is not complete"]
+    counts |= {"left out": found["images"] - found["used"], "used": found["used"]}
+    if found["duplicates"]:
+        counts["of these with the pixels of another one"] = found["duplicates"]
+    if found["duplicates_in_splits"]:
         notes.append(
-            f"warning: {inventory.duplicates_in_splits} pictures stand in more than one split under different names: "
+            f"warning: {found['duplicates_in_splits']} pictures stand in more than one split under different names: "
             "the same image is trained and tested on"
         )
-    return Section("Images", ("", "images"), rows, notes)
+    return _counts("Images", "", "images", counts, notes)
 
 
-def _splits(leaks: LeakReport, made: bool) -> Section:
-    rows = [
-        (
-            row.split or "(none)",
-            _number(row.images),
-            f"{row.share:.1%}",
-            _number(row.images - row.malignant),
-            _number(row.malignant),
-            _number(row.patients),
-        )
-        for row in leaks.splits
-        if made or row.images
-    ]
-    notes = [
-        f"in more than one split: {len(leaks.leaking_patients)} patients, {len(leaks.leaking_breasts)} breasts, "
-        f"{len(leaks.leaking_files)} files",
-        *(f"warning: {warning}" for warning in leaks.warnings),
-    ]
-    if not made:
-        notes = ["error: the images cannot be dealt to splits; the terminal says why"]
-    return Section("Split and leaks", ("split", "images", "share", "benign", "malignant", "patients"), rows, notes)
+def _splits(leaks: Mapping[str, Any], made: bool) -> Section:
+    rows = []
+    for row in leaks["splits"]:
+        images, malignant = row["images"], row["malignant"]
+        if made or images:
+            counts = [f"{count:,}" for count in (images - malignant, malignant, row["patients"])]
+            rows.append((row["split"] or "(none)", f"{images:,}", f"{row['share']:.1%}", *counts))
+    notes = ["error: the images cannot be assigned to splits; the terminal says why"]
+    if made:
+        said = f"{leaks['patients']} patients, {leaks['breasts']} breasts, {leaks['files']} files"
+        notes = [f"in more than one split: {said}", *(f"warning: {warning}" for warning in leaks["warnings"])]
+    columns = ("split", "images", "fraction", "benign", "malignant", "patients")
+    return Section("Split and leaks", columns, rows, notes)
 
 
-def _lesions(inventory: Inventory) -> Section:
-    lesions = inventory.lesions
-    rows = [
-        ("with known lesions", _number(lesions.with_lesions)),
-        ("known to have none", _number(lesions.without_lesions)),
-        ("lesions unknown", _number(lesions.unknown)),
-    ]
-    if inventory.duplicates is None:
-        return Section(
-            "Lesions", ("", "images"), rows, ["as annotated; preparing shows whether all of them can be drawn"]
-        )
-    return Section(
-        "Lesions", ("", "images"), [*rows, ("rejected: a lesion cannot be drawn", _number(lesions.rejected))]
-    )
-
-
-def _sizes(inventory: Inventory) -> Section | None:
-    section = _table("Original sizes", "height x width, px", "images", inventory.sizes)
-    if section is None:
-        return None
-    sides = [tuple(map(int, size.split(" x "))) for size in inventory.sizes]
-    heights, widths = zip(*sides, strict=True)
-    span = f"heights {min(heights)} to {max(heights)} px, widths {min(widths)} to {max(widths)} px"
-    return Section(section.heading, section.columns, section.rows, [span] if len(sides) > 1 else [])
-
-
-def _table(heading: str, name: str, number: str, counts: Mapping[str, int]) -> Section | None:
-    """List the most frequent, the others in one line; None where there is nothing to list."""
-    if not counts:
-        return None
-    rows = [(text, _number(count)) for text, count in list(counts.items())[:MOST_ROWS]]
+def _counts(heading: str, name: str, number: str, counts: Mapping[str, int], notes: Sequence[str] = ()) -> Section:
+    """List the first counts, the others in one line."""
+    rows = [(text, f"{count:,}") for text, count in list(counts.items())[:MOST_ROWS]]
     rest = list(counts.values())[MOST_ROWS:]
     if rest:
-        rows.append((f"({len(rest)} others)", _number(sum(rest))))
-    return Section(heading, (name, number), rows)
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
+        rows.append((f"({len(rest)} others)", f"{sum(rest):,}"))
+    return Section(heading, (name, number), rows, notes)
 
 
 def sections_text(sections: Sequence[Section]) -> str:
     """Draw sections as tables of text, names to the left and numbers to the right."""
-    return "\n\n".join(_text(section) for section in sections)
-
-
-def _text(section: Section) -> str:
-    lines = [section.heading]
-    table = [section.columns, *section.rows] if section.rows else []
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        numbers = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        lines.append("  " + "  ".join([f"{row[0]:<{widths[0]}}", *numbers]))
-    return "\n".join([*lines, *(f"  {note}" for note in section.notes)])
+    blocks = []
+    for section in sections:
+        table = [section.columns, *section.rows]
+        first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = []
+        for name, *numbers in table:
+            cells = (f"{cell:>{width}}" for cell, width in zip(numbers, others, strict=True))
+            lines.append("  ".join([f"  {name:<{first}}", *cells]))
+        blocks.append("\n".join([section.heading, *lines, *(f"  {note}" for note in section.notes)]))
+    return "\n\n".join(blocks)
 
 
 def write_inventory_page(
-    path: Path,
-    title: str,
-    subtitle: str,
-    sections: Sequence[Section],
-    sheet: Path | None,
-    settings: Mapping[str, str],
+    path: Path, title: str, subtitle: str, sections: Sequence[Section], sheet: Path | None, settings: Mapping[Any, Any]
 ) -> Path:
     """Write the page and return its path; what it says must name no patient, no file and no folder.
 
@@ -170,14 +254,11 @@ def write_inventory_page(
         png = base64.b64encode(sheet.read_bytes()).decode("ascii") if sheet else ""
     except OSError as error:
         raise LemlightError(f"cannot write {path}: no contact sheet at {sheet} ({error.strerror})") from error
-    page = _template().render(title=title, subtitle=subtitle, sections=sections, png=png, settings=settings)
-    with written_aside(path) as aside:
-        aside.write_text(page, encoding="utf-8")
-    return path
-
-
-@cache
-def _template() -> Template:
+    rows = [(name, str(value)) for name, value in settings.items()]
+    sections = [*sections, Section("Settings", ("name", "value"), rows)]
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("inventory.html.j2")
+    template = environment.get_template("inventory.html.j2")
+    with written_aside(path) as aside:
+        aside.write_text(template.render(title=title, subtitle=subtitle, sections=sections, png=png), encoding="utf-8")
+    return path
