@@ -1,19 +1,60 @@
-"""python -m lemlight.report: many trainings on one page."""
+"""python -m lemlight.report: which method is better, and is the difference shown? Many runs on one page."""
+
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command
+from lemlight.config.commands import ReportConfig
+
+
+def report(settings: ReportConfig) -> Path:
+    """Compare the runs below `settings.runs`, write page and tables, print the table, and return the page's path.
+
+    Runs that failed, are not finished or are damaged are listed, never fatal.
+
+    Raises:
+        LemlightError: no run is there, or the page would take the place of a run's own.
+    """
+    from lemlight.errors import LemlightError
+    from lemlight.reporting.comparison_page import QUESTION, differences_of, notes_of, write_comparison_page
+    from lemlight.reporting.methods import compare_runs
+    from lemlight.reporting.runs import find_runs
+    from lemlight.reporting.tables import SHORT, method_table, table_markdown, write_runs, write_tables
+    from lemlight.reporting.wandb_dashboard import send_dashboard
+
+    folder = Path(settings.output)
+    if (folder / "metrics.json").exists() or (folder / "state.json").exists():
+        raise LemlightError(f"{folder} is the folder of a run, whose report would be lost: set output=DIR")
+    compared = compare_runs(find_runs(Path(settings.runs)), settings.resamples)
+    table = method_table(compared)
+    question = settings.question or QUESTION
+    page = write_comparison_page(compared, table, question, folder / "report.html")
+    files = write_tables(table, compared.comparison, folder) if len(table) else []
+    files.append(write_runs(compared, folder))
+    if len(table):
+        print(f"\n{table_markdown(table, SHORT)}")
+    for one in differences_of(compared.comparison):
+        print(*one.first, sep="\n", end="\n" if one.first else "")
+    for note in notes_of(compared):
+        print(f"note: {note}")
+    for run in compared.runs:
+        if run.state != "done":
+            print(f"{run.state}: {run.name}: {run.reason}")
+    print(f"\npage:            {page}")
+    print(f"tables:          {', '.join(file.name for file in files)}")
+    if settings.to == "wandb":
+        whole = table_markdown(table) if len(table) else ""
+        print(send_dashboard(compared.done, question, folder, whole))
+    print(f"all of this run: {folder}")
+    return page
 
 
 def task(cfg: DictConfig) -> None:
     """Check the config, then compare."""
     from lemlight.config.check import check
-    from lemlight.config.commands import ReportConfig
 
-    config = check(cfg, ReportConfig)
-    from lemlight.recipe.report import report  # heavy: only once the config is known to be right
-
-    report(config)
+    report(check(cfg, ReportConfig))
 
 
 def main() -> None:

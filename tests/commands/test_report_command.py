@@ -27,7 +27,7 @@ def test_the_page_and_the_tables_are_left(reported, trainings):
     for name in ("report.html", "table.csv", "table.md", "table.tex", "differences.csv", "runs.csv"):
         assert (reported.folder / name).is_file(), name
     assert str(reported.folder / "report.html") in reported.out
-    assert "| LEM" in reported.out
+    assert "| lem" in reported.out
     assert pd.read_csv(reported.folder / "runs.csv")["state"].tolist() == ["done"] * 3
     assert set(pd.read_csv(reported.folder / "differences.csv")["metric"]) >= {"auroc", "dsc"}
 
@@ -58,7 +58,7 @@ def test_all_trainings_leave_the_same_examples(trainings):
 
 def test_it_works_in_a_process_of_its_own(lemlight_run, trainings):
     done = lemlight_run("report", f"runs={trainings / 'lem-0'}", own_process=True)
-    assert "There is one training only" in done.out
+    assert "There is one run only" in done.out
     assert (done.folder / "report.html").is_file()
 
 

@@ -15,10 +15,11 @@ NAME = "Mueller_Anna"  # in every image and patient id: must never be on a page
 def config_of(pooling="lem", seed=0, **changes):
     """A training's configuration; `changes` are sections (merged) or values."""
     config = {
-        "backbone": {"name": "resnet18", "weights_file": f"/data/{NAME}/w.pt"},
-        "pooling": {"name": pooling} | ({"aggregate": "mean"} if pooling == "lem" else {}),
-        "dataset": {"name": "folder", "root": f"/data/{NAME}", "split": {"scheme": "patient", "seed": 0, "fold": 0}},
-        "loss": {"name": "combined", "beta": 0.001},
+        "choices": {"backbone": "resnet18", "pooling": pooling, "dataset": "folder", "loss": "combined"},
+        "backbone": {"_target_": "lemlight.models.backbones.ResNet", "weights_file": f"/data/{NAME}/w.pt"},
+        "pooling": {"_target_": f"lemlight.models.pooling.{pooling.title()}"},
+        "dataset": {"root": f"/data/{NAME}", "split": {"scheme": "patient", "seed": 0, "fold": 0}},
+        "loss": {"_target_": "lemlight.models.losses.CombinedLoss", "beta": 0.001},
         "trainer": {"max_epochs": 2, "accelerator": "cpu"},
         "localization": {"method": "importance"},
         "seed": seed,
@@ -26,6 +27,8 @@ def config_of(pooling="lem", seed=0, **changes):
         "output": f"/runs/{NAME}",
         "workers": 0,
     }
+    if pooling == "lem":
+        config["pooling"]["aggregate"] = "mean"
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
     return config

@@ -1,11 +1,8 @@
-import json
-
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.reporting.comparison_page import command_of, confusion_of, leaks_of, settings_table, why_not_done
 from lemlight.reporting.runs import find_runs
-from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_state, write_sweep
+from tests.layouts.run_folders import config_of, predictions_of, write_run, write_state
 
 
 def states(root):
@@ -13,7 +10,7 @@ def states(root):
 
 
 def test_runs_at_any_depth_are_found_and_old_results_are_not(tmp_path):
-    write_run(tmp_path / "2026/01/a")
+    write_run(write_run(tmp_path / "2026/01/a") / "inner")  # a folder inside of a run is no other run
     write_run(tmp_path / "b")
     write_run(tmp_path / "sweep/replaced/2026-01-01_00-00-00")
     write_run(tmp_path / ".hidden/c")
@@ -22,11 +19,6 @@ def test_runs_at_any_depth_are_found_and_old_results_are_not(tmp_path):
     assert states(tmp_path) == {"2026/01/a": "done", "b": "done"}
     assert [run.number for run in find_runs(tmp_path)] == [1, 2]
     assert states(tmp_path / "b") == {".": "done"}
-
-
-def test_a_folder_inside_a_run_is_no_other_run(tmp_path):
-    write_run(write_run(tmp_path / "a") / "inner")
-    assert list(states(tmp_path)) == ["a"]
 
 
 def test_jobs_that_are_not_done_say_why(tmp_path):
@@ -43,19 +35,31 @@ def test_jobs_that_are_not_done_say_why(tmp_path):
     assert runs["started"].config["seed"] == 0
 
 
+def test_results_that_a_job_wrote_elsewhere_are_read_there(tmp_path):
+    elsewhere = write_run(tmp_path / "elsewhere", dice=0.5)
+    write_state(tmp_path / "sweep/0", "done", config=config_of(output=str(elsewhere)))
+    (run,) = find_runs(tmp_path / "sweep")
+    assert (run.name, run.state) == ("0", "done")
+    assert run.dice().max() == 0.5
+
+
+HEAD = "image_id,patient_id,label,probability\n"
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [
         ("metrics.json", "{"),
         ("metrics.json", "[]"),
         ("metrics.json", '{"auroc": 1}'),
+        ("metrics.json", '{"auroc": {"value": 1}}'),
         ("metrics.json", "\x00\xff"),
         ("predictions.csv", ""),
-        ("predictions.csv", "image_id,patient_id,label,probability\n"),
-        ("predictions.csv", "image_id,patient_id,label,probability\na,p,2,0.5\n"),
-        ("predictions.csv", "image_id,patient_id,label,probability\na,p,1,7\n"),
-        ("predictions.csv", "image_id,patient_id,label,probability\na,p,1,0.5\na,p,1,0.5\n"),
-        ("predictions.csv", "image_id,patient_id,label,probability\n,p,1,0.5\n"),
+        ("predictions.csv", HEAD),
+        ("predictions.csv", f"{HEAD}a,p,2,0.5\n"),
+        ("predictions.csv", f"{HEAD}a,p,1,7\n"),
+        ("predictions.csv", f"{HEAD}a,p,1,0.5\na,p,1,0.5\n"),
+        ("predictions.csv", f"{HEAD},p,1,0.5\n"),
         ("config.yaml", "a: [\n"),
     ],
 )
@@ -64,6 +68,14 @@ def test_a_damaged_file_is_listed_not_fatal(tmp_path, file, text):
     write_run(tmp_path / "b")
     assert states(tmp_path) == {"a": "damaged", "b": "done"}
     assert file in find_runs(tmp_path)[0].reason
+
+
+def test_what_is_missing_or_damaged_beside_the_results_is_empty(tmp_path):
+    run = write_run(tmp_path / "a", dice=0.5)
+    for name in ("leaks.json", "logs/metrics.csv", "localization_images.csv"):
+        (run / name).write_text('{"splits": [1]}')
+    (found,) = find_runs(tmp_path)
+    assert (found.leaks(), found.dice(), len(found.log())) == ({}, None, 0)
 
 
 def test_identifiers_stay_text(tmp_path):
@@ -78,47 +90,3 @@ def test_no_run_is_said(tmp_path, make):
         (tmp_path / "none/.hydra").mkdir(parents=True)
     with pytest.raises(LemlightError, match="set runs=DIR"):
         find_runs(tmp_path / "none")
-
-
-def test_confusion_counts_calls_above_the_threshold(tmp_path):
-    predictions = predictions_of(8).assign(probability=[0.1, 0.5, 0.9, 0.4, 0.6, 0.2, 0.51, 0.49])
-    run = find_runs(write_run(tmp_path / "a", predictions=predictions))[0]
-    assert confusion_of(run, "LEM", "seed 0").counts == (2, 2, 1, 3)
-
-
-def test_the_command_hides_paths(tmp_path):
-    root = write_sweep(tmp_path / "s", ("lem",), (0,))
-    command = command_of(find_runs(root)[0])
-    assert command == "python -m lemlight.train pooling=lem seed=0 dataset.root=..."
-    assert command_of(find_runs(write_state(tmp_path / "f", "failed"))[0]).endswith("pooling=gap seed=1")
-
-
-def test_differing_settings_leave_paths_and_the_machine_out(tmp_path):
-    write_run(tmp_path / "a", config=config_of("lem", 0, workers=3))
-    write_run(tmp_path / "b", config=config_of("gap", 0, dataset={"root": "/elsewhere"}))
-    _, settings = settings_table(find_runs(tmp_path))
-    assert dict(settings) == {"pooling.name": ["lem", "gap"], "pooling.aggregate": ["mean", "(none)"]}
-
-
-def test_equal_leak_reports_stand_once_without_names(tmp_path):
-    write_sweep(tmp_path)
-    changed = tmp_path / "pooling=gap+seed=0/leaks.json"
-    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"warnings": []}))
-    (tmp_path / "pooling=gap+seed=1/leaks.json").write_text("{")
-    reports = leaks_of(find_runs(tmp_path))
-    assert [report.numbers for report in reports] == [(1,), (3, 4)]
-    assert reports[0].in_several == "1 patients, 0 breasts, 0 files"
-    assert NAME not in repr(reports)
-
-
-def test_an_error_loses_every_word_that_may_be_a_name(tmp_path):
-    message = (
-        f"/data/{NAME}/1.dcm: image {NAME}_L (patient 19670312): cannot be read; RuntimeError: CUDA out of memory, "
-        "set batch_size=8 or dataset.root=C:\\scans"
-    )
-    run = find_runs(write_state(tmp_path / "f", "failed", message))[0]
-    said = why_not_done(run)
-    assert said == (
-        "The training failed: … image … (patient … cannot be read; RuntimeError: CUDA out of memory, "
-        "set batch_size=8 or …"
-    )

@@ -236,8 +236,9 @@ def draw_metrics(methods: ScoredMethods, resamples: int, seed: int) -> Draws:
     draws: dict[tuple[str, str], NDArray[np.float64]] = {}
     for method, runs in methods.runs.items():
         count = len(runs)
-        # Only the name and the seed decide: a pair's result is the same whatever else is in the table.
-        generator = np.random.default_rng([seed, *method.encode()])
+        # Only the name (in either case: LEM and lem draw alike) and the seed decide: a pair's result is the same
+        # whatever else is in the table.
+        generator = np.random.default_rng([seed, *method.upper().encode()])
         parts = np.full((1, count), 1 / count)
         if methods.repeat == "seed":
             parts = seed_weights(count, resamples, generator)
@@ -287,6 +288,11 @@ class PairDifference:
     delong: DeLong | None
     """AUC of seeds only: the test of the two ensembles, for information."""
     sentence: str
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is claimed."""
+        return self.p_corrected is not None and self.p_corrected <= SIGNIFICANT
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""The ROC and FROC curves of all methods in one figure each."""
+"""Several methods in one figure: ROC, FROC, training and reliability curves, forest plot and score maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,18 +16,37 @@ from sklearn.metrics import roc_curve
 
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.comparison import Comparison, PairDifference
-from lemlight.metrics.significance import SIGNIFICANT, p_text
+from lemlight.metrics.significance import p_text
 from lemlight.plots.curves import FEWEST, MOST, curve_points
 from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
-from lemlight.plots.style import BLUE, GREY, Marks, bare, new_figure, save, say, tidy
-from lemlight.reporting.runs import FOLDER, Examples, Groups, TrainingRun, known_examples, read_grey, read_log
+from lemlight.plots.style import BLUE, GREY, bare, method_marks, new_figure, save, say, tidy
 
 GRID = np.linspace(0, 1, 501)
 RATES = np.geomspace(FEWEST, MOST, 400)
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def roc_overlay(groups: Groups, marks: Marks, path: Path) -> Path:
-    """Draw the ROC curve of every method: with several trainings the mean true positive rate at each false one."""
+class Results(Protocol):
+    """What is drawn of a run: `lemlight.reporting.runs.TrainingRun` has it."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What metrics.json holds."""
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """A row per test image with label and probability."""
+
+    def log(self) -> pd.DataFrame:
+        """A row per epoch, the index."""
+
+
+Groups = Mapping[str, Sequence[Results]]
+"""Method -> its runs."""
+
+
+def roc_overlay(groups: Groups, path: Path) -> Path:
+    """Draw the ROC curve of every method: with several runs the mean true positive rate at each false one."""
     figure = new_figure(5.6, 5.6 + _legend_height(groups))
     axes = figure.add_subplot()
     tidy(axes)
@@ -36,20 +54,18 @@ def roc_overlay(groups: Groups, marks: Marks, path: Path) -> Path:
     axes.set_box_aspect(1)
     axes.set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    for method, runs in groups.items():
-        curves = [_roc(run) for run in runs]
-        if any(curve is None for curve in curves):
-            continue
-        areas = [run.summary["auroc"]["value"] for run in runs]
-        label = method if None in areas else f"{method}, AUC {np.mean(areas):.3f}"
-        axes.plot(*_mean_curve([curve for curve in curves if curve is not None], GRID), label=label, **marks[method])
+    for method, mark in method_marks(groups).items():
+        curves = [curve for run in groups[method] if (curve := _roc(run.predictions)) is not None]
+        areas = [run.summary["auroc"]["value"] for run in groups[method]]
+        if len(curves) == len(areas):
+            _draw_mean(axes, curves, GRID, f"{method}, AUC", areas, mark)
     return _finish(figure, axes, path, "the ROC curve needs malignant and benign images")
 
 
-def froc_overlay(groups: Groups, marks: Marks, path: Path) -> Path | None:
-    """Draw the FROC curve of every method, likewise; None, and no file, where no training knows a lesion."""
-    found = {method: [_froc(run.summary) for run in runs] for method, runs in groups.items()}
-    drawn = {method: curves for method, curves in found.items() if all(curve is not None for curve in curves)}
+def froc_overlay(groups: Groups, path: Path) -> Path | None:
+    """Draw the FROC curve of every method, likewise; None, and no file, where no run knows a lesion."""
+    found = {method: [curve for run in runs if (curve := _froc(run.summary))] for method, runs in groups.items()}
+    drawn = {method: curves for method, curves in found.items() if len(curves) == len(groups[method])}
     if not drawn:
         return None
     figure = new_figure(5.6, 5.0 + _legend_height(drawn))
@@ -57,25 +73,21 @@ def froc_overlay(groups: Groups, marks: Marks, path: Path) -> Path | None:
     tidy(axes)
     axes.set_xscale("log", base=2, nonpositive="clip")
     axes.set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curves")
-    axes.set(xlabel="False positives per image", ylabel="Sensitivity (share of lesions found)")
+    axes.set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
     axes.set_xticks(2.0 ** np.arange(-3, 4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+    marks = method_marks(groups)
     for method, curves in drawn.items():
         means = [run.summary["froc"]["mean"]["value"] for run in groups[method]]
-        label = method if None in means else f"{method}, mean {np.mean(means):.3f}"
-        axes.plot(*_mean_curve([curve for curve in curves if curve is not None], RATES), label=label, **marks[method])
+        _draw_mean(axes, curves, RATES, f"{method}, mean", means, marks[method])
     return _finish(figure, axes, path, "no lesion is known")
 
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
-def _roc(run: TrainingRun) -> Curve | None:
-    truth = run.predictions["label"].to_numpy()
-    if truth.min() == truth.max():
+def _roc(predictions: pd.DataFrame) -> Curve | None:
+    if predictions["label"].nunique() < 2:
         return None
-    false_rate, true_rate, _ = roc_curve(truth, run.predictions["probability"])
+    false_rate, true_rate, _ = roc_curve(predictions["label"], predictions["probability"])
     return false_rate, true_rate
 
 
@@ -87,11 +99,12 @@ def _froc(summary: Mapping[str, Any]) -> Curve | None:
     return curve_points(curve["false_positives_per_image"], curve["sensitivity"])
 
 
-def _mean_curve(curves: Sequence[Curve], grid: NDArray[np.float64]) -> Curve:
-    """Return the one curve as it is, or the mean height of several over a grid."""
-    if len(curves) == 1:
-        return curves[0]
-    return grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+def _draw_mean(
+    axes: Axes, curves: Sequence[Curve], grid: NDArray[np.float64], label: str, values: Sequence[Any], mark: Any
+) -> None:
+    """Draw the one curve as it is, or the mean height of several over a grid; the label ends with the mean value."""
+    x, y = curves[0] if len(curves) == 1 else (grid, np.mean([np.interp(grid, *curve) for curve in curves], axis=0))
+    axes.plot(x, y, label=f"{label} {'undefined' if None in values else f'{np.mean(values):.3f}'}", **mark)
 
 
 def _legend_height(groups: Mapping[str, Any]) -> float:
@@ -125,8 +138,7 @@ def forest_plot(comparison: Comparison, metric: str, path: Path) -> Path | None:
     axes.axvline(0, color="black", linewidth=1)
     heights = range(len(pairs), 0, -1)
     for height, pair in zip(heights, pairs, strict=True):
-        estimate, shown = pair.difference.estimate, pair.p_corrected is not None and pair.p_corrected <= SIGNIFICANT
-        colour = BLUE if shown else GREY
+        estimate, shown, colour = pair.difference.estimate, pair.shown, BLUE if pair.shown else GREY
         if estimate.low is not None and estimate.high is not None:
             axes.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=2 if shown else 1.4)
         if estimate.value is not None:
@@ -174,34 +186,33 @@ PANELS = {"train/loss": "Training loss", "val/loss": "Validation loss", "val/aur
 COLUMNS = 4
 
 
-def training_overlay(groups: Groups, marks: Marks, path: Path) -> Path | None:
-    """Draw losses and validation AUC over the epochs, a line per training; None where nothing was logged."""
-    logs = {
-        method: [log for run in runs if len(log := _by_epoch(read_log(run.folder)))] for method, runs in groups.items()
-    }
+def training_overlay(groups: Groups, path: Path) -> Path | None:
+    """Draw losses and validation AUC over the epochs, a line per run; None where nothing was logged."""
+    logs = {method: [run.log().replace([np.inf, -np.inf], np.nan) for run in runs] for method, runs in groups.items()}
     logged = [name for name in PANELS if any(name in log for own in logs.values() for log in own)]
     if not logged:
         return None
     figure = new_figure(4.2 * len(logged), 3.8 + 0.22 * -(-len(groups) // 3))
     panels = figure.subplots(1, len(logged), squeeze=False)[0]
+    marks = method_marks(groups)
     for axes, name in zip(panels, logged, strict=True):
         tidy(axes)
         axes.set(title=PANELS[name], xlabel="Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for method, own in logs.items():
-            for log in own:
-                _line(axes, log, name, marks[method])
+            for values in (log[name].dropna() for log in own if name in log):
+                axes.plot(values.index, values, marker="o" if len(values) < 5 else "", markersize=3, **marks[method])
         if "loss" in name and axes.dataLim.ymin > 0:
             axes.set_yscale("log")
-    handles = [panels[0].plot([], [], label=method, **marks[method])[0] for method in groups]
+    handles = [panels[0].plot([], [], label=method, **mark)[0] for method, mark in marks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return save(figure, path)
 
 
-def reliability_panels(groups: Groups, marks: Marks, path: Path) -> Path | None:
-    """Draw observed against predicted malignancy, a panel per method, a line per training; None without any bin.
+def reliability_panels(groups: Groups, path: Path) -> Path | None:
+    """Draw observed against predicted malignancy, a panel per method, a line per run; None without any bin.
 
-    With one training its 95 % intervals are drawn, too.
+    With one run its 95 % intervals are drawn, too.
     """
     bins = {method: [table for run in runs if len(table := _bins(run.summary))] for method, runs in groups.items()}
     drawn = {method: tables for method, tables in bins.items() if tables}
@@ -213,6 +224,7 @@ def reliability_panels(groups: Groups, marks: Marks, path: Path) -> Path | None:
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(drawn) :]:
         axes.set_axis_off()
+    marks = method_marks(groups)
     for axes, (method, tables) in zip(grid.flat, drawn.items(), strict=False):
         tidy(axes)
         axes.set_title(method, fontsize=9, parse_math=False, wrap=True)
@@ -223,20 +235,8 @@ def reliability_panels(groups: Groups, marks: Marks, path: Path) -> Path | None:
         if len(tables) == 1:
             axes.vlines(tables[0]["predicted"], tables[0]["low"], tables[0]["high"], color=GREY, linewidth=1)
     figure.supxlabel("Predicted probability of malignancy", fontsize=10)
-    figure.supylabel("Share of malignant images", fontsize=10)
+    figure.supylabel("Fraction of malignant images", fontsize=10)
     return save(figure, path)
-
-
-def _by_epoch(log: pd.DataFrame) -> pd.DataFrame:
-    if "epoch" not in log:
-        return pd.DataFrame()
-    numbers: pd.DataFrame = log.apply(pd.to_numeric, errors="coerce")
-    return numbers.groupby("epoch").mean()
-
-
-def _line(axes: Axes, log: pd.DataFrame, name: str, mark: Mapping[str, Any]) -> None:
-    if name in log and len(values := log[name].replace([np.inf, -np.inf], np.nan).dropna()):
-        axes.plot(values.index, values, marker="o" if len(values) < 5 else "", markersize=3, **mark)
 
 
 def _bins(summary: Mapping[str, Any]) -> pd.DataFrame:
@@ -246,70 +246,31 @@ def _bins(summary: Mapping[str, Any]) -> pd.DataFrame:
 
 
 MOST_METHODS = 10  # methods in a figure
-MOST_BYTES = 2**24  # of score map and extrema, unpacked
-Column = dict[str, SheetItem]
-"""Method -> one image under its score map."""
 
 
-def score_map_panels(groups: Groups, path: Path) -> Path | None:
-    """Draw a column per image: its true lesions, and below them the score map of every method's first training.
+def score_map_panels(images: Sequence[Mapping[str, SheetItem]], path: Path) -> Path | None:
+    """Draw a column per image (its score maps by method): its true lesions, and a row below for every method.
 
-    Every method has a colour scale of its own, symmetric about 0. Methods beyond the tenth are left out. None where no
-    training left score maps.
+    Every method has a colour scale of its own, symmetric about 0. Methods beyond the tenth are left out. None where
+    there is no score map.
     """
-    known, labels = known_examples(groups)
-    columns = [_column(image_id, label, known) for image_id, label in labels.items()]
-    columns = [column for column in columns if column]
-    methods = [method for method in known if any(method in column for column in columns)][:MOST_METHODS]
+    images = [items for items in images if items]
+    methods = list(dict.fromkeys(method for items in images for method in items))[:MOST_METHODS]
     if not methods:
         return None
-    tallest = max(item.image.shape[0] / item.image.shape[1] for column in columns for item in column.values())
-    figure = new_figure(1.6 * len(columns) + 0.4, (len(methods) + 1) * (1.6 * tallest + 0.3))
-    grid = figure.subplots(len(methods) + 1, len(columns), squeeze=False)
+    tallest = max(item.image.shape[0] / item.image.shape[1] for items in images for item in items.values())
+    figure = new_figure(1.6 * len(images) + 0.4, (len(methods) + 1) * (1.6 * tallest + 0.3))
+    grid = figure.subplots(len(methods) + 1, len(images), squeeze=False)
     for axes in grid.flat:
         bare(axes)
-    for column, axes in zip(columns, grid[0], strict=True):
-        draw_truth(axes, next(iter(column.values())))
+    for items, axes in zip(images, grid[0], strict=True):
+        draw_truth(axes, next(iter(items.values())))
     for method, panels in zip(methods, grid[1:], strict=True):
-        _draw_row([column.get(method) for column in columns], panels)
+        drawn = [(items[method], axes) for items, axes in zip(images, panels, strict=True) if method in items]
+        largest = max(float(np.abs(item.score_map).max()) for item, _ in drawn)
+        for item, axes in drawn:
+            draw_scores(axes, item, Normalize(-largest or -1.0, largest or 1.0))
         panels[0].text(
             -0.06, 0.5, method, transform=panels[0].transAxes, rotation=90, ha="right", va="center", parse_math=False
         )
     return save(figure, path)
-
-
-def _draw_row(items: Sequence[SheetItem | None], panels: NDArray[np.object_]) -> None:
-    largest = max(float(np.abs(item.score_map).max()) for item in items if item is not None)
-    scale = Normalize(-largest or -1.0, largest or 1.0)
-    for item, axes in zip(items, panels, strict=True):
-        if item is not None:
-            draw_scores(axes, item, scale)
-
-
-def _column(image_id: str, label: int, known: Examples) -> Column:
-    """What can be drawn of one image; what is missing or damaged is passed over."""
-    column: Column = {}
-    for method, (folder, listed) in known.items():
-        line = dict(listed.loc[image_id])
-        image = read_grey(folder / FOLDER / f"{line['number']}_image.png")
-        lesions = read_grey(folder / FOLDER / f"{line['number']}_lesions.png")
-        maps = _scores(folder / FOLDER / f"{line['number']}_scores.npz")
-        if image is None or maps is None:
-            continue
-        mask = None if lesions is None or lesions.shape != image.shape else lesions > 127
-        item = SheetItem(image / 255, *maps, mask, label, float(line["probability"]))
-        if maps[0].size and not item.problems():
-            column[method] = item
-    return column
-
-
-def _scores(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]] | None:
-    try:
-        with ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > MOST_BYTES:
-                return None
-        with np.load(path, allow_pickle=False) as arrays:
-            score_map = np.asarray(arrays["score_map"], dtype=np.float32)
-            return score_map, np.asarray(arrays["maxima"], dtype=bool), np.asarray(arrays["minima"], dtype=bool)
-    except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
-        return None

@@ -16,8 +16,9 @@ from pydantic_core import to_jsonable_python
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
 from lemlight.plots.style import heading
+from lemlight.reporting.methods import NO_METHOD, differing_keys, flat_settings
 from lemlight.reporting.run_page import PLOT_TEXTS
-from lemlight.reporting.runs import NO_METHOD, TrainingRun, differing_keys, flat_settings
+from lemlight.reporting.runs import TrainingRun
 
 SPECIFICATION = "wandb_dashboard.json"
 TITLE = "Pooling methods compared"

@@ -1,0 +1,223 @@
+"""Which methods stand behind some runs, what they are called, and how they compare."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lemlight.errors import LemlightError
+from lemlight.metrics.comparison import Comparison, compare_methods
+from lemlight.reporting.runs import TrainingRun
+from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers
+from lemlight.training.privacy import public_config
+
+# groups of the config that name a method by the file chosen in them, the most telling first
+GROUPS = ("pooling", "backbone", "loss", "dataset", "augmentation", "optimizer", "scheduler")
+REPEATS = ("seed", "dataset.split.fold")
+# settings that change no network: of the machine, of what is shown, of how lesions are drawn and measured
+NO_METHOD = (*WITHOUT_EFFECT, "bootstrap", "resume", "label_names", "localization", "trainer.accelerator")
+CLASS = ".class"
+ABSENT = "(none)"
+UNKNOWN = "unknown settings"
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods of some runs: what differs between the runs apart from seed, fold and what changes no network.
+
+    `names` is the method of every run, in their order; `keys` are the settings that tell the methods apart; `besides`
+    are further settings that change with them, so that a difference may come from these.
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    besides: tuple[str, ...]
+
+
+def find_methods(configs: Sequence[Mapping[str, Any]]) -> Methods:
+    """Name the method of every run's config: by the chosen files where these differ, else by the differing values."""
+    settings = [method_settings(config) for config in configs]
+    varying = [key for key in differing_keys(settings) if key not in REPEATS]
+    varying.sort(key=lambda key: GROUPS.index(key) if key in GROUPS else len(GROUPS))
+    keys: list[str] = []
+    for key in varying:
+        if len({_values(own, [*keys, key]) for own in settings}) > len({_values(own, keys) for own in settings}):
+            keys.append(key)
+    names = tuple(_name(own, settings, keys) for own in settings)
+    short = tuple(map(short_numbers, names))
+    besides = tuple(key for key in varying if key not in keys and not within(key, set(keys).intersection(GROUPS)))
+    return Methods(short if len(set(short)) == len(set(names)) else names, tuple(keys), besides)
+
+
+def method_settings(config: Mapping[str, Any], without: Sequence[str] = NO_METHOD) -> dict[str, str]:
+    """Return the public settings by key with dots, each group's chosen file first; those in `without` are left out.
+
+    Of a `_target_` only the name of the class is told, under the key `pooling.class`.
+    """
+    public = public_config(config)
+    named = {group: section.get("name") for group, section in public.items() if isinstance(section, Mapping)}
+    choices = public["choices"] if isinstance(public.get("choices"), Mapping) else named  # named: of older runs
+    settings = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    for key, value in flat_settings(config).items():
+        if key.endswith("._target_"):
+            settings[key.removesuffix("._target_") + CLASS] = value.rpartition(".")[2]
+        elif not within(key, (*without, "choices")) and key.removesuffix(".name") not in settings:
+            settings[key] = value
+    return settings
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the public settings of a config (no path) as text, by key with dots."""
+    return dict(_flat(public_config(config), ""))
+
+
+def differing_keys(settings: Sequence[Settings]) -> list[str]:
+    """List the keys in which settings differ, in their order in the configuration."""
+    keys = dict.fromkeys(key for own in settings for key in own)
+    return [key for key in keys if len({own.get(key, ABSENT) for own in settings}) > 1]
+
+
+def within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a key with dots is one of some sections, or stands in one."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _values(own: Settings, keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(own.get(key, ABSENT) for key in keys)
+
+
+def _name(own: Settings, settings: Sequence[Settings], keys: Sequence[str]) -> str:
+    """Name a method by the values of the keys, each only where it still tells methods apart."""
+    parts = [] if set(keys).intersection(GROUPS) else [own.get("pooling", "trained network")]
+    for place, key in enumerate(keys):
+        alike = [other for other in settings if _values(other, keys[:place]) == _values(own, keys[:place])]
+        if len({other.get(key, ABSENT) for other in alike}) > 1:
+            value = own.get(key, ABSENT)
+            parts.append(value if key in GROUPS else f"{key}={value}")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """All runs, the method and the repeat of each by number, and what comparing the finished ones gave.
+
+    `groups` are the finished runs by method; `repeat` is what repeats a method: seed, or fold where the runs are folds
+    of one split. `comparison` is None where they cannot be compared, which `notes` then explain; they name no image
+    and no patient.
+    """
+
+    runs: Sequence[TrainingRun]
+    methods: Methods
+    method_of: Mapping[int, str]
+    repeat: str
+    comparison: Comparison | None
+    notes: Sequence[str]
+
+    @property
+    def done(self) -> list[TrainingRun]:
+        """The finished runs."""
+        return [run for run in self.runs if run.state == "done"]
+
+    @property
+    def groups(self) -> dict[str, list[TrainingRun]]:
+        """The finished runs by method."""
+        groups: dict[str, list[TrainingRun]] = {}
+        for run in self.done:
+            groups.setdefault(self.method_of[run.number], []).append(run)
+        return groups
+
+    def repeat_of(self, run: TrainingRun) -> str:
+        """Seed or fold of a run, in words."""
+        return f"{self.repeat} {_repeat(run, self.repeat)}" if run.config else UNKNOWN
+
+
+def compare_runs(runs: Sequence[TrainingRun], resamples: int) -> ComparedRuns:
+    """Find the methods of the runs and compare the finished ones; what cannot be compared is said, never raised."""
+    known = [run for run in runs if run.config]
+    methods = find_methods([run.config for run in known])
+    method_of = {run.number: UNKNOWN for run in runs}
+    method_of |= {run.number: name for run, name in zip(known, methods.names, strict=True)}
+    done = [run for run in runs if run.state == "done"]
+    repeat = "fold" if len({run.fold for run in done or known}) > 1 else "seed"
+    if notes := _problems(done, method_of, repeat):
+        return ComparedRuns(runs, methods, method_of, repeat, None, notes)
+    comparison, notes = _compare(done, method_of, repeat, resamples)
+    return ComparedRuns(runs, methods, method_of, repeat, comparison, notes)
+
+
+def _repeat(run: TrainingRun, repeat: str) -> str:
+    return run.fold if repeat == "fold" else run.seed
+
+
+def _compare(
+    runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str, resamples: int
+) -> tuple[Comparison | None, list[str]]:
+    dices = {run.number: run.dice() for run in runs}
+    frames = []
+    for run in runs:
+        rows = run.predictions[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
+        rows[repeat] = _repeat(run, repeat)
+        rows["prediction"] = (rows["probability"] > run.summary["threshold"]).astype(int)
+        if (dice := dices[run.number]) is not None:
+            rows["dsc"] = rows["image_id"].map(dice)
+        frames.append(rows)
+    frame = pd.concat(frames, ignore_index=True)
+    for column in ("image_id", "patient_id"):  # numbers in the same order: no message can name an image or a patient
+        frame[column] = [f"{code:07}" for code in pd.factorize(frame[column], sort=True)[0]]
+    lacking = [str(number) for number, dice in dices.items() if dice is None]
+    try:
+        if not lacking:
+            return compare_methods(frame, resamples=resamples), []
+        note = f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion, or an older version)."
+    except LemlightError as error:
+        note = f"Dice is not compared: {_counts(error)}"
+    try:
+        return compare_methods(frame.drop(columns="dsc", errors="ignore"), resamples=resamples), [note]
+    except LemlightError as error:
+        return None, [_counts(error)]
+
+
+def _counts(error: LemlightError) -> str:
+    """Leave of the numbers that stand for images in a message how many they are."""
+    return re.sub(r" \(\d{7}[\d, .]*\)", "", str(error))
+
+
+def _problems(runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str) -> list[str]:
+    if not runs:
+        return ["No run is finished: there is nothing to compare."]
+    problems = []
+    if repeat == "fold" and len({run.seed for run in runs}) > 1:
+        problems.append("Both seed and fold differ between the runs: compare one seed, or one fold, at a time.")
+    numbers: dict[tuple[str, str], list[int]] = {}
+    tested: dict[str, set[str]] = {}
+    for run in runs:
+        method, name = method_of[run.number], _repeat(run, repeat)
+        numbers.setdefault((method, name), []).append(run.number)
+        # with folds only whole methods can have the same images
+        unit = method if repeat == "fold" else f"run {run.number} ({method}, seed {name})"
+        tested.setdefault(unit, set()).update(run.predictions["image_id"])
+    for (method, name), same in numbers.items():
+        if len(same) > 1:
+            listed = " and ".join(map(str, same))
+            problems.append(f"Runs {listed} are both {method} with {repeat} {name}: leave one of them in the folder.")
+    shared = set.intersection(*tested.values())
+    if any(images != shared for images in tested.values()):
+        listed = ", ".join(f"{unit} on {len(images)}" for unit, images in tested.items())
+        problems.append(
+            f"The runs were tested on different images ({listed}; {len(shared)} of these in all of them), so their "
+            "metrics are not compared: test them on the same split of the same data set."
+        )
+    return problems
