@@ -14,34 +14,24 @@ def task(cfg: DictConfig) -> float | None:
     from lemlight.sweeps.names import Sweep
 
     hydra = HydraConfig.get()
-    sweep: Sweep | None = None
+    if hydra.mode == RunMode.MULTIRUN:
+        from lemlight.sweeps.jobs import run_job
 
-    def train_one(config: TrainConfig) -> float | None:
-        from lemlight.recipe.train import train  # heavy: only once the config is known to be right
+        return run_job(cfg)
 
-        value: float | None = train(config, hydra.overrides.task, sweep)["validation"]
-        return value
+    config = check(cfg, TrainConfig)
 
-    if hydra.mode != RunMode.MULTIRUN:
-        return train_one(check(cfg, TrainConfig))
+    from lemlight.recipe.train import train  # heavy: only once the config is known to be right
 
-    from lemlight.sweeps.jobs import run_job
-    from lemlight.sweeps.names import overrides_of_the_sweep
-
-    sweep = Sweep(overrides_of_the_sweep(cfg), list(hydra.sweeper.get("params") or ()))
-
-    def train_in_a_sweep(config: TrainConfig) -> float | None:
-        from lemlight.sweeps.processes import own_processes
-
-        with own_processes("lemlight.train", resume=config.resume):
-            return train_one(config)
-
-    return run_job(cfg, train_in_a_sweep)
+    value: float | None = train(config, hydra.overrides.task, Sweep.of_this_process())["validation"]
+    return value
 
 
 def main() -> None:
     """The entry point of `python -m lemlight.train` and of `lemlight-train`."""
-    run_command("train", task)
+    from lemlight.sweeps.jobs import leaving_outcome
+
+    run_command("train", leaving_outcome(task))
 
 
 if __name__ == "__main__":

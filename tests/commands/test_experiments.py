@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lemlight.config.conf_dir import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
-GRIDS = [name for name in EXPERIMENTS if name != "search"]  # that one proposes its jobs as it goes: tests/clusters
+GRIDS = [name for name in EXPERIMENTS if name != "search"]  # that one proposes its jobs as it goes: test_search_command
 SMALLEST = ["dataset.patients=20", "dataset.scale=0.25", "dataset.prepare.height=96", "dataset.prepare.width=64"]
 
 

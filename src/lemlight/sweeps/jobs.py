@@ -1,136 +1,277 @@
-"""A job of a sweep: run, gone on with, skipped or failed, and its folder always says which."""
+"""A job of a sweep: it trains in a process of its own, and its folder always says what became of it.
 
-import gc
+Hydra's launcher (basic, joblib, Ray, submitit) calls `run_job`, which keeps account and starts the very command of a
+single run, `python -m lemlight.train ... hydra.run.dir=JOB hydra.mode=RUN`. A crash so ends one job, its memory and its
+process group end with it, and Lightning can start further processes as in any single run.
+"""
+
+import json
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+import lemlight
 from lemlight.cli import MISTAKES, explain, say
-from lemlight.config.check import check
-from lemlight.config.commands import TrainConfig
-from lemlight.sweeps import processes as ending
-from lemlight.sweeps import processes as tasks
-from lemlight.sweeps.table import STATE, JobState, differences, read_state
+from lemlight.errors import LemlightError
+from lemlight.files import write_json
+from lemlight.sweeps import slurm
+from lemlight.sweeps.names import SWEEP, Sweep, overrides_of_the_sweep
+from lemlight.sweeps.table import LOCK, JobState, differences, read_state
 
-LOCK = ".lock"
+JOB = "LEMLIGHT_JOB"  # the variable that tells a process whose job it trains
+OF_SLURM = ("SLURM_NTASKS", "SLURM_PROCID")  # by these Lightning believes that Slurm starts its processes
+OUTCOME = ".outcome.json"  # of the training, until it stands in state.json
+TRAINING = ".training.lock"  # held by the training itself, which may outlive a killed job by some seconds
 ERROR = "error.txt"
 LAST = Path("checkpoints", "last.ckpt")
 REPLACED = "replaced"
-KEPT = (".hydra", "train.log", LOCK, tasks.PLAN, REPLACED)  # already those of the new run, or of none
+KEPT = (".hydra", "train.log", LOCK, TRAINING, slurm.PLAN, REPLACED)  # already those of the new run, or of none
+TOLD = 128 + signal.SIGTERM
+GRACE = 10  # seconds from a SIGTERM until what still trains is cut off: files are written whole or not at all
 
-Train = Callable[[TrainConfig], float | None]
 
-
-def run_job(values: DictConfig, train: Train) -> float | None:
-    """Run `train` on the config of a job unless that is done; whatever goes wrong ends this job alone.
+def run_job(config: DictConfig) -> float | None:
+    """Train with the config of a job unless that is done; what goes wrong there ends this job alone.
 
     Returns the job's metric, None if it failed, met Slurm's time limit or runs elsewhere. An interruption by the user,
     by SIGTERM or by Slurm is no failure: the job stays "running", which is unfinished, and the same command goes on
     from its last checkpoint.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    sweep = Sweep(overrides_of_the_sweep(config), list(hydra.sweeper.get("params") or ()))
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)  # a worker of joblib outlives its sweep
     try:
-        with ending.ending_soon():
-            if tasks.leads():
-                return _lead(values, train, folder)
-            _follow(values, train, folder)
-            return None
-    finally:
-        gc.collect()  # networks and trainers hold one another: free them before the next job builds its own
+        with _exit_on_sigterm():
+            if slurm.leads():
+                return _lead(config, folder, sweep)
+            train, resume = slurm.wait_for_plan(folder)
+            if train:
+                _train(folder, resume, sweep, leaves_outcome=False)  # the leading task says what it failed with
+    except Exception as error:
+        if type(error).__name__ != "UncompletedJobError":  # by submitit's handler, before the time limit
+            raise
+        say(f"{folder.name}: Slurm ends this job, it is unfinished; the same command goes on")
+    return None
 
 
-def _lead(values: DictConfig, train: Train, folder: Path) -> float | None:
+def _lead(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         print(f"{folder.name}: runs in another process, skipped")
-        tasks.announce(folder, train=False)
+        slurm.announce(folder, train=False)
         return None
     try:
-        return _run_alone(values, train, folder)
-    except Exception as error:
-        if ending.told_to_end():
-            raise
-        if not tasks.told_by_slurm():
-            _record_failure(error, folder)
-            return None
-        say(f"{folder.name}: Slurm ends this job, it is unfinished; the same command goes on")
-        if tasks.told_by_slurm(signal.SIGTERM):
-            sys.exit(128 + signal.SIGTERM)
-        return None
+        return _run_alone(config, folder, sweep)
     finally:
         lock.release()
 
 
-def _follow(values: DictConfig, train: Train, folder: Path) -> None:
-    """Train with the leading task, which keeps account."""
-    try:
-        plan = tasks.wait_for_plan(folder)
-        if plan.train:
-            train(check(values, TrainConfig).model_copy(update={"resume": plan.resume}))
-    except Exception:
-        traceback.print_exc()  # into this task's own log: the leading task says what the job failed with
-
-
-def _run_alone(values: DictConfig, train: Train, folder: Path) -> float | None:
+def _run_alone(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
     before = read_state(folder)
-    config = check(values, TrainConfig)
-    output = Path(config.output)
-    state = JobState("running", _overrides(), config.model_dump(mode="json"))
-    changed = differences(before.config, state.config) if before is not None and before.config else []
+    state = JobState("running", _overrides(), _plain(config), version=lemlight.__version__)
+    output = Path(state.config.get("output") or folder)
+    changed = before is not None and _why_anew(before, state)
     if before is not None and before.state == "done" and not changed and (output / "metrics.json").is_file():
         print(f"{folder.name}: done before, skipped")
-        tasks.announce(folder, train=False)
+        slurm.announce(folder, train=False)
         return before.result
     if changed:
         _set_aside(folder, changed)
     state.write(folder)
-    for left in (folder / ERROR, *output.glob("checkpoints/.*.part")):  # by the attempt before; half-written by a kill
+    for left in (folder / ERROR, folder / OUTCOME, *output.glob("checkpoints/.*.part")):  # by the attempt before
         left.unlink(missing_ok=True)
-    last = output / LAST
-    if before is not None and before.config and not changed and last.is_file() and output == folder:
-        print(f"{folder.name}: goes on from {last}")
-        config = config.model_copy(update={"resume": str(last)})
-    tasks.announce(folder, train=True, resume=config.resume)
-    result = train(config)
-    state.done(result).write(folder)
+    resume = None
+    if before is not None and not changed and (output / LAST).is_file() and output == folder:
+        resume = str(output / LAST)
+        print(f"{folder.name}: goes on from {resume}")
+    slurm.announce(folder, train=True, resume=resume)
+    code = _train(folder, resume, sweep)
+    outcome = _outcome(folder, code)
+    if "error" in outcome:
+        state.failed(outcome["error"]).write(folder)
+        return None
+    state.done(outcome["result"]).write(folder)
+    result: float | None = outcome["result"]
     return result
 
 
-def _record_failure(error: Exception, folder: Path) -> None:
-    sentence = explain(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {error}"
-    say(sentence)
-    tasks.announce(folder, train=False)
-    trace = "".join(traceback.format_exception(error))
-    if "HYDRA_FULL_ERROR" in os.environ:
-        print(trace, file=sys.stderr)
-    try:
-        (folder / ERROR).write_text(trace, encoding="utf-8")
-        state = read_state(folder) or JobState("running", _overrides())
-        state.failed(sentence).write(folder)
-    except Exception as second:  # a full disk: the job stays "running", which is unfinished
-        say(f"{folder / STATE}: {explain(second)}")
+def _outcome(folder: Path, code: int) -> dict[str, Any]:
+    """What the training has left: its `result`, or the `error` that it failed with."""
+    with suppress(OSError, ValueError):
+        outcome: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        (folder / OUTCOME).unlink()
+        return outcome
+    if code >= 0:
+        return {"error": f"the training ended with exit code {code}: what it said stands above"}
+    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+    sentence = f"the training was ended by {signal.Signals(-code).name}{memory}"
+    say(f"{folder.name}: {sentence}")
+    return {"error": sentence}
 
 
 def _overrides() -> list[str]:
     return [str(override) for override in HydraConfig.get().overrides.task]
 
 
-def _set_aside(folder: Path, changed: list[str]) -> None:
-    """Move what another configuration left in the folder out of the way; nothing is deleted."""
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """The config as JSON holds it; empty if it does not resolve, which the training says."""
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        return {}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str), parse_constant=str)
+    return plain
+
+
+def _why_anew(before: JobState, wanted: JobState) -> str:
+    """Say why what is in the folder is no part of the wanted run; empty if it is."""
+    if before.version != wanted.version:
+        return f"it was run by lemlight {before.version or 'of an older version'}, this is {wanted.version}"
+    changed = differences(before.config, wanted.config) if before.config else []
+    shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+    return f"its configuration has changed ({shown})" if changed else ""
+
+
+def _set_aside(folder: Path, why: str) -> None:
+    """Move what another run left in the folder out of the way; nothing is deleted."""
     old = [path for path in folder.iterdir() if path.name not in KEPT]
     aside = folder / REPLACED / time.strftime("%Y-%m-%d_%H-%M-%S")
     aside.mkdir(parents=True, exist_ok=True)
     for path in old:
         path.rename(aside / path.name)
-    shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
-    say(f"{folder.name}: its configuration has changed ({shown}), it runs anew; the old results are in {aside}")
+    say(f"{folder.name}: {why}, it runs anew; the old results are in {aside}")
+
+
+def _train(folder: Path, resume: str | None, sweep: Sweep, leaves_outcome: bool = True) -> int:
+    """Run the training of the job in `folder` in a process of its own; its exit code."""
+    job = {"parent": os.getpid(), "folder": str(folder) if leaves_outcome else None}
+    environment = os.environ | {JOB: json.dumps(job), SWEEP: json.dumps(asdict(sweep))}
+    if not slurm.several_tasks():  # then it is Lightning that starts a process for each device
+        environment = {name: value for name, value in environment.items() if name not in OF_SLURM}
+    return run_to_its_end(command_of_job(folder, resume), environment)
+
+
+def command_of_job(folder: Path, resume: str | None) -> list[str]:
+    """The command of a single run with the overrides of the current job, in `folder`."""
+    hydra = HydraConfig.get()
+    configs = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    words = [word for path in configs for word in ("--config-dir", path)]
+    words += [*_overrides(), *hydra.overrides.hydra, f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
+    return [sys.executable, "-m", "lemlight.train", *words, *([f"resume={_quoted(resume)}"] if resume else [])]
+
+
+def _quoted(path: str | Path) -> str:
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def run_to_its_end(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a command as a process group of its own, which ends with whatever ends this process; its exit code.
+
+    Ctrl-C and SIGTERM, which reach this process alone, are handed on once: the command ends as a single run does.
+    """
+    sys.stdout.flush()
+    process = subprocess.Popen(command, env=environment, process_group=0)
+    code = None
+    try:
+        code = process.wait()
+        return code
+    except BaseException as end:
+        interrupted = isinstance(end, KeyboardInterrupt)
+        process.send_signal(signal.SIGINT if interrupted else signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: no more patience
+            process.wait(None if interrupted else GRACE)
+        raise
+    finally:
+        if code != 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # also what it started, and a crash left behind
+            process.wait()
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Exit with the code 143 on SIGTERM; in a worker of Ray, which has a handler of its own, that one stays."""
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before is signal.SIG_DFL or slurm.in_slurm_job()
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would disturb the end
+        sys.exit(TOLD)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == TOLD:
+            say("told to end (SIGTERM): this job is unfinished; the same command goes on")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@cache
+def end_with(parent: int) -> None:
+    """End this process soon after `parent`, which started it: it would train on for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * GRACE)
+        os.kill(0 if os.getpgrp() == os.getpid() else os.getpid(), signal.SIGKILL)  # 0: its whole group
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def leaving_outcome(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
+    """Let a training that `run_job` has started leave its result, or its error, in the folder of the job.
+
+    Any other training stays as it is, and so do the processes that Lightning starts for one.
+    """
+    given = os.environ.pop(JOB, None)
+    if given is None:
+        return task
+    job = json.loads(given)
+    end_with(job["parent"])
+    if job["folder"] is None:
+        return task
+    folder = Path(job["folder"])
+
+    @wraps(task)
+    def run(config: DictConfig) -> float | None:
+        with FileLock(folder / TRAINING, timeout=4 * GRACE):
+            try:
+                result = task(config)
+            except Exception as error:
+                sentence = explain(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {error}"
+                (folder / ERROR).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                write_json({"error": sentence}, folder / OUTCOME)
+                raise LemlightError(sentence) from error
+            write_json({"result": result}, folder / OUTCOME)
+            return result
+
+    return run

@@ -1,6 +1,8 @@
 """The folder names of a sweep and of its jobs: functions of the command, so that the same command finds its jobs."""
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lemlight.training.privacy import public_override
 
+SWEEP = "LEMLIGHT_SWEEP"  # the variable that tells a training of which sweep it is a job
 LONGEST = 100  # characters of a name
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
 # settings of the machine, of the paths and of what is shown: they change no figure
@@ -104,9 +107,16 @@ def register_resolvers() -> None:
     Those of the sweep are resolved once, in the config of the whole command: Hydra hands what is cached there to the
     config of every job, whose own overrides are others.
     """
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_overrides", _sweep_overrides, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+
+    def of_the_sweep(overrides: Sequence[str], params: Mapping[str, object] | None) -> str:
+        return sweep_name(list(overrides), list(params or ()))
+
+    def of_the_job(overrides: Sequence[str], sweep: Sequence[str], params: Mapping[str, object] | None) -> str:
+        return job_name(list(overrides), list(sweep), list(params or ()))
+
+    OmegaConf.register_new_resolver("sweep_name", of_the_sweep, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_overrides", lambda overrides: list(overrides), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("job_name", of_the_job, replace=True)
 
 
 def overrides_of_the_sweep(config: DictConfig) -> list[str]:
@@ -116,18 +126,6 @@ def overrides_of_the_sweep(config: DictConfig) -> list[str]:
     """
     cached = OmegaConf.get_cache(config).get("sweep_overrides", {})
     return next((list(overrides) for overrides in cached.values()), [])
-
-
-def _sweep_name(overrides: Sequence[str], params: Mapping[str, object] | None) -> str:
-    return sweep_name(list(overrides), list(params or ()))
-
-
-def _sweep_overrides(overrides: Sequence[str]) -> list[str]:
-    return list(overrides)
-
-
-def _job_name(overrides: Sequence[str], of_the_sweep: Sequence[str], params: Mapping[str, object] | None) -> str:
-    return job_name(list(overrides), list(of_the_sweep), list(params or ()))
 
 
 IN_THE_NAME = ("pooling", "backbone", "seed", "dataset.split.fold")  # of every run
@@ -144,6 +142,12 @@ class Sweep:
 
     overrides: Sequence[str]
     axes: Sequence[str] = ()
+
+    @staticmethod
+    def of_this_process() -> "Sweep | None":
+        """The sweep that has started this training; None for a training of its own."""
+        given = os.environ.get(SWEEP)
+        return Sweep(**json.loads(given)) if given else None
 
 
 def run_label(name: str, overrides: Sequence[str], sweep: Sweep | None) -> str:

@@ -17,6 +17,7 @@ from lemlight.files import write_json, written_aside
 from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers, without_effect
 
 STATE = "state.json"
+LOCK = ".lock"  # held as long as the job runs
 State = Literal["running", "done", "failed"]
 
 
@@ -31,7 +32,7 @@ class JobState:
 
     `state` is running, done or failed (a job that is running and whose lock nobody holds was killed), `overrides` are
     the job's, `config` is the whole configuration it stands for (empty if that could not be used), `error` the
-    sentence that it failed with, `result` the metric that it returned. Times are UTC.
+    sentence that it failed with, `result` the metric that it returned, `version` that of lemlight. Times are UTC.
     """
 
     state: State
@@ -41,6 +42,7 @@ class JobState:
     ended: str | None = None
     error: str | None = None
     result: float | None = None
+    version: str = ""
 
     def done(self, result: float | None) -> "JobState":
         """Give the state after the job's last step."""
@@ -123,7 +125,7 @@ def _row(job: Path) -> Row:
     if state is None:
         return Row(job.name, {}, "failed", f"{job / STATE} cannot be read: remove it and run the command again")
     shown: str = state.state
-    if shown == "running" and not _lock_is_held(job / ".lock"):
+    if shown == "running" and not _lock_is_held(job / LOCK):
         shown = "unfinished"
     figures = _figures(job, state.config) if shown == "done" else {}
     error = " ".join((state.error or "").split())
@@ -228,14 +230,12 @@ class SweepTable(Callback):
         str(config.hydra.sweep.dir)
         str(config.hydra.sweep.subdir)
         if config.hydra.launcher._target_.endswith(".SlurmLauncher"):
-            from lemlight.sweeps.processes import wait_for_every_job
+            from lemlight.sweeps.slurm import wait_for_every_job
 
             wait_for_every_job()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Read the states that the jobs left."""
-        pass
-
         folder = Path(config.hydra.sweep.dir)
         rows = read_rows(folder, expected_jobs(config))
         direction = str(config.hydra.sweeper.get("direction"))

@@ -1,0 +1,226 @@
+"""Real sweeps: whole, failing in part, killed, told to end, and called again; on one device and on two."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from lemlight.sweeps import jobs
+from tests.sweeps.processes import processes_of, wait_for
+
+FIGURES = ("metrics.json", "predictions.csv", "logs/metrics.csv")
+COMMAND = ["trainer.max_epochs=3", "pooling=gap,lem"]
+
+
+def states(sweep):
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep.glob("*/state.json"))}
+
+
+def table(sweep):
+    with (sweep / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def start(own_environment, tiny_overrides, folder_data, tmp_path):
+    """Start a sweep in tmp_path / "sweep", in a session of its own; the process says all to tmp_path / "said.txt"."""
+    started = []
+
+    def start(*overrides):
+        call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data, "hydra.sweep.dir=sweep"]
+        with (tmp_path / "said.txt").open("w") as said:
+            process = subprocess.Popen(
+                [*call, *overrides],
+                cwd=tmp_path,
+                env=own_environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # behind a shell it is ignored
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for left in processes_of(process.pid):
+            os.kill(left, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def whole(lemlight_run, folder_data, tmp_path_factory):
+    """An undisturbed sweep of two jobs, and its folder."""
+    cwd = tmp_path_factory.mktemp("whole")
+    done = lemlight_run("train", "-m", *folder_data, *COMMAND, cwd=cwd, own_process=True)
+    (folder,) = (cwd / "multirun").iterdir()
+    return done, folder
+
+
+def test_the_folders_are_named_by_the_command(whole):
+    _, sweep = whole
+    assert sweep.name.startswith("pooling=gap,lem+batch_size=8+")
+    assert len(sweep.name) <= 100
+    assert {job.name for job in sweep.iterdir() if job.is_dir()} == {"pooling=gap", "pooling=lem"}
+
+
+def test_the_table_comes_by_itself(whole):
+    done, sweep = whole
+    assert [(row["pooling"], row["state"]) for row in table(sweep)] == [("gap", "done"), ("lem", "done")]
+    for row in table(sweep):
+        summary = json.loads((sweep / row["folder"] / "metrics.json").read_text())
+        for name in ("auroc", "acc", "sensitivity", "specificity", "f1"):
+            assert float(row[f"{name}_value"]) == summary[name]["value"]
+    text = (sweep / "table.md").read_text()
+    assert text in done.out
+    head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
+    assert head == ["pooling", "state", "validation", "AUC", "ACC", "sensitivity", "specificity", "F1", "DSC"]
+
+
+def test_a_search_is_given_the_validation_split_and_not_the_test_split(whole):
+    """What a job returns to a sweeper is the monitored figure of its best checkpoint, here the lowest loss."""
+    for name, state in states(whole[1]).items():
+        losses = pd.read_csv(whole[1] / name / "logs" / "metrics.csv")["val/loss"]
+        assert state["result"] == pytest.approx(losses.min())
+
+
+def test_a_sweep_that_is_done_runs_nothing_again_and_is_quick(whole, lemlight_run, folder_data):
+    _, sweep = whole
+    before = states(sweep)
+    again = lemlight_run("train", "-m", *folder_data, *COMMAND, cwd=sweep.parents[1])
+    assert again.out.count("done before, skipped") == 2
+    assert states(sweep) == before
+
+
+def test_the_process_that_keeps_account_imports_nothing_heavy():
+    heavy = "{'torch', 'pandas', 'matplotlib', 'pytorch_lightning'} & set(sys.modules)"
+    code = f"import sys, lemlight.train, lemlight.sweeps.jobs, lemlight.sweeps.table; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_killed_sweep_goes_on_where_it_was(whole, start, tmp_path):
+    process = start(*COMMAND)
+    last = tmp_path / "sweep" / "pooling=lem" / "checkpoints" / "last.ckpt"
+    assert wait_for(last.is_file, process), (tmp_path / "said.txt").read_text()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = states(tmp_path / "sweep")
+    assert [state["state"] for state in before.values()] == ["done", "running"]
+    assert start(*COMMAND).wait(timeout=120) == 0
+    said = (tmp_path / "said.txt").read_text()
+    assert said.count("done before, skipped") == said.count("goes on from") == 1
+    assert states(tmp_path / "sweep")["pooling=gap"] == before["pooling=gap"]
+    for job in before:
+        for file in FIGURES:
+            assert (tmp_path / "sweep" / job / file).read_text() == (whole[1] / job / file).read_text()
+
+
+def test_a_job_that_fails_lets_the_others_run_and_alone_goes_on(start, tmp_path):
+    """Here the training is done and the report fails: a second start trains no epoch more."""
+    in_the_way = tmp_path / "sweep" / "pooling=gap" / "report.html"
+    in_the_way.mkdir(parents=True)
+    assert start("pooling=gap,lem").wait(timeout=120) == 2
+    said, before = (tmp_path / "said.txt").read_text(), states(tmp_path / "sweep")
+    error = before["pooling=gap"]["error"]
+    assert "report.html" in error
+    assert f"lemlight: {error}" in said
+    assert "- pooling=gap: cannot write" in said
+    assert "1 of 2 jobs are not done" in said
+    assert "Traceback" not in said
+    assert "Traceback" in (in_the_way.with_name("error.txt")).read_text()
+    assert [row["state"] for row in table(tmp_path / "sweep")] == ["failed", "done"]
+    last = in_the_way.with_name("checkpoints") / "last.ckpt"
+    written = last.stat().st_mtime_ns
+    in_the_way.rmdir()
+    assert start("pooling=gap,lem").wait(timeout=120) == 0
+    assert [row["state"] for row in table(tmp_path / "sweep")] == ["done", "done"]
+    assert states(tmp_path / "sweep")["pooling=lem"] == before["pooling=lem"]
+    assert last.stat().st_mtime_ns == written
+    assert not in_the_way.with_name("error.txt").exists()
+
+
+def test_an_impossible_value_fails_its_job_before_any_work(start, tmp_path):
+    assert start("seed=-1").wait(timeout=60) == 2
+    (row,) = table(tmp_path / "sweep")
+    assert row["state"] == "failed"
+    assert "seed=-1" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "code"),
+    [(signal.SIGINT, os.kill, 130), (signal.SIGTERM, os.kill, 143), (signal.SIGTERM, os.killpg, 143)],
+    ids=["interrupted", "told to end", "told to end with its group"],
+)
+def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(number, send, code, start, tmp_path):
+    process = start("workers=2", "trainer.max_epochs=500", "pooling=gap,lem")
+    log = tmp_path / "sweep" / "pooling=gap" / "logs" / "metrics.csv"
+    assert wait_for(log.is_file, process), (tmp_path / "said.txt").read_text()
+    send(process.pid, number)
+    assert process.wait(timeout=60) == code, (tmp_path / "said.txt").read_text()
+    assert "Traceback" not in (tmp_path / "said.txt").read_text()
+    assert {name: state["state"] for name, state in states(tmp_path / "sweep").items()} == {"pooling=gap": "running"}
+    assert not processes_of(process.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_of_joblib_end_with_their_sweep(number, start, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = start("trainer.max_epochs=500", "pooling=gap,lem", *launcher)
+    logs = [tmp_path / "sweep" / f"pooling={name}" / "logs" / "metrics.csv" for name in ("gap", "lem")]
+    assert wait_for(lambda: all(log.is_file() for log in logs), process), (tmp_path / "said.txt").read_text()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == -number
+    assert wait_for(lambda: not processes_of(process.pid), seconds=60), processes_of(process.pid)
+    assert [state["state"] for state in states(tmp_path / "sweep").values()] == ["running", "running"]
+
+
+def test_a_job_has_the_environment_of_a_shell_and_knows_its_sweep(lemlight_run, tmp_path, monkeypatch):
+    environments = []
+    monkeypatch.setattr(jobs, "run_to_its_end", lambda _, environment: environments.append(environment) or 1)
+    lemlight_run("train", "-m", "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path, fails=True)
+    assert len(environments) == 2
+    for environment in environments:
+        assert "HYDRA_FULL_ERROR" not in environment
+        assert "seed=0,1" in json.loads(environment["LEMLIGHT_SWEEP"])["overrides"]
+
+
+def test_a_launcher_that_is_not_installed_is_named_by_its_extra(refused):
+    if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher"):
+        pytest.skip("the launcher is installed")
+    expected = "hydra/launcher=ray needs a package: pip install 'lemlight[ray]'"
+    assert refused("train", "-m", "hydra/launcher=ray").strip() == expected
+
+
+def test_two_devices_predict_every_test_image_once(lemlight_run, folder_data):
+    one = lemlight_run("train", *folder_data)
+    two = lemlight_run("train", *folder_data, "trainer=ddp_cpu", "batch_size=4", own_process=True)
+    expected, found = (pd.read_csv(done.folder / "predictions.csv") for done in (one, two))
+    same = ["image_id", "patient_id", "split", "label"]
+    assert found["image_id"].is_unique
+    pd.testing.assert_frame_equal(found[same], expected[same])
+    summary = json.loads((two.folder / "metrics.json").read_text())
+    assert (summary["images"], summary["patients"]) == (6, 3)
+    assert two.out.count("figures and report:") == 1
+    assert two.out.count("split by patient") == 1
+    assert len(pd.read_csv(two.folder / "logs" / "metrics.csv")) == 1
+    assert not list(two.folder.rglob("*.part"))
+
+
+def test_a_sweep_mixes_one_device_and_two(lemlight_run, start, folder_data, tmp_path):
+    more = ["trainer.strategy=ddp", "batch_size=4", "pooling=gap"]
+    assert start("trainer.devices=2,1", *more).wait(timeout=180) == 0, (tmp_path / "said.txt").read_text()
+    alone = lemlight_run("train", *folder_data, "trainer.devices=2", *more, own_process=True)
+    two, one = (tmp_path / "sweep" / f"trainer.devices={devices}" for devices in (2, 1))
+    assert (two / "train_ddp_process_1.log").is_file()
+    assert not (one / "train_ddp_process_1.log").exists()
+    steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]
+    assert steps[0][0] * 2 == steps[1][0]  # every second image on each device: no device trained on all or half
+    for name in FIGURES:
+        assert (two / name).read_text() == (alone.folder / name).read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["said.txt", "sweep"]  # no run in a folder of its own
