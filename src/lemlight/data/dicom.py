@@ -1,25 +1,27 @@
-"""What the header of a mammogram says about its geometry: pixel spacing, laterality, view."""
+"""DICOM: what a header says, what is wrong with it, and the stored values turned into brightness."""
 
 import logging
 import math
+import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.utils import get_expected_length, pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lemlight.data.raster import Image, to_grey
-from lemlight.errors import ImageError
+from lemlight.errors import ImageError, as_image_error
 
 VIEW_MEANINGS = {  # CID 4014; vendors hyphenate it at will, so only the letters count
     "craniocaudal": "CC",
@@ -78,6 +80,10 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 MOST_BITS = 16
+PIXEL_TAGS = (
+    *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored"),
+    *("NumberOfFrames", "PhotometricInterpretation"),
+)
 
 
 def stored_range(dataset: Dataset) -> tuple[int, int]:
@@ -162,24 +168,17 @@ def read_dicom(path: Path) -> Image:
     ImageError where the file is damaged, cannot be decoded or is no 2-D image.
     """
     with quiet():
-        dataset = _read_header(path)
-        stored = _stored(path, dataset)
+        dataset, stored = _read_stored(path)
         if dataset.get("PresentationIntentType") == "FOR PROCESSING":
             log.warning("%s: FOR PROCESSING; raw detector values look unlike the images FOR PRESENTATION", path)
-        try:
+        broken = "its rescale, window or look-up table tags are invalid ({}); correct them or leave the file out"
+        with as_image_error(path, broken):
             if stored.ndim == 3:
                 grey = to_grey(stored) / (2 ** int(dataset.BitsStored) - 1)
                 pixels = np.clip(grey, 0, 1).astype(np.float32)
             else:
                 pixels = _looked_up(stored, brightness_table(dataset), stored_range(dataset)[0])
             return Image(pixels, spacing_mm(dataset), laterality(dataset), view(dataset))
-        except MemoryError:
-            raise
-        except Exception as error:  # pydicom raises whatever broken tags make Python raise; its text may hold values
-            raise ImageError(
-                f"{path}: its rescale, window or look-up table tags are invalid ({type(error).__name__}); "
-                "correct them or leave the file out"
-            ) from error
 
 
 def read_stored_values(path: Path) -> NDArray[np.float32]:
@@ -188,10 +187,27 @@ def read_stored_values(path: Path) -> NDArray[np.float32]:
     For masks. Raises ImageError as `read_dicom` does.
     """
     with quiet():
-        dataset = _read_header(path)
-        stored = _stored(path, dataset)
+        dataset, stored = _read_stored(path)
         grey = to_grey(stored) if stored.ndim == 3 else stored
         return np.clip(grey / stored_range(dataset)[1], 0, 1).astype(np.float32)
+
+
+def _read_stored(path: Path) -> tuple[Dataset, NDArray[Any]]:
+    """Read a file and decode its stored values (H, W), or (H, W, 3) for colour."""
+    with as_image_error(path, f"not a DICOM file, or a damaged one ({{}}); {COPY_AGAIN}"):
+        dataset = pydicom.dcmread(path)
+        problem = header_problem(dataset, has_pixels=bool(dataset.get("PixelData"))) or decoder_problem(dataset)
+    if problem:
+        raise ImageError(f"{path}: {problem}")
+    kind = f"{dataset.file_meta.TransferSyntaxUID.name}, {dataset.BitsStored} bits"
+    broken = (
+        f"the pixel data cannot be decoded ({kind}): they are damaged or cut short ({COPY_AGAIN}), "
+        f"or of a kind that no decoder here reads ({CONVERT})"
+    )
+    # left alone, the unused bits of unsigned values are cut off, which makes an overflowing pixel black
+    options: dict[str, Any] = {} if dataset.get("PixelRepresentation") == 1 else {"correct_unused_bits": False}
+    with as_image_error(path, broken):
+        return dataset, pixel_array(dataset, **options)
 
 
 @contextmanager
@@ -208,22 +224,21 @@ def quiet(library: str = "pydicom") -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read_header(path: Path) -> Dataset:
-    """Read the file and refuse what is no single 2-D image of at most 16 bits."""
-    try:
-        dataset = pydicom.dcmread(path)
-        problem = header_problem(dataset, has_pixels=bool(dataset.get("PixelData")))
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except Exception as error:
-        raise ImageError(
-            f"{path}: not a DICOM file, or a damaged one ({type(error).__name__}); {COPY_AGAIN}"
-        ) from error
-    if problem:
-        raise ImageError(f"{path}: {problem}")
-    return dataset
+def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, str]:
+    """Read what describes the pixels, and `tags`, and say what keeps the file from being used as far as that tells.
+
+    Without the pixels; "" if nothing is wrong. Raises whatever pydicom raises about broken tags.
+    """
+    dataset = pydicom.dcmread(file, specific_tags=[*PIXEL_TAGS, *tags], stop_before_pixels=True)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    size = os.fstat(file.fileno()).st_size
+    left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
+    problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
+    plain = not (problem or deflated or dataset.file_meta.TransferSyntaxUID.is_compressed)
+    if plain and left < get_expected_length(dataset):
+        problem = f"cut short: it is smaller than its pixels; {COPY_AGAIN}"
+    return dataset, problem
 
 
 def header_problem(dataset: Dataset, has_pixels: bool) -> str:
@@ -252,24 +267,6 @@ def decoder_problem(dataset: Dataset) -> str:
     except NotImplementedError:
         available = False
     return "" if available else f"no decoder for {syntax.name}; {CONVERT}"
-
-
-def _stored(path: Path, dataset: Dataset) -> NDArray[Any]:
-    """Decode to the stored values (H, W), or (H, W, 3) for colour."""
-    if problem := decoder_problem(dataset):
-        raise ImageError(f"{path}: {problem}")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        # left alone, the unused bits of unsigned values are cut off, which makes an overflowing pixel black
-        options: dict[str, Any] = {} if dataset.get("PixelRepresentation") == 1 else {"correct_unused_bits": False}
-        return pixel_array(dataset, **options)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ImageError(
-            f"{path}: the pixel data cannot be decoded ({syntax.name}, {dataset.BitsStored} bits): they are damaged or "
-            f"cut short ({COPY_AGAIN}), or of a kind that no decoder here reads ({CONVERT})"
-        ) from error
 
 
 def _looked_up(stored: NDArray[Any], table: NDArray[np.float32], low: int) -> NDArray[np.float32]:

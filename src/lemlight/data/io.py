@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +17,18 @@ import PIL.Image
 import pydicom
 import tifffile
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
-from lemlight.data.dicom import decoder_problem, header_problem, quiet, read_dicom, read_stored_values
+from lemlight.data.dicom import quiet, read_dicom, read_header, read_stored_values
 from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, is_raster, read_raster
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError, LemlightError, as_image_error
 
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
+NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
 
 
 def read_image(path: Path) -> Image:
@@ -55,73 +55,11 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 def _is_dicom(path: Path) -> bool:
     """Tell DICOM from the raster formats; raise ImageError for anything else."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(HEADER)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    if start[128:] == b"DICM":
-        return True
-    if is_raster(start):
-        return False
-    raise ImageError(f"{path}: not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)")
-
-
-INACTIVE = 0  # Record In-use Flag, PS3.3 F.3.2.2
-
-
-def named_images(directory: Path) -> tuple[list[Path], list[str]]:
-    """Return the image files that a DICOMDIR names, in its order, and the names of those that are not there.
-
-    A name is found in lower case and with a suffix, too: so do Linux and archives deliver CDs. A name that leads out
-    of the folder of the DICOMDIR counts as not there. Raises ImageError where the DICOMDIR cannot be read.
-    """
-    with quiet():
-        try:
-            records = pydicom.dcmread(directory).get("DirectoryRecordSequence") or []
-            names = [_parts(record) for record in records if _names_an_image(record)]
-        except OSError as error:
-            raise ImageError(f"{directory}: cannot be read ({error.strerror}); check its permissions") from error
-        except Exception as error:  # pydicom raises whatever broken tags make Python raise; its text may hold values
-            raise ImageError(
-                f"{directory}: a damaged DICOMDIR ({type(error).__name__}); remove it, or give the folder of the images"
-            ) from error
-    found = {parts: _find(directory.parent, parts) for parts in names}
-    there = [path for path in found.values() if path is not None]
-    return there, ["/".join(parts) for parts, path in found.items() if path is None]
-
-
-def _names_an_image(record: Dataset) -> bool:
-    in_use = record.get("RecordInUseFlag") != INACTIVE
-    return bool(in_use and record.get("DirectoryRecordType") == "IMAGE" and record.get("ReferencedFileID"))
-
-
-def _parts(record: Dataset) -> tuple[str, ...]:
-    name = record.ReferencedFileID
-    return tuple(str(part) for part in name) if isinstance(name, MultiValue) else (str(name),)
-
-
-def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
-    """Walk down from folder, part by part, whatever the case; the last part may have got a suffix."""
-    if any(part in ("", ".", "..") or "/" in part for part in parts):
-        return None
-    for depth, part in enumerate(parts, start=1):
-        exact = folder / part
-        folder = exact if exact.exists() else _alike(folder, part, suffix=depth == len(parts)) or exact
-    return folder if folder.is_file() else None
-
-
-def _alike(folder: Path, name: str, suffix: bool) -> Path | None:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return None
-    wanted = name.lower()
-    for entry in entries:
-        here = entry.name.lower().removesuffix(";1")  # the version number of ISO 9660
-        if here == wanted or (suffix and here.startswith(f"{wanted}.")):
-            return entry
-    return None
+    with as_image_error(path, "cannot be read ({})"), path.open("rb") as file:
+        start = file.read(HEADER)
+    if start[128:] != b"DICM" and not is_raster(start):
+        raise ImageError(f"{path}: {NOT_KNOWN}")
+    return start[128:] == b"DICM"
 
 
 # What a file is by its content; all but the first three are counted and left out.
@@ -156,13 +94,13 @@ def find_images(path: Path) -> list[FoundImage]:
     if not os.path.exists(path):  # unlike Path.exists, it takes a folder that may not be entered for one not there
         raise LemlightError(f"there is no file or folder {path}: set input to an image, a DICOMDIR or a folder of them")
     if path.is_dir():
-        kinds = _walk(path)
+        kinds = {file: _kind(file) for file in _files_below(path)}
         for directory in [file for file, kind in kinds.items() if kind == DIRECTORY]:
             _keep_named(directory, kinds)
     else:
         kinds = {path: _kind(path)}
         if kinds[path] == DIRECTORY:
-            kinds |= {file: _kind(file) for file in _named(path)}
+            kinds |= {file: _kind(file) for file in named_images(path)}
     skipped = Counter(kind for kind in kinds.values() if kind not in (DICOM, RASTER, DIRECTORY))
     counts = "; ".join(f"{count} {why}" for why, count in sorted(skipped.items())) or "it holds no file"
     images = sorted((file for file, kind in kinds.items() if kind in (DICOM, RASTER)), key=lambda file: file.parts)
@@ -173,30 +111,21 @@ def find_images(path: Path) -> list[FoundImage]:
     return [FoundImage(file, _image_id(n, file), kinds[file] == DICOM) for n, file in enumerate(images, start=1)]
 
 
-def _walk(root: Path) -> dict[Path, str]:
-    """Return what every file below root is."""
-    kinds: dict[Path, str] = {}
+def _files_below(root: Path) -> Iterator[Path]:
+    """All files that are not hidden, each folder once; those that cannot be read are counted in the log."""
     real = root.resolve()
-    seen = {_identity(folder) for folder in (real, *real.parents)}  # a link to a folder above is a loop
+    seen = {real, *real.parents}  # a link to a folder above is a loop
     unreadable: list[OSError] = []
     for folder, subfolders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
-        below = {name: _identity(Path(folder, name)) for name in sorted(subfolders) if not name.startswith(".")}
+        below = {name: Path(folder, name).resolve() for name in sorted(subfolders) if not name.startswith(".")}
         subfolders[:] = []
-        for name, identity in below.items():
-            if identity not in seen:
-                seen.add(identity)
+        for name, place in below.items():
+            if place not in seen:
+                seen.add(place)
                 subfolders.append(name)
-        for name in files:
-            if not name.startswith("."):
-                kinds[Path(folder, name)] = _kind(Path(folder, name))
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
     if unreadable:
         log.warning("%d folders cannot be read: check their permissions", len(unreadable))
-    return kinds
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 def _kind(path: Path) -> str:
@@ -221,14 +150,22 @@ def _kind(path: Path) -> str:
     return NO_IMAGE if known_other else DICOM
 
 
+def _image_id(number: int, path: Path) -> str:
+    with as_image_error(path, "cannot be read ({})"), path.open("rb") as file:
+        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
+    return f"image_{number:04d}_{digest}"
+
+
+INACTIVE = 0  # Record In-use Flag, PS3.3 F.3.2.2
+
+
 def _keep_named(directory: Path, kinds: dict[Path, str]) -> None:
     """Leave out the images in the folder of a DICOMDIR that it does not name (a viewer's icons), in place."""
     try:
-        named = _named(directory)
+        here = {file.resolve() for file in named_images(directory)}
     except LemlightError:
         log.warning("a DICOMDIR cannot be read: every image in its folder is taken")
         return
-    here = {file.resolve() for file in named}
     around = [file for file, kind in kinds.items() if kind in (DICOM, RASTER) and directory.parent in file.parents]
     others = [file for file in around if file.resolve() not in here]
     kinds |= dict.fromkeys(others, NOT_NAMED)
@@ -236,40 +173,50 @@ def _keep_named(directory: Path, kinds: dict[Path, str]) -> None:
         log.warning("a DICOMDIR does not name %d images in its folder; give them alone to take them", len(others))
 
 
-def _named(directory: Path) -> list[Path]:
-    """Return the files that a DICOMDIR names and that are there; LemlightError where that is none."""
-    there, missing = named_images(directory)
+def named_images(directory: Path) -> list[Path]:
+    """Return the image files that a DICOMDIR names, in its order; those that are not there are counted in the log.
+
+    A name is found in lower case and with a suffix, too: so do Linux and archives deliver CDs. A name that leads out
+    of the folder of the DICOMDIR counts as not there. Raises ImageError where none is there, or it cannot be read.
+    """
+    names: list[tuple[str, ...]] = []
+    with quiet(), as_image_error(directory, "a damaged DICOMDIR ({}); remove it, or give the folder of the images"):
+        for record in pydicom.dcmread(directory).get("DirectoryRecordSequence") or []:
+            name = record.get("ReferencedFileID")
+            if name and record.get("DirectoryRecordType") == "IMAGE" and record.get("RecordInUseFlag") != INACTIVE:
+                names.append(tuple(map(str, name)) if isinstance(name, MultiValue) else (str(name),))
+    found = {parts: _find(directory.parent, parts) for parts in names}
+    there = [path for path in found.values() if path is not None]
+    missing = len(found) - len(there)
     if not there:
-        raise ImageError(f"{directory}: of the {len(missing)} images that this DICOMDIR names none is there")
+        raise ImageError(f"{directory}: of the {missing} images that this DICOMDIR names none is there")
     if missing:
-        log.warning("a DICOMDIR names %d images that are not there", len(missing))
+        log.warning("a DICOMDIR names %d images that are not there", missing)
     return there
 
 
-def _image_id(number: int, path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the disk and try again") from error
-    return f"image_{number:04d}_{digest}"
+def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """Walk down from folder, part by part, whatever the case; the last part may have got a suffix."""
+    if any(part in ("", ".", "..") or "/" in part for part in parts):
+        return None
+    for depth, part in enumerate(parts, start=1):
+        if (folder / part).exists():
+            folder = folder / part
+            continue
+        wanted, entries = part.lower(), sorted(folder.iterdir()) if folder.is_dir() else []
+        for entry in entries:
+            here = entry.name.lower().removesuffix(";1")  # the version number of ISO 9660
+            if here == wanted or (depth == len(parts) and here.startswith(f"{wanted}.")):
+                folder = entry
+                break
+        else:
+            return None
+    return folder if folder.is_file() else None
 
 
 THREADS = 16  # reading waits for the disk
 AT_ONCE = 1024  # files that wait: the memory stays the same for any number of them
-NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
 DAMAGED = "its header is damaged; fetch the file again or leave it out"
-CUT_SHORT = "cut short: it is smaller than its pixels; fetch the file again or leave it out"
-TAGS = [
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "BitsAllocated",
-    "BitsStored",
-    "NumberOfFrames",
-    "PhotometricInterpretation",
-    "PresentationIntentType",
-]
 
 
 @dataclass(frozen=True)
@@ -299,37 +246,34 @@ def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileH
 
 
 def _read(path: str) -> FileHeader:
+    kind = "raster"
     try:
         with Path(path).open("rb") as file:
             start = file.read(HEADER)
-            size = os.fstat(file.fileno()).st_size
             file.seek(0)
             if start[128:] == b"DICM":
-                return _read_dicom(file, size)
+                kind = "DICOM"
+                return _read_dicom(file)
             return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
-    except OSError as error:
-        return FileHeader("unreadable", problem=f"cannot be read ({error.strerror}); check the path and permissions")
-
-
-def _read_dicom(file: BinaryIO, size: int) -> FileHeader:
-    try:
-        dataset = pydicom.dcmread(file, specific_tags=TAGS, stop_before_pixels=True)
-        deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-        left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
-        problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
-        plain = not (problem or deflated or dataset.file_meta.TransferSyntaxUID.is_compressed)
-        if plain and left < get_expected_length(dataset):
-            problem = CUT_SHORT
-        shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
-        return FileHeader(f"DICOM, {syntax.name if syntax else 'no transfer syntax'}", _grey(dataset), shape, problem)
     except MemoryError:
         raise
-    except Exception:  # pydicom raises whatever broken tags make Python raise; its text may hold values
-        return FileHeader("DICOM, damaged", problem=DAMAGED)
+    except OSError as error:
+        if error.strerror:  # Pillow's and pydicom's have none
+            problem = f"cannot be read ({error.strerror}); check the path and permissions"
+            return FileHeader("unreadable", problem=problem)
+    except Exception:  # each library has its own, and their texts may hold values of a header
+        pass
+    return FileHeader(f"{kind}, damaged", problem=DAMAGED)
 
 
-def _grey(dataset: FileDataset) -> str:
+def _read_dicom(file: BinaryIO) -> FileHeader:
+    dataset, problem = read_header(file, ["PresentationIntentType"])
+    shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    return FileHeader(f"DICOM, {syntax.name if syntax else 'no transfer syntax'}", _grey(dataset), shape, problem)
+
+
+def _grey(dataset: Dataset) -> str:
     """Bits and colours; words of the header only where they are those of the standard: others may name a patient."""
     bits = dataset.get("BitsStored")
     colours = str(dataset.get("PhotometricInterpretation", ""))
@@ -340,25 +284,16 @@ def _grey(dataset: FileDataset) -> str:
 
 
 def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
-    try:
-        if start.startswith(PNM):
-            return _read_pnm(file)
-        if start.startswith(TIFF):
-            with tifffile.TiffFile(file) as tiff:
-                page = tiff.pages.first
-                return FileHeader("TIFF", f"{int(page.bitspersample)} bits", (page.imagelength, page.imagewidth))
-        with PIL.Image.open(file) as image:
-            bits = start[24] if image.format == "PNG" else 8
-            return FileHeader(str(image.format), f"{bits} bits", (image.height, image.width))
-    except MemoryError:
-        raise
-    except Exception:  # each library has its own
-        return FileHeader("raster, damaged", problem=DAMAGED)
-
-
-def _read_pnm(file: BinaryIO) -> FileHeader:
-    header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
-    if header is None:
-        return FileHeader("raster, damaged", problem=DAMAGED)
-    kind, width, height, maximum = (int(group) for group in header.groups())
-    return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))
+    if start.startswith(PNM):
+        header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
+        if header is None:
+            return FileHeader("raster, damaged", problem=DAMAGED)
+        kind, width, height, maximum = (int(group) for group in header.groups())
+        return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))
+    if start.startswith(TIFF):
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages.first
+            return FileHeader("TIFF", f"{int(page.bitspersample)} bits", (page.imagelength, page.imagewidth))
+    with PIL.Image.open(file) as image:
+        bits = start[24] if image.format == "PNG" else 8
+        return FileHeader(str(image.format), f"{bits} bits", (image.height, image.width))
