@@ -1,4 +1,4 @@
-"""Which images stand for all on a sheet."""
+"""Sheets of images: examples of a test beside their score maps, and the contact sheet of a data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,23 +117,24 @@ def cell_centres(cells: NDArray[Any], shape: tuple[int, int]) -> tuple[NDArray[n
     return (columns + 0.5) * shape[1] / cells.shape[1] - 0.5, (rows + 0.5) * shape[0] / cells.shape[0] - 0.5
 
 
-def _draw_grey(axes: Axes, item: SheetItem) -> None:
-    axes.imshow(item.image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-
-
 def draw_truth(axes: Axes, item: SheetItem) -> None:
     """Draw the image with its true lesions, under the name of its class."""
-    _draw_grey(axes, item)
+    _draw_outlined(axes, item.image, item.mask, linewidth=1.6)
     bare(axes, CLASS_NAMES[item.label], fontsize=11)
-    if item.mask is not None and item.mask.any():
-        inside = np.pad(item.mask.astype(float), 1)  # an outline along the border of the image is drawn, too
-        across, down = np.arange(-1, item.mask.shape[1] + 1), np.arange(-1, item.mask.shape[0] + 1)
-        axes.contour(across, down, inside, levels=[0.5], colors=[GREEN], linewidths=1.6)
+
+
+def _draw_outlined(axes: Axes, image: NDArray[Any], mask: NDArray[Any] | None, linewidth: float) -> None:
+    """Draw an image (H, W) and around its lesions, mask (H, W), a line."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    if mask is not None and mask.any():
+        inside = np.pad(mask.astype(float), 1)  # an outline along the border of the image is drawn, too
+        across, down = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
+        axes.contour(across, down, inside, levels=[0.5], colors=[GREEN], linewidths=linewidth)
 
 
 def draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
     """Draw the image under its score map with the extrema, under its probability."""
-    _draw_grey(axes, item)
+    _draw_outlined(axes, item.image, None, 0)
     height, width = item.image.shape
     colours = axes.imshow(
         item.score_map,
@@ -209,17 +210,9 @@ def contact_sheet(items: Sequence[Thumbnail], path: Path) -> Path:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, item in zip(grid.flat, items, strict=False):
-        _draw(axes, item)
+        _draw_outlined(axes, item.image, item.lesions, linewidth=1.4)
+        axes.set_title(item.caption(), fontsize=8, parse_math=False)
     if any(item.lesions is not None and item.lesions.any() for item in items):
         outline = Line2D([], [], color=GREEN, linewidth=1.6, label="annotated lesion")
         figure.legend(handles=[outline], loc="outside lower center", frameon=False)
     return save(figure, path)
-
-
-def _draw(axes: Axes, item: Thumbnail) -> None:
-    axes.imshow(item.image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    axes.set_title(item.caption(), fontsize=8, parse_math=False)
-    if item.lesions is not None and item.lesions.any():
-        inside = np.pad(item.lesions.astype(float), 1)  # an outline along the border of the image is drawn, too
-        across, down = np.arange(-1, item.lesions.shape[1] + 1), np.arange(-1, item.lesions.shape[0] + 1)
-        axes.contour(across, down, inside, levels=[0.5], colors=[GREEN], linewidths=1.4)

@@ -1,31 +1,17 @@
-"""The figures of a run on the terminal."""
+"""What a run shows: its metrics as tables on the terminal, and one self-contained page with its figures."""
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 from lemlight.metrics import LOCALIZATION_NAMES
 from lemlight.plots.style import heading, how_text, interval_text, metric_rows, value_text
-
-
-def metrics_text(summary: Mapping[str, Any]) -> str:
-    """Return the figures of a summary (metrics.json) as a small table; what is undefined stands with its reason."""
-    rows = metric_rows(summary)
-    width = max(len(name) for name, *_ in rows)
-    lines = [how_text(summary), ""]
-    for name, value, interval, reason in rows:
-        shown = f"[{interval.replace(' to ', ', ')}]" if interval else f"({reason})"
-        lines.append(f"  {name:<{width}}  {value:>9}  {shown}")
-    return "\n".join(lines)
-
 
 METHOD_NAMES = {
     "importance": "Importance",
@@ -35,46 +21,6 @@ METHOD_NAMES = {
     "gradient": "Gradient",
     "smooth_grad": "SmoothGrad",
 }
-
-
-def has_lesions(summary: Mapping[str, Any]) -> bool:
-    """Whether the images of a summary (metrics.json) show any known lesion."""
-    return bool(summary.get("localization", {}).get("images_with_lesion"))
-
-
-def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return for each method its name, and value and interval ("" where there is none) of all LOCALIZATION_NAMES."""
-    sections = {summary["localization"]["method"]: summary, **summary.get("localization_compared", {})}
-    return [
-        (
-            METHOD_NAMES.get(method, method),
-            [_cell(section[name]["mean"] if name == "froc" else section[name]) for name in LOCALIZATION_NAMES],
-        )
-        for method, section in sections.items()
-    ]
-
-
-def localization_text(summary: Mapping[str, Any]) -> str:
-    """Return the figures as a small table for the terminal, one line a method."""
-    rows = [(name, [f"{value} [{interval.replace(' to ', ', ')}]" if interval else value for value, interval in cells])
-            for name, cells in method_rows(summary)]  # fmt: skip
-    width = max(len(cell) for _, cells in rows for cell in cells)
-    first = max(len(name) for name, _ in rows)
-    part = summary["localization"]
-    lines = [
-        f"localization: {part['lesions']} lesions on {part['images_with_lesion']} of {part['images']} images whose "
-        f"lesions are known; settings: {part['chosen_on']}",
-        "",
-        "  " + " " * first + "  " + "  ".join(name.ljust(width) for name in map(heading, LOCALIZATION_NAMES)).rstrip(),
-    ]
-    lines += [f"  {name:<{first}}  " + "  ".join(cell.ljust(width) for cell in cells).rstrip() for name, cells in rows]
-    return "\n".join(lines)
-
-
-def _cell(figure: Mapping[str, Any]) -> tuple[str, str]:
-    return value_text(figure), interval_text(figure)
-
-
 # name of a figure -> its heading, and what it shows for those who do not see it; other names are their own heading
 PLOT_TEXTS = {
     "sheet": (
@@ -85,7 +31,7 @@ PLOT_TEXTS = {
     "roc": ("ROC curve", "True against false positive rate with the pointwise 95 % band over patients."),
     "reliability": (
         "Reliability",
-        "Share of malignant images against predicted probability in bins of equal width, with 95 % Wilson intervals "
+        "Fraction of malignant images against predicted probability in bins of equal width, with 95 % Wilson intervals "
         "(sample size: the patients of the bin) and the number of images per bin.",
     ),
     "overlays": (
@@ -95,19 +41,55 @@ PLOT_TEXTS = {
     ),
     "froc": (
         "FROC curve",
-        "Share of lesions found against false regions per image, as the score from which a region counts falls.",
+        "Fraction of lesions found against false positives per image, as the score from which a region counts falls.",
     ),
-    "curves": ("Training", "Losses, figures on the validation split and lambda over the training."),
+    "curves": ("Training", "Losses, metrics on the validation split and lambda over the training."),
 }
 
 
-@dataclass(frozen=True)
-class EmbeddedFigure:
-    """A figure as the page shows it: heading, description, and the PNG as base64."""
+def metrics_text(summary: Mapping[str, Any]) -> str:
+    """Return the metrics of a summary (metrics.json) as a small table; what is undefined stands with its reason."""
+    rows = [
+        (name, value, f"[{interval.replace(' to ', ', ')}]" if interval else f"({reason})")
+        for name, value, interval, reason in metric_rows(summary)
+    ]
+    return "\n".join([how_text(summary), "", *_aligned(rows)])
 
-    heading: str
-    description: str
-    png: str
+
+def localization_text(summary: Mapping[str, Any]) -> str:
+    """Return the localization metrics as a small table for the terminal, one line a method."""
+    part = summary["localization"]
+    what = (
+        f"localization: {part['lesions']} lesions on {part['images_with_lesion']} of {part['images']} images whose "
+        f"lesions are known; settings: {part['chosen_on']}"
+    )
+    rows = [["", *map(heading, LOCALIZATION_NAMES)]]
+    for name, cells in method_rows(summary):
+        rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
+    return "\n".join([what, "", *_aligned(rows)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def has_lesions(summary: Mapping[str, Any]) -> bool:
+    """Whether the images of a summary (metrics.json) show any known lesion."""
+    return bool(summary.get("localization", {}).get("images_with_lesion"))
+
+
+def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return for each method its name, and value and interval ("" where there is none) of all LOCALIZATION_NAMES."""
+    sections = {summary["localization"]["method"]: summary, **summary.get("localization_compared", {})}
+    rows = []
+    for method, section in sections.items():
+        metrics = [section[name]["mean"] if name == "froc" else section[name] for name in LOCALIZATION_NAMES]
+        cells = [(value_text(metric), interval_text(metric)) for metric in metrics]
+        rows.append((METHOD_NAMES.get(method, method), cells))
+    return rows
 
 
 def write_run_page(
@@ -126,7 +108,7 @@ def write_run_page(
         folder: the run folder; it exists.
         title: of the page.
         summary: what metrics.json holds.
-        figures: PNG files by name, shown in this order; `sheet`, `roc`, `reliability`, `curves` have their own texts.
+        figures: PNG files by name, shown in this order; those in PLOT_TEXTS have their own texts.
         config: the composed configuration, plain values.
         leak_text: how the data were split, and the leak report.
         versions: of the packages; command: repeats the run.
@@ -137,14 +119,20 @@ def write_run_page(
     target = folder / "report.html"
     if missing := [f"{name} ({path})" for name, path in figures.items() if not path.is_file()]:
         raise LemlightError(f"cannot write {target}: no such figure: {', '.join(missing)}")
-    page = _template().render(
+    shown = [
+        (*PLOT_TEXTS.get(name, (name, name)), base64.b64encode(path.read_bytes()).decode("ascii"))
+        for name, path in figures.items()
+    ]
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("run.html.j2").render(
         title=title,
         how=how_text(summary),
         rows=metric_rows(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
-        localization_figures=[heading(name) for name in LOCALIZATION_NAMES],
+        localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
         localization_rules=summary.get("localization", {}).get("rules", {}),
-        figures=[_embed(name, path) for name, path in figures.items()],
+        figures=shown,
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         leak_text=leak_text,
         versions=versions,
@@ -153,15 +141,3 @@ def write_run_page(
     with written_aside(target) as aside:
         aside.write_text(page, encoding="utf-8")
     return target
-
-
-def _embed(name: str, path: Path) -> EmbeddedFigure:
-    heading, description = PLOT_TEXTS.get(name, (name, name))
-    return EmbeddedFigure(heading, description, base64.b64encode(path.read_bytes()).decode("ascii"))
-
-
-@cache
-def _template() -> Template:
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("run.html.j2")

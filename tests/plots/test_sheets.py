@@ -1,3 +1,4 @@
+import cv2
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -6,8 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.plots import sheets as sheet
-from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
+from lemlight.plots import sheets
+from lemlight.plots.sheets import (
+    PER_ROW,
+    SheetItem,
+    Thumbnail,
+    cell_centres,
+    choose_examples,
+    contact_sheet,
+    image_sheet,
+)
 
 
 def make_item(label=1, height=96, width=60, scores=(4, 3), scale=1.0, mask=True):
@@ -28,21 +37,18 @@ def make_item(label=1, height=96, width=60, scores=(4, 3), scale=1.0, mask=True)
 
 @pytest.fixture
 def drawn(monkeypatch):
-    figures, save = [], sheet.save
-    monkeypatch.setattr(sheet, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    figures, save = [], sheets.save
+    monkeypatch.setattr(sheets, "save", lambda figure, path: figures.append(figure) or save(figure, path))
     return figures
 
 
 def test_extrema_stand_in_the_middle_of_their_cells_on_a_map_that_is_not_square():
     cells = np.zeros((2, 3), dtype=bool)
     cells[0, 0] = cells[1, 2] = True
-    x, y = sheet.cell_centres(cells, (8, 30))  # cells of 4 x 10 px; the first covers pixels 0 to 9, centre 4.5
+    x, y = cell_centres(cells, (8, 30))  # cells of 4 x 10 px; the first covers pixels 0 to 9, centre 4.5
     np.testing.assert_array_equal(x, [4.5, 24.5])
     np.testing.assert_array_equal(y, [1.5, 5.5])
-
-
-def test_a_map_as_large_as_the_image_has_its_centres_on_the_pixels():
-    x, y = sheet.cell_centres(np.ones((3, 4), dtype=bool), (3, 4))
+    x, y = cell_centres(np.ones((3, 4), dtype=bool), (3, 4))  # a map as large as the image: on the pixels
     np.testing.assert_array_equal(x.reshape(3, 4)[0], np.arange(4))
     np.testing.assert_array_equal(y.reshape(3, 4)[:, 0], np.arange(3))
 
@@ -51,14 +57,7 @@ def test_maps_lie_over_their_images_and_share_one_symmetric_scale(drawn, tmp_pat
     items = [make_item(1), make_item(0, 50, 90, (5, 9), scale=7.0), make_item(1, 33, 33, (1, 1), mask=False)]
     path = image_sheet(items, tmp_path / "sheet.png")
     shown = [axes for axes in drawn[0].axes if axes.get_title()]
-    assert [axes.get_title() for axes in shown] == [
-        "malignant",
-        "p = 0.80",
-        "benign",
-        "p = 0.12",
-        "malignant",
-        "p = 0.80",
-    ]
+    assert [axes.get_title() for axes in shown[:4]] == ["malignant", "p = 0.80", "benign", "p = 0.12"]
     largest = max(np.abs(item.score_map).max() for item in items)
     for item, axes in zip(items, shown[1::2], strict=True):
         grey, overlay = axes.images
@@ -68,27 +67,21 @@ def test_maps_lie_over_their_images_and_share_one_symmetric_scale(drawn, tmp_pat
         assert overlay.get_clim() == (-largest, largest)
         maxima, minima = axes.collections
         for marks, cells in ((maxima, item.maxima), (minima, item.minima)):
-            expected = np.stack(sheet.cell_centres(cells, item.image.shape), axis=1)
+            expected = np.stack(cell_centres(cells, item.image.shape), axis=1)
             np.testing.assert_allclose(marks.get_offsets(), expected)
     assert matplotlib.image.imread(path).ndim == 3
 
 
-def test_true_lesions_are_outlined_where_a_mask_is_known(drawn, tmp_path):
-    image_sheet([make_item(1), make_item(0, mask=False)], tmp_path / "sheet.png")
-    with_mask, without = (axes for axes in drawn[0].axes if axes.get_title() in ("malignant", "benign"))
-    (outline,) = with_mask.collections
-    bounds = outline.get_paths()[0].get_extents()
-    assert (bounds.x0, bounds.x1, bounds.y0, bounds.y1) == (4.5, 29.5, 9.5, 19.5)
+def test_true_lesions_are_outlined_where_a_mask_is_known_also_along_the_border(drawn, tmp_path):
+    border = make_item(1)
+    border.mask[:] = False
+    border.mask[:7, :9] = True
+    image_sheet([make_item(1), border, make_item(0, mask=False)], tmp_path / "sheet.png")
+    inside, along, without = (axes for axes in drawn[0].axes if axes.get_title() in ("malignant", "benign"))
+    for axes, expected in ((inside, (4.5, 9.5, 29.5, 19.5)), (along, (-0.5, -0.5, 8.5, 6.5))):
+        bounds = axes.collections[0].get_paths()[0].get_extents()
+        assert (bounds.x0, bounds.y0, bounds.x1, bounds.y1) == expected
     assert not without.collections
-
-
-def test_a_lesion_at_the_border_is_outlined_all_around(drawn, tmp_path):
-    item = make_item()
-    item.mask[:] = False
-    item.mask[:7, :9] = True
-    image_sheet([item], tmp_path / "sheet.png")
-    bounds = drawn[0].axes[0].collections[0].get_paths()[0].get_extents()
-    assert (bounds.x0, bounds.y0, bounds.x1, bounds.y1) == (-0.5, -0.5, 8.5, 6.5)
 
 
 def test_a_map_of_zeros_without_extrema_can_be_drawn(drawn, tmp_path):
@@ -98,7 +91,7 @@ def test_a_map_of_zeros_without_extrema_can_be_drawn(drawn, tmp_path):
 
 
 def test_a_score_of_zero_is_see_through_and_the_signs_differ_in_hue():
-    benign, zero, malignant = sheet.OVERLAY([0.0, 0.5, 1.0])
+    benign, zero, malignant = sheets.OVERLAY([0.0, 0.5, 1.0])
     assert zero[3] < 0.01 < 0.5 < benign[3]
     assert benign[2] > benign[0]
     assert malignant[0] > malignant[2]
@@ -110,12 +103,9 @@ def test_shapes_that_do_not_fit_are_listed_together(tmp_path):
     broken = SheetItem(good.image, good.score_map * np.nan, good.maxima, good.minima, None, 1, 0.5)
     with pytest.raises(LemlightError, match=r"item 1: maxima \(3, 4\).*item 1: mask \(5, 60\).*item 2: .*NaN"):
         image_sheet([good, bad, broken], tmp_path / "sheet.png")
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_items_are_refused(tmp_path):
     with pytest.raises(LemlightError, match="there are none"):
         image_sheet([], tmp_path / "sheet.png")
+    assert not list(tmp_path.iterdir())
 
 
 def scored(pairs):
@@ -123,7 +113,7 @@ def scored(pairs):
         {
             "image_id": [f"i{number}" for number in range(len(pairs))],
             "label": [label for label, _ in pairs],
-            "probability": [0.9 if called else 0.1 for _, called in pairs],
+            "probability": [0.9 if predicted else 0.1 for _, predicted in pairs],
         }
     )
 
@@ -150,11 +140,67 @@ def test_examples_are_distinct_repeatable_and_as_many_as_there_can_be(pairs, cou
         assert taken.get(kind, 0) >= min(available, most - 1)
 
 
-def test_another_seed_chooses_other_examples():
+def test_another_seed_chooses_other_examples_and_none_are_refused():
     predictions = scored([(1, 1)] * 50)
     assert choose_examples(predictions, 5, seed=0) != choose_examples(predictions, 5, seed=1)
-
-
-def test_a_sheet_of_no_examples_is_refused():
     with pytest.raises(LemlightError, match="at least one"):
-        choose_examples(scored([(1, 1)]), 0, seed=0)
+        choose_examples(predictions, 0, seed=0)
+
+
+def thumbnail(shape=(120, 80), lesions=None, **options):
+    return Thumbnail(np.linspace(0, 1, shape[0] * shape[1]).reshape(shape), lesions, options.pop("label", 0), **options)
+
+
+def lesion(down, across):
+    mask = np.zeros((120, 80), bool)
+    mask[down, across] = True
+    return mask
+
+
+SQUARE, NONE = lesion(slice(40, 80), slice(20, 50)), np.zeros((120, 80), bool)
+
+
+@pytest.mark.parametrize(
+    ("item", "caption"),
+    [
+        (thumbnail(split="test"), "benign, test\nlesions unknown"),
+        (thumbnail(label=1), "malignant\nlesions unknown"),
+        (thumbnail(lesions=NONE), "benign\nno lesion"),
+        (thumbnail(lesions=SQUARE), "benign\nlesion"),
+        (thumbnail(lesions=SQUARE, types=("mass", "", "mass")), "benign\nmass, lesion"),
+    ],
+)
+def test_the_caption_of_a_thumbnail_says_what_is_known(item, caption):
+    assert item.caption() == caption
+
+
+@pytest.mark.parametrize(
+    ("mask", "least", "most"),
+    [
+        (NONE, 0, 0),
+        (SQUARE, 100, 10**6),
+        (np.ones((120, 80), bool), 61, 10**6),  # more than the 60 px that the legend's line takes at most
+        (lesion(0, 0), 61, 10**6),
+    ],
+)
+def test_lesions_on_a_contact_sheet_are_outlined_in_green(tmp_path, mask, least, most):
+    image = cv2.imread(str(contact_sheet([thumbnail(lesions=mask)], tmp_path / "sheet.png"))).astype(int)
+    green = (np.abs(image - (0x73, 0x9E, 0x00)).sum(axis=2) < 40).sum()
+    assert least <= green <= most
+
+
+@pytest.mark.parametrize("count", [1, PER_ROW, PER_ROW + 1, 3 * PER_ROW])
+def test_the_rows_of_a_contact_sheet_fill_up(tmp_path, count):
+    height, width = cv2.imread(str(contact_sheet([thumbnail()] * count, tmp_path / "sheet.png"))).shape[:2]
+    one_row, _ = cv2.imread(str(contact_sheet([thumbnail()], tmp_path / "one.png"))).shape[:2]
+    assert round(height / one_row) == -(-count // PER_ROW)
+    assert width <= 150 * 1.9 * PER_ROW + 1
+
+
+def test_odd_shapes_and_hostile_words_are_drawn_and_what_does_not_fit_is_refused(tmp_path):
+    items = [thumbnail((300, 20), split="$\\frac$"), thumbnail((20, 300), np.ones((20, 300), bool), types=("mass",))]
+    assert cv2.imread(str(contact_sheet(items, tmp_path / "sheet.png"))).std() > 0
+    for wrong, message in (([], "no images"), ([thumbnail(), thumbnail(lesions=NONE.T)], "item 1")):
+        with pytest.raises(LemlightError, match=message):
+            contact_sheet(wrong, tmp_path / "wrong.png")
+    assert not (tmp_path / "wrong.png").exists()
