@@ -201,7 +201,10 @@ def _other_images(frame: pd.DataFrame, repeat: str) -> list[str]:
         if lacking := every - set(part["image_id"]):
             name = f"{method} (seed {seed[0]})" if seed else method
             lines.append(f"{name} lacks {_images(sorted(lacking))} of {len(every)}")
-    return [f"not all were tested on the same images: {', '.join(lines)}"] if lines else []
+    said = (
+        f"not all were tested on the same images: {', '.join(lines)}; test them on the same split of the same data set"
+    )
+    return [said] if lines else []
 
 
 def _images(image_ids: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Several methods in one figure: ROC, FROC, training and reliability curves, forest plot and score maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +19,8 @@ from lemlight.metrics.comparison import Comparison, PairDifference
 from lemlight.metrics.significance import p_text
 from lemlight.plots.curves import FEWEST, MOST, curve_points
 from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
-from lemlight.plots.style import BLUE, GREY, bare, method_marks, new_figure, save, say, tidy
+from lemlight.plots.style import BLUE, GREY, Marks, bare, method_marks, new_figure, save, say, tidy
 
-GRID = np.linspace(0, 1, 501)
-RATES = np.geomspace(FEWEST, MOST, 400)
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -45,43 +43,39 @@ Groups = Mapping[str, Sequence[Results]]
 """Method -> its runs."""
 
 
-def roc_overlay(groups: Groups, path: Path) -> Path:
-    """Draw the ROC curve of every method: with several runs the mean true positive rate at each false one."""
-    figure = new_figure(5.6, 5.6 + _legend_height(groups))
-    axes = figure.add_subplot()
-    tidy(axes)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC curves")
-    axes.set_box_aspect(1)
-    axes.set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    for method, mark in method_marks(groups).items():
-        curves = [curve for run in groups[method] if (curve := _roc(run.predictions)) is not None]
-        areas = [run.summary["auroc"]["value"] for run in groups[method]]
-        if len(curves) == len(areas):
-            _draw_mean(axes, curves, GRID, f"{method}, AUC", areas, mark)
-    return _finish(figure, axes, path, "the ROC curve needs malignant and benign images")
+def curve_panels(groups: Groups, path: Path) -> Path:
+    """Draw the ROC curves of all methods and, where lesions are known, their FROC curves.
+
+    A method with several runs has the mean height of theirs; one of whose runs has no curve is left out.
+    """
+    froc = _curves(groups, lambda run: _froc(run.summary))
+    figure = new_figure(5.6 * (1 + bool(froc)), 5.2 + 0.22 * len(groups))
+    panels = figure.subplots(1, 1 + bool(froc), squeeze=False)[0]
+    for axes in panels:
+        tidy(axes)
+        axes.set_box_aspect(1)
+    roc = _curves(groups, lambda run: _roc(run.predictions))
+    panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC curves")
+    panels[0].set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
+    panels[0].plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    _draw_means(panels[0], roc, np.linspace(0, 1, 501), method_marks(groups))
+    if not roc:
+        say(panels[0], "the ROC curve needs malignant and benign images")
+    if froc:
+        panels[1].set_xscale("log", base=2, nonpositive="clip")
+        panels[1].set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curves")
+        panels[1].set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
+        panels[1].set_xticks(2.0 ** np.arange(-3, 4))
+        panels[1].xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        panels[1].xaxis.set_minor_locator(NullLocator())
+        _draw_means(panels[1], froc, np.geomspace(FEWEST, MOST, 400), method_marks(groups))
+    _legend(figure, groups)
+    return save(figure, path)
 
 
-def froc_overlay(groups: Groups, path: Path) -> Path | None:
-    """Draw the FROC curve of every method, likewise; None, and no file, where no run knows a lesion."""
-    found = {method: [curve for run in runs if (curve := _froc(run.summary))] for method, runs in groups.items()}
-    drawn = {method: curves for method, curves in found.items() if len(curves) == len(groups[method])}
-    if not drawn:
-        return None
-    figure = new_figure(5.6, 5.0 + _legend_height(drawn))
-    axes = figure.add_subplot()
-    tidy(axes)
-    axes.set_xscale("log", base=2, nonpositive="clip")
-    axes.set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curves")
-    axes.set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
-    axes.set_xticks(2.0 ** np.arange(-3, 4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    marks = method_marks(groups)
-    for method, curves in drawn.items():
-        means = [run.summary["froc"]["mean"]["value"] for run in groups[method]]
-        _draw_mean(axes, curves, RATES, f"{method}, mean", means, marks[method])
-    return _finish(figure, axes, path, "no lesion is known")
+def _curves(groups: Groups, curve_of: Callable[[Results], Curve | None]) -> dict[str, list[Curve]]:
+    found = {method: [curve for run in runs if (curve := curve_of(run))] for method, runs in groups.items()}
+    return {method: curves for method, curves in found.items() if len(curves) == len(groups[method])}
 
 
 def _roc(predictions: pd.DataFrame) -> Curve | None:
@@ -99,25 +93,17 @@ def _froc(summary: Mapping[str, Any]) -> Curve | None:
     return curve_points(curve["false_positives_per_image"], curve["sensitivity"])
 
 
-def _draw_mean(
-    axes: Axes, curves: Sequence[Curve], grid: NDArray[np.float64], label: str, values: Sequence[Any], mark: Any
-) -> None:
-    """Draw the one curve as it is, or the mean height of several over a grid; the label ends with the mean value."""
-    x, y = curves[0] if len(curves) == 1 else (grid, np.mean([np.interp(grid, *curve) for curve in curves], axis=0))
-    axes.plot(x, y, label=f"{label} {'undefined' if None in values else f'{np.mean(values):.3f}'}", **mark)
+def _draw_means(axes: Axes, found: Mapping[str, list[Curve]], grid: NDArray[np.float64], marks: Marks) -> None:
+    for method, curves in found.items():
+        one = curves[0] if len(curves) == 1 else (grid, np.mean([np.interp(grid, *curve) for curve in curves], axis=0))
+        axes.plot(*one, **marks[method])
 
 
-def _legend_height(groups: Mapping[str, Any]) -> float:
-    return 0.22 * len(groups)
-
-
-def _finish(figure: Figure, axes: Axes, path: Path, empty: str) -> Path:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9, borderaxespad=1)
-    else:
-        say(axes, empty)
-    return save(figure, path)
+def _legend(figure: Figure, groups: Groups) -> None:
+    handles = [Line2D([], [], label=method, **mark) for method, mark in method_marks(groups).items()]
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 MOST_PAIRS = 36  # more are too many to read: then those with the method of the highest value
@@ -153,33 +139,19 @@ def forest_plot(comparison: Comparison, metric: str, path: Path) -> Path | None:
     axes.set(ylim=(0.3, len(pairs) + 0.7), xlabel=f"Difference in {METRIC_NAMES[metric]}")
     if all(pair.difference.estimate.value is None for pair in pairs):
         say(axes, "the images do not define it")
-    marks = [
-        Line2D([], [], color=BLUE, marker="o", linewidth=2, label="shown after correction"),
-        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linewidth=1.4, label="not shown"),
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 
 
 def forest_pairs(comparison: Comparison, metric: str) -> tuple[Sequence[PairDifference], str]:
     """Return the pairs that a plot has room for, and its title, which says where it leaves some out."""
     pairs = [pair for pair in comparison.pairs if pair.metric == metric]
-    title = f"{METRIC_NAMES[metric]}: differences of all pairs, 95 % intervals, corrected p"
-    if len(pairs) <= MOST_PAIRS:
-        return pairs, title
-    values = {
-        figure.method: figure.figure.value
-        for figure in comparison.figures
-        if figure.metric == metric and figure.figure.value is not None
-    }
-    if not values:
-        return [], title
+    name, known = METRIC_NAMES[metric], [one for one in comparison.figures if one.metric == metric]
+    values = {one.method: one.figure.value for one in known if one.figure.value is not None}
+    if len(pairs) <= MOST_PAIRS or not values:
+        return pairs, f"{name}: differences of all pairs, 95 % intervals, corrected p"
     top = max(values, key=lambda method: values[method])
     own = [pair for pair in pairs if top in (pair.first, pair.second)]
-    return (
-        own,
-        f"{METRIC_NAMES[metric]}: {len(own)} of {len(pairs)} pairs, those with {top} (highest value); corrected p",
-    )
+    return own, f"{name}: {len(own)} of {len(pairs)} pairs, those with {top} (highest value); corrected p"
 
 
 PANELS = {"train/loss": "Training loss", "val/loss": "Validation loss", "val/auroc": "Validation AUC"}
@@ -204,8 +176,7 @@ def training_overlay(groups: Groups, path: Path) -> Path | None:
                 axes.plot(values.index, values, marker="o" if len(values) < 5 else "", markersize=3, **marks[method])
         if "loss" in name and axes.dataLim.ymin > 0:
             axes.set_yscale("log")
-    handles = [panels[0].plot([], [], label=method, **mark)[0] for method, mark in marks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    _legend(figure, groups)
     return save(figure, path)
 
 

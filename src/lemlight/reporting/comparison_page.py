@@ -16,14 +16,7 @@ from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
-from lemlight.plots.comparison import (
-    forest_plot,
-    froc_overlay,
-    reliability_panels,
-    roc_overlay,
-    score_map_panels,
-    training_overlay,
-)
+from lemlight.plots.comparison import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
 from lemlight.plots.style import CLASS_NAMES, value_text
 from lemlight.recipe.model import versions
 from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
@@ -98,7 +91,7 @@ def notes_of(compared: ComparedRuns) -> list[str]:
 def why_not_done(run: TrainingRun) -> str:
     """Say why a run is not done, without a name: the message of a failure may hold some, and stands in runs.csv."""
     if run.state != "failed":
-        return run.reason
+        return run.reason  # empty where it is done
     return ", ".join([cause for cause in CAUSES if cause in run.reason] or ["see runs.csv"])
 
 
@@ -173,8 +166,8 @@ def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question:
         metric_names=METRIC_NAMES,
         figures=figures,
         mammograms=[mammogram for mammogram in map(_mammogram, examples) if mammogram["overlays"]],
-        runs=[_line(compared, run) for run in compared.runs],
-        not_done=sum(run.state != "done" for run in compared.runs),
+        why_not_done=why_not_done,
+        value_text=value_text,
         settings_runs=settings_runs,
         settings=settings,
         leaks=leak_reports(compared.runs),
@@ -202,18 +195,6 @@ def _versions(runs: Sequence[TrainingRun]) -> dict[str, list[str]]:
     return {package: list(several) for package, several in found.items()}
 
 
-def _line(compared: ComparedRuns, run: TrainingRun) -> dict[str, Any]:
-    done = run.state == "done"
-    return {
-        "number": run.number,
-        "method": compared.method_of[run.number],
-        "repeat": compared.repeat_of(run),
-        "state": run.state,
-        "why": "" if done else why_not_done(run),
-        "auroc": value_text(run.summary["auroc"]) if done else "-",
-    }
-
-
 def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], folder: Path) -> dict[str, str]:
     """Draw everything; PNG as base64 by the name of the figure."""
     groups, comparison = compared.groups, compared.comparison
@@ -223,13 +204,9 @@ def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], 
     ]
     drawn = {"scores": score_map_panels(items, folder / "scores.png")}
     if groups:
-        for name, draw in {
-            "roc": roc_overlay,
-            "froc": froc_overlay,
-            "training": training_overlay,
-            "reliability": reliability_panels,
-        }.items():
-            drawn[name] = draw(groups, folder / f"{name}.png")
+        drawn["curves"] = curve_panels(groups, folder / "curves.png")
+        drawn["training"] = training_overlay(groups, folder / "training.png")
+        drawn["reliability"] = reliability_panels(groups, folder / "reliability.png")
     if comparison:
         drawn |= {f"forest_{metric}": forest_plot(comparison, metric, folder / f"{metric}.png") for metric in PLOTTED}
     return {name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in drawn.items() if path}

@@ -152,14 +152,22 @@ def compare_runs(runs: Sequence[TrainingRun], resamples: int) -> ComparedRuns:
     method_of |= {run.number: name for run, name in zip(known, methods.names, strict=True)}
     done = [run for run in runs if run.state == "done"]
     repeat = "fold" if len({run.fold for run in done or known}) > 1 else "seed"
-    if notes := _problems(done, method_of, repeat):
-        return ComparedRuns(runs, methods, method_of, repeat, None, notes)
-    comparison, notes = _compare(done, method_of, repeat, resamples)
+    numbers: dict[tuple[str, str], list[str]] = {}
+    for run in done:
+        numbers.setdefault((method_of[run.number], _repeat(run, repeat)), []).append(str(run.number))
+    notes = [
+        f"Runs {' and '.join(same)} are both {method} with {repeat} {name}: leave one of them in the folder."
+        for (method, name), same in numbers.items()
+        if len(same) > 1
+    ]
+    if repeat == "fold" and len({run.seed for run in done}) > 1:
+        notes.append("Both seed and fold differ between the runs: compare one seed, or one fold, at a time.")
+    if not done:
+        notes.append("No run is finished: there is nothing to compare.")
+    comparison = None
+    if not notes:
+        comparison, notes = _compare(done, method_of, repeat, resamples)
     return ComparedRuns(runs, methods, method_of, repeat, comparison, notes)
-
-
-def _repeat(run: TrainingRun, repeat: str) -> str:
-    return run.fold if repeat == "fold" else run.seed
 
 
 def _compare(
@@ -177,47 +185,18 @@ def _compare(
     frame = pd.concat(frames, ignore_index=True)
     for column in ("image_id", "patient_id"):  # numbers in the same order: no message can name an image or a patient
         frame[column] = [f"{code:07}" for code in pd.factorize(frame[column], sort=True)[0]]
-    lacking = [str(number) for number, dice in dices.items() if dice is None]
-    try:
-        if not lacking:
-            return compare_methods(frame, resamples=resamples), []
-        note = f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion, or an older version)."
-    except LemlightError as error:
-        note = f"Dice is not compared: {_counts(error)}"
-    try:
-        return compare_methods(frame.drop(columns="dsc", errors="ignore"), resamples=resamples), [note]
-    except LemlightError as error:
-        return None, [_counts(error)]
+    notes = []
+    if lacking := [str(number) for number, dice in dices.items() if dice is None]:
+        notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion, or an older version)."]
+        frame = frame.drop(columns="dsc", errors="ignore")
+    for table in (frame, frame.drop(columns="dsc", errors="ignore")):
+        try:
+            return compare_methods(table, resamples=resamples), notes
+        except LemlightError as error:
+            notes = [re.sub(r" \(\d{7}[\d, .]*\)", "", str(error))]  # of the numbers of images, how many they are
+            notes = [f"Dice is not compared: {notes[0]}"] if "dsc" in table else notes
+    return None, notes
 
 
-def _counts(error: LemlightError) -> str:
-    """Leave of the numbers that stand for images in a message how many they are."""
-    return re.sub(r" \(\d{7}[\d, .]*\)", "", str(error))
-
-
-def _problems(runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str) -> list[str]:
-    if not runs:
-        return ["No run is finished: there is nothing to compare."]
-    problems = []
-    if repeat == "fold" and len({run.seed for run in runs}) > 1:
-        problems.append("Both seed and fold differ between the runs: compare one seed, or one fold, at a time.")
-    numbers: dict[tuple[str, str], list[int]] = {}
-    tested: dict[str, set[str]] = {}
-    for run in runs:
-        method, name = method_of[run.number], _repeat(run, repeat)
-        numbers.setdefault((method, name), []).append(run.number)
-        # with folds only whole methods can have the same images
-        unit = method if repeat == "fold" else f"run {run.number} ({method}, seed {name})"
-        tested.setdefault(unit, set()).update(run.predictions["image_id"])
-    for (method, name), same in numbers.items():
-        if len(same) > 1:
-            listed = " and ".join(map(str, same))
-            problems.append(f"Runs {listed} are both {method} with {repeat} {name}: leave one of them in the folder.")
-    shared = set.intersection(*tested.values())
-    if any(images != shared for images in tested.values()):
-        listed = ", ".join(f"{unit} on {len(images)}" for unit, images in tested.items())
-        problems.append(
-            f"The runs were tested on different images ({listed}; {len(shared)} of these in all of them), so their "
-            "metrics are not compared: test them on the same split of the same data set."
-        )
-    return problems
+def _repeat(run: TrainingRun, repeat: str) -> str:
+    return run.fold if repeat == "fold" else run.seed

@@ -1,26 +1,22 @@
 "use strict";
 // Without this script the page shows everything: tables in their order, all mammograms below one another.
 
-function cellOf(row, column) {
-  return row.cells[column];
-}
-
-function sortBy(table, column, header, status) {
-  const falling = header.getAttribute("aria-sort") === "descending";
+function sortBy(table, header, status) {
   const numbers = header.dataset.kind === "number";
-  const direction = numbers && !falling || !numbers && header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  const body = table.tBodies[0];
-  const key = (row) => cellOf(row, column).dataset.value ?? cellOf(row, column).textContent.trim();
-  const rows = Array.from(body.rows);
+  const last = header.getAttribute("aria-sort");
+  const direction = last === "none" ? (numbers ? "descending" : "ascending") : last === "ascending" ? "descending" : "ascending";
+  const sign = direction === "ascending" ? 1 : -1;
+  const key = (row) => row.cells[header.cellIndex].dataset.value ?? row.cells[header.cellIndex].textContent.trim();
+  const rows = Array.from(table.tBodies[0].rows);
   rows.sort((one, other) => {
     const a = key(one), b = key(other);
     if (a === "" || b === "") return (a === "") - (b === ""); // unknown values stay below
-    return direction * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
+    return sign * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
   });
-  body.append(...rows);
+  table.tBodies[0].append(...rows);
   for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", "none");
-  header.setAttribute("aria-sort", direction < 0 ? "descending" : "ascending");
-  status.textContent = `sorted by ${header.textContent.trim()}, ${direction < 0 ? "descending" : "ascending"}`;
+  header.setAttribute("aria-sort", direction);
+  status.textContent = `sorted by ${header.textContent.trim()}, ${direction}`;
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -34,7 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...header.childNodes);
     header.append(button);
     header.setAttribute("aria-sort", "none");
-    button.addEventListener("click", () => sortBy(table, header.cellIndex, header, status));
+    button.addEventListener("click", () => sortBy(table, header, status));
   }
 }
 
