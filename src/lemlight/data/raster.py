@@ -1,4 +1,4 @@
-"""One decoded mammogram, whatever file it came from."""
+"""PNG, JPEG, TIFF and PNM files, read without losing bits; and the image that every format becomes."""
 
 import io
 import re
@@ -11,7 +11,7 @@ import PIL.Image
 import tifffile
 from numpy.typing import NDArray
 
-from lemlight.errors import ImageError
+from lemlight.errors import ImageError, as_image_error
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -57,10 +57,8 @@ def read_raster(path: Path) -> Image:
     A floating-point TIFF must be in [0, 1] already. Colour becomes grey; a TIFF where 0 is white is inverted. Raises
     ImageError where the file is damaged, cut short, holds several images, or is colour of 16 bits in a PNG.
     """
-    try:
+    with as_image_error(path, "cannot be read ({})"):
         data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     if not is_raster(data):
         raise ImageError(f"{path}: neither PNG, JPEG, TIFF, PGM nor PPM")
     read = _read_tiff if data.startswith(TIFF) else _read_pnm if data.startswith(PNM) else _read_pil

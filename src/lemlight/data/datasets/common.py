@@ -15,13 +15,10 @@ from typing import BinaryIO
 
 import pandas as pd
 import PIL.Image
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 from tqdm import tqdm
 
-from lemlight.data.dicom import decoder_problem, header_problem, laterality, quiet, view
+from lemlight.data.dicom import CUT_SHORT, laterality, quiet, read_header, view
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import bullet_error, check_table, first_ten
 from lemlight.errors import LemlightError
@@ -248,8 +245,6 @@ def _letters(name: str) -> str:
 
 IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "PatientID"]
 POSITION = ["ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence"]
-PIXELS = ["NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns"]
-BITS = ["BitsAllocated", "BitsStored"]
 VIEW_CODES = {"399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO"}  # SNOMED CT and SRT, CID 4014
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed pixels
@@ -290,7 +285,7 @@ def _read_header(path: str) -> Header:
             tail = file.read()
             file.seek(0)
             if start[128:] == b"DICM":
-                return _of_dicom(file, size, tail)
+                return _of_dicom(file, tail)
             return Header(problem=nothing) if ending(path) in DICOM else _of_raster(file, size, tail)
     except MemoryError:
         raise
@@ -300,15 +295,9 @@ def _read_header(path: str) -> Header:
         return Header(problem=nothing)
 
 
-def _of_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
-    dataset = pydicom.dcmread(file, specific_tags=IDENTITY + POSITION + PIXELS + BITS, stop_before_pixels=True)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    deflated = syntax == DeflatedExplicitVRLittleEndian
-    left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
-    problem = header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
-    if not problem and not deflated:
-        whole = END_OF_FRAMES in tail if syntax.is_compressed else left >= get_expected_length(dataset)
-        problem = "" if whole else "cut short"
+def _of_dicom(file: BinaryIO, tail: bytes) -> Header:
+    dataset, problem = read_header(file, IDENTITY + POSITION)
+    torn = not problem and dataset.file_meta.TransferSyntaxUID.is_compressed and END_OF_FRAMES not in tail
     return Header(
         shape=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
         bits=int(dataset.get("BitsAllocated") or 0),
@@ -317,7 +306,7 @@ def _of_dicom(file: BinaryIO, size: int, tail: bytes) -> Header:
         instance=str(dataset.get("SOPInstanceUID") or ""),
         side=laterality(dataset),
         view=_view(dataset),
-        problem=problem,
+        problem="cut short" if torn or problem == CUT_SHORT else problem,
     )
 
 
