@@ -1,11 +1,17 @@
+import logging
+import shutil
+from functools import partial
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from lemlight.data.datasets.inbreast import inbreast
-from lemlight.data.datasets.registry import build_table
-from lemlight.data.store import PrepareSettings, prepare
-from lemlight.errors import LemlightError
-from tests.layouts.inbreast import RELEASE, dicom_of, table_of, write_inbreast
+from lemlight.data.datasets.inbreast import inbreast, lesions_in, patients, read_annotations
+from lemlight.errors import ImageError
+from tests.layouts.drawing import failure_of, save_mammogram, spoil
+from tests.layouts.inbreast import RELEASE, save_regions, write_inbreast
+
+failure = partial(failure_of, inbreast)
 
 
 @pytest.fixture(scope="module")
@@ -14,38 +20,12 @@ def written(tmp_path_factory):
     return root, write_inbreast(root, patients=6)
 
 
-def test_the_table_is_the_truth(written, truth):
-    table = build_table("inbreast", written[0]).set_index("image_id")
-    assert list(table.index) == list(truth.index)
-    for column in ("label", "laterality", "view", "lesions_known"):
-        assert list(table[column]) == list(truth[column]), column
-    assert (table["split"] == "").all()
-    assert table.groupby("patient_id").ngroups == 6
-    assert (table.groupby("patient_id")["label"].size() == 4).all()
-    assert table.groupby(truth["patient"])["patient_id"].nunique().max() == 1
-    assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
+def dicom_of(root, image):
+    return next((root / RELEASE / "AllDICOMs").glob(f"{image}_*.dcm"))
 
 
-def test_every_lesion_is_drawn_where_it_is(written, truth):
-    for row in inbreast(written[0]).itertuples():
-        for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
-            np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
-
-
-def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path, geometry_of):
-    table = inbreast(written[0]).iloc[:12]
-    store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
-    assert len(store) == 12
-    assert store.left_out.empty
-    for i, image in enumerate(store.image_ids):
-        mask, true = store.mask(i), truth.loc[image]
-        assert (mask is None) == (not true["lesions_known"])
-        if mask is not None:
-            small = [geometry_of(store, i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
-            np.testing.assert_array_equal(mask > 0, np.any([np.zeros(mask.shape, bool), *small], axis=0))
-            for number, lesion in enumerate(small, 1):
-                assert not (mask == number)[~lesion].any()
-            assert list(store.lesion_types(i)) == true["types"]
+def table_of(root):
+    return root / RELEASE / "INbreast.csv"
 
 
 @pytest.mark.parametrize("malignant_from", [2, 3, 4, 5, 6])
@@ -61,8 +41,7 @@ def test_categories_are_left_out(written, truth, leave_out, gone):
 
 
 def test_nothing_left_is_an_error(written):
-    with pytest.raises(LemlightError, match="no image of INbreast is left"):
-        inbreast(written[0], leave_out=[1, 2, 3, 4, 5, 6])
+    assert "no image of INbreast is left" in failure(written[0], leave_out=[1, 2, 3, 4, 5, 6])
 
 
 def test_images_of_a_left_out_category_may_be_missing(download, truth):
@@ -71,17 +50,11 @@ def test_images_of_a_left_out_category_may_be_missing(download, truth):
     assert len(inbreast(download, leave_out=[3])) == (truth["birads"] != "3").sum()
 
 
-@pytest.mark.parametrize("separator", [",", "\t"])
-def test_other_separators_byte_order_mark_and_numbers_of_a_spreadsheet(written, download, separator):
+def test_numbers_of_a_spreadsheet_and_a_folder_inside_of_the_download(written, download):
     lines = [line.split(";") for line in table_of(download).read_text().splitlines()]
     lines = [[*cells[:5], f"{cells[5]}.0", *cells[6:]] if cells[-1][:1].isdigit() else cells for cells in lines]
-    text = "\r\n".join(separator.join(cells) for cells in lines)
-    table_of(download).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert list(inbreast(download)["label"]) == list(inbreast(written[0])["label"])
-
-
-def test_a_folder_inside_of_the_download_does_as_well(written):
-    assert len(inbreast(written[0] / RELEASE)) == len(inbreast(written[0]))
+    table_of(download).write_text("\n".join("\t".join(cells) for cells in lines))
+    assert list(inbreast(download / RELEASE)["label"]) == list(inbreast(written[0])["label"])
 
 
 def test_an_image_of_birads_1_without_xml_holds_no_lesion_and_another_one_is_unknown(download, truth, caplog):
@@ -91,3 +64,164 @@ def test_an_image_of_birads_1_without_xml_holds_no_lesion_and_another_one_is_unk
     assert (table.loc[normal, "lesions"], table.loc[normal, "lesions_known"]) == ((), True)
     assert (table.loc[other, "lesions"], table.loc[other, "lesions_known"]) == ((), False)
     assert other in caplog.text
+
+
+def test_everything_wrong_is_listed_at_once(download, truth):
+    images = list(truth.index)
+    spoil(table_of(download), f"{images[5]}; ;", f"{images[5]}; ;9")
+    spoil(table_of(download), f"{images[6]};", "CC 17;")
+    dicom_of(download, images[7]).unlink()
+    dicom_of(download, images[8]).write_bytes(b"\0" * 200)
+    whole = dicom_of(download, images[9]).read_bytes()
+    dicom_of(download, images[9]).write_bytes(whole[: len(whole) // 2])
+    dicom_of(download, images[10]).write_bytes(b"")
+    (download / RELEASE / "AllXML" / f"{images[3]}.xml").write_text("<html>not found</html>")
+    save_regions(download / RELEASE / "AllXML" / "77777777.xml", [])
+    shutil.copyfile(dicom_of(download, images[11]), download / dicom_of(download, images[11]).name)
+    save_mammogram(download / "IMG0001.dcm", np.zeros((8, 8)))
+    message = failure(download)
+    for part in (
+        "unknown BI-RADS (1): line 7",
+        "File Name is no image number (1): line 8 ('CC 17')",
+        f"images of the table without a file (2): CC 17, {images[7]}",
+        f"images without a row in the table (1): {images[6]}",
+        f"{images[8]}: no DICOM image",
+        f"{images[9]}: cut short",
+        f"{images[10]}: no DICOM image",
+        f"broken annotations (1): {images[3]}.xml is no property list",
+        "77777777",
+        f"images that are there twice (1): {images[11]}",
+        "images whose names are not INbreast's (1): IMG0001.dcm",
+        "allow_missing",
+    ):
+        assert part in message
+
+
+def test_what_is_missing_or_broken_is_left_out_on_demand(download, truth):
+    images = list(truth.index)
+    dicom_of(download, images[7]).unlink()
+    dicom_of(download, images[8]).write_bytes(b"\0" * 200)
+    (download / RELEASE / "AllXML" / f"{images[3]}.xml").write_bytes(b"")
+    assert "finish the download" in failure(download)
+    table = inbreast(download, allow_missing=True).set_index("image_id")
+    assert set(truth.index) - set(table.index) == {images[7], images[8]}
+    assert not table.loc[images[3], "lesions_known"]
+
+
+def test_no_annotations_at_all_is_an_incomplete_download(download, truth):
+    shutil.rmtree(download / RELEASE / "AllXML")
+    assert "the annotations are missing" in failure(download)
+    table = inbreast(download, allow_missing=True)
+    assert list(table["lesions_known"]) == [birads == "1" for birads in truth["birads"]]
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(download):
+    table_of(download).rename(table_of(download).with_suffix(".xls"))
+    assert "save it as CSV under the name INbreast.csv" in failure(download)
+
+
+def test_a_row_twice(download):
+    line = table_of(download).read_text().splitlines()[1]
+    spoil(table_of(download), line, f"{line}\n{line}")
+    assert "the table lists twice (2): line 2" in failure(download)
+
+
+def test_a_table_that_contradicts_the_names_is_not_that_of_these_images(download, caplog):
+    spoil(table_of(download), ";L;CC;", ";R;CC;")
+    assert inbreast(download).loc[0, "laterality"] == "R"
+    assert "20586908" in caplog.text
+    spoil(table_of(download), ";L;", ";R;", count=-1)
+    assert "is another in the table than in their names" in failure(download)
+
+
+def test_another_data_set(tmp_path):
+    (tmp_path / "mdb001.pgm").write_bytes(b"P5 1 1 255 a")
+    message = failure(tmp_path)
+    assert "there is no INbreast.csv" in message
+    assert "mdb001.pgm" in message
+
+
+def test_no_message_holds_a_patient(download, truth, caplog):
+    caplog.set_level(logging.DEBUG)
+    names = sorted((download / RELEASE / "AllDICOMs").iterdir())
+    hashes = {path.name.split("_")[1] for path in names}
+    names[0].write_bytes(b"half")
+    shutil.copyfile(names[1], names[1].parent.parent / names[1].name)
+    names[2].rename(names[2].with_name(names[2].name.replace("_ANON", "")))
+    names[3].unlink()
+    inbreast_error = failure(download)
+    assert not [secret for secret in (*hashes, "C-0001") if secret in inbreast_error + caplog.text]
+    for path, image in zip(names[:4], truth.index, strict=False):
+        assert path.name.startswith(image)
+        assert image in inbreast_error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<plist version='1.0'><dict/></plist>",
+        "<plist version='1.0'><dict><key>Images</key><array/></dict></plist>",
+        "<plist version='1.0'><array><string>Images</string></array></plist>",
+        '<!DOCTYPE p [<!ENTITY a "a">]><plist version="1.0"><dict><key>Images</key><string>&a;</string></dict></plist>',
+    ],
+)
+def test_xml_that_is_no_annotation(tmp_path, text):
+    path = tmp_path / "20586908.xml"
+    path.write_text(text)
+    with pytest.raises(ImageError, match=r"20586908\.xml is no property list"):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize("point", ["(1, nan)", "(1)", "1, 2", "", "(1, 2", "(1,,2)"])
+def test_a_point_that_is_no_pair_of_numbers(tmp_path, point):
+    path = tmp_path / "1.xml"
+    save_regions(path, [("Mass", [(1, 2)])])
+    spoil(path, "(1.000000, 2.000000)", point)
+    with pytest.raises(ImageError):
+        read_annotations(path)
+
+
+def test_regions_without_a_name_and_with_a_third_coordinate(tmp_path):
+    path = tmp_path / "1.xml"
+    save_regions(path, [("Mass", [(1.5, 2.5)]), ("pectoral  MUSCLE", [(0, 0)] * 3)])
+    spoil(path, "<key>Name</key>", "<key>Title</key>")
+    spoil(path, "(1.500000, 2.500000)", "(1.5e0, 2.5, 0.0)")
+    assert read_annotations(path) == [("", ((1.5, 2.5),))]
+
+
+@pytest.mark.parametrize(("x", "known"), [(-1.9, True), (-2.1, False), (200.9, True), (201.1, False)])
+def test_a_vertex_may_lie_a_hundredth_of_the_side_beyond_the_edge(x, known):
+    regions = [("mass", ((x, 10.0), (100.0, 10.0), (100.0, 20.0)))]
+    if known:
+        (lesion,) = lesions_in(regions, (256, 200))
+        assert lesion.points[0][0] in (0.0, 199.0)
+        assert lesion.draw((256, 200)).any()
+    else:
+        with pytest.raises(ImageError, match="outside"):
+            lesions_in(regions, (256, 200))
+
+
+def test_a_region_without_points_makes_the_lesions_unknown():
+    with pytest.raises(ImageError, match="without points"):
+        lesions_in([("mass", ()), ("mass", ((1.0, 1.0),))], (10, 10))
+
+
+def series(*values):
+    return pd.Series(list(values), index=range(5, 5 + len(values)))
+
+
+@pytest.mark.parametrize(
+    ("hashes", "header", "expected"),
+    [
+        ("abc", ("1", "1", "2"), "aac"),  # the header joins
+        ("aab", ("1", "2", "3"), "aab"),  # the header splits: the hash holds
+        ("abcd", ("1", "2", "2", ""), "abbd"),
+        ("abca", ("1", "1", "2", "2"), "aaaa"),  # joined by way of another
+        ("abc", ("removed", "REMOVED", "Anonymous"), "abc"),
+        ("abcde", ("0", "0", "0", "1", "1"), "abcdd"),  # more than half of the hashes: a placeholder
+        ("ba", ("", ""), "ba"),
+    ],
+)
+def test_patients(hashes, header, expected):
+    assert "".join(patients(series(*hashes), series(*header))) == expected

@@ -1,14 +1,18 @@
+import shutil
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.datasets.registry import build_table
-from lemlight.data.datasets.vindr import vindr
-from lemlight.data.splits import split_table
-from lemlight.data.store import PrepareSettings, prepare
+from lemlight.data.datasets.vindr import BREASTS, FINDINGS, Finding, lesions_of, reaches_beyond, read_categories, vindr
+from lemlight.data.lesions import Lesion
+from lemlight.errors import ImageError
+from tests.layouts.drawing import failure_of, save_mammogram, spoil
 from tests.layouts.vindr import RELEASE, write_vindr
 
-BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
+failure = partial(failure_of, vindr)
+NONE = ("", "", "", "")
 
 
 @pytest.fixture(scope="module")
@@ -17,47 +21,12 @@ def written(tmp_path_factory):
     return root, write_vindr(root)
 
 
+def edit(root, name, old, new, count=1):
+    spoil(root / RELEASE / name, old, new, count)
+
+
 def image_of(root, image):
     return next((root / RELEASE / "images").glob(f"*/{image}.*"))
-
-
-def test_the_table_is_the_truth(written, truth):
-    table = build_table("vindr", written[0]).set_index("image_id")
-    assert list(table.index) == list(truth.index)
-    for column in ("label", "split", "laterality", "view", "lesions_known"):
-        assert list(table[column]) == list(truth[column]), column
-    assert list(table["patient_id"]) == list(truth["study_id"])
-    assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
-    assert all(str(image) in path for image, path in table["path"].items())
-
-
-def test_every_box_is_drawn_where_it_is(written, truth):
-    drawn = 0
-    for row in vindr(written[0]).itertuples():
-        for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
-            np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
-            drawn += 1
-    assert drawn > 10
-
-
-def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, tmp_path, geometry_of):
-    table = vindr(written[0]).iloc[:12]
-    store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
-    assert len(store) == 12
-    for i, image in enumerate(store.image_ids):
-        mask, true = store.mask(i), truth.loc[image]
-        assert (mask is None) == (not true["lesions_known"])
-        if mask is not None:
-            small = [geometry_of(store, i).mask_to_prepared(lesion) > 0 for lesion in true["masks"]]
-            np.testing.assert_array_equal(mask > 0, np.any([np.zeros(mask.shape, bool), *small], axis=0))
-            assert list(store.lesion_types(i)) == true["types"]
-
-
-def test_the_official_split_keeps_its_test_part_and_patients_apart(written, truth):
-    table = split_table(vindr(written[0]), "column", seed=0).set_index("image_id")
-    assert list(table["split"] == "test") == list(truth["split"] == "test")
-    assert set(table["split"]) == {"train", "val", "test"}
-    assert table.groupby("patient_id")["split"].nunique().max() == 1
 
 
 @pytest.mark.parametrize("malignant_from", [2, 3, 4, 5])
@@ -86,16 +55,212 @@ def test_no_image_is_opened(download, truth):
     assert len(vindr(download)) == len(truth)
 
 
-def test_a_link_back_and_a_broken_one(download, written):
-    (download / RELEASE / "images" / "again").symlink_to(download)
-    (download / RELEASE / "images" / "nowhere.dicom").symlink_to("absent")
-    assert len(vindr(download)) == len(written[1])
+def test_everything_wrong_is_listed_at_once(download, truth):
+    images = list(truth.index)
+    edit(download, BREASTS, ",BI-RADS 4,", ",BI-RADS 6,")
+    edit(download, BREASTS, ",training\n", ",validation\n")
+    edit(download, BREASTS, f"L,CC,{images[8]},256,", f"X,CC,{images[8]},0,")
+    edit(download, FINDINGS, "['Focal Asymmetry']", "['Elephant']")
+    image_of(download, images[20]).unlink()
+    extra = image_of(download, images[21])
+    shutil.copyfile(extra, extra.with_suffix(".dcm"))
+    unlisted = extra.with_name("0" * 32 + ".dicom")
+    shutil.copyfile(extra, unlisted)
+    save_mammogram(download / "AllDICOMs/20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm", np.zeros((8, 8)))
+    message = failure(download)
+    for part in (
+        "unknown BI-RADS (1): line 6 ('BI-RADS 6')",
+        "unknown split (1)",
+        "'validation'",
+        "unknown laterality (1): line 10 ('X')",
+        "impossible height (1): line 10 ('0')",
+        "unknown finding categories",
+        "Elephant",
+        f"images of the table without a file (1): {truth.loc[images[20], 'study_id']}/{images[20]}",
+        f"{images[21]}.dcm and",
+        "images without a row in the table (1)",
+        "0" * 32,
+        "images whose names are not VinDr-Mammo's (1): AllDICOMs/20586908",
+        "dataset.allow_missing=true",
+    ):
+        assert part in message
 
 
-def test_a_table_of_a_spreadsheet_program(download, written):
-    for name in (BREASTS, FINDINGS):
-        path = download / RELEASE / name
-        pd.read_csv(path, dtype=str, keep_default_na=False).to_csv(
-            path, sep=";", index=False, encoding="utf-8-sig", lineterminator="\r\n"
-        )
-    pd.testing.assert_frame_equal(vindr(download).drop(columns="path"), vindr(written[0]).drop(columns="path"))
+def test_what_is_missing_is_left_out_on_demand(download, truth, caplog):
+    missing = truth.index[20]
+    image_of(download, missing).unlink()
+    assert missing in failure(download)
+    assert set(truth.index) - set(vindr(download, allow_missing=True)["image_id"]) == {missing}
+    assert missing in caplog.text
+
+
+def test_without_the_findings_nothing_is_known_of_lesions(download):
+    (download / RELEASE / FINDINGS).unlink()
+    assert f"the findings are missing (1): {FINDINGS}" in failure(download)
+    assert not vindr(download, allow_missing=True)["lesions_known"].any()
+
+
+def test_no_table_of_images(download):
+    (download / RELEASE / BREASTS).unlink()
+    message = failure(download, allow_missing=True)
+    assert f"there is no {BREASTS} below" in message
+    assert "without a row" not in message
+
+
+@pytest.mark.parametrize(("birads", "what"), [("BI-RADS 1", " with different labels (1)"), ("", " (1)")])
+def test_an_image_twice_in_the_table(download, truth, birads, what):
+    path = download / RELEASE / BREASTS
+    row = next(line for line in path.read_text().splitlines() if truth.index[5] in line)
+    path.write_text(path.read_text() + (row.replace("BI-RADS 4", birads) if birads else row) + "\n")
+    assert f"images that the table lists twice{what}: {truth.index[5]}" in failure(download)
+
+
+def test_a_file_in_the_folder_of_another_study(download, truth):
+    path = image_of(download, truth.index[9])
+    path.rename(image_of(download, truth.index[0]).parent / path.name)
+    message = failure(download)
+    assert "without a file (1)" in message
+    assert "without a row in the table (1)" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("breast_birads", "BI-RADS 2"),
+        ("split", "training"),
+        ("laterality", "R"),
+        ("height", "255"),
+        ("study_id", "0" * 32),
+    ],
+)
+def test_tables_that_contradict_each_other(download, truth, caplog, column, other):
+    path = download / RELEASE / FINDINGS
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    image = truth.index[28]
+    table.loc[table["image_id"] == image, column] = other
+    table.to_csv(path, index=False)
+    assert f"findings of images whose {column} is another in {BREASTS} (1): {image}" in failure(download)
+    kept = vindr(download, allow_missing=True).set_index("image_id")
+    assert list(kept["label"]) == list(truth["label"])
+    assert list(kept["split"]) == list(truth["split"])
+    assert not kept.loc[image, "lesions_known"]
+    assert image in caplog.text
+
+
+def test_a_study_in_both_parts_of_the_split(download, truth):
+    edit(download, BREASTS, ",test\n", ",training\n")
+    assert f"studies in training and in test (1): {truth['study_id'].iloc[0]}" in failure(download, allow_missing=True)
+
+
+def test_files_of_another_data_set_among_them(download):
+    save_mammogram(download / "train_images" / "10006" / "462822612.dcm", np.zeros((8, 8)))
+    message = failure(download, allow_missing=True)
+    assert "names are not VinDr-Mammo's (1): train_images/10006/462822612.dcm" in message
+
+
+def test_an_image_without_a_row_of_findings_is_unknown(download, truth):
+    path = download / RELEASE / FINDINGS
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(truth.index[40])))
+    table = vindr(download).set_index("image_id")
+    assert truth.loc[truth.index[40], "lesions_known"]
+    assert (table.loc[truth.index[40], "lesions"], table.loc[truth.index[40], "lesions_known"]) == ((), False)
+
+
+def test_findings_of_an_image_that_is_not_listed(download):
+    path = download / RELEASE / FINDINGS
+    path.write_text(path.read_text() + path.read_text().splitlines()[1].replace("57be", "ffff", 1) + "\n")
+    assert "without a row in the table of images (1): ffff" in failure(download)
+
+
+def test_another_version_of_the_findings(download):
+    edit(download, FINDINGS, "xmin", "left")
+    assert "no column xmin" in failure(download)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("['Mass']", ("Mass",)),
+        ('["Skin Retraction", "Mass"]', ("Skin Retraction", "Mass")),
+        ("Mass", None),
+        ("'Mass'", ("Mass",)),
+        ("[]", None),
+        ("[1]", None),
+        ("['Elephant']", None),
+        ("__import__('os').system('true')", None),
+        ("", None),
+        ("[" * 5000, None),
+    ],
+)
+def test_categories_are_read_and_never_executed(text, names):
+    assert read_categories(text) == names
+
+
+def finding(box=("10", "20", "30.5", "40"), names=("Mass",)):
+    return Finding(names, box)
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        ([], "no row"),
+        ([finding(NONE)], "without a box"),
+        ([finding(("10", "", "30", "40"))], "without a box"),
+        ([finding(), finding(NONE)], "without a box"),
+        ([finding(("10", "20", "ten", "40"))], "no numbers"),
+        ([finding(("10", "20", "nan", "40"))], "without extent"),
+        ([finding(("10", "20", "inf", "40"))], "without extent"),
+        ([finding(("10", "20", "10", "40"))], "without extent"),
+        ([finding(("30", "20", "10", "40"))], "without extent"),
+        ([finding(("-19", "20", "0", "40"))], "outside"),
+        ([finding(("200", "20", "220", "40"))], "outside"),
+        ([finding(("10", "-19", "30", "0"))], "outside"),
+        ([finding(("10", "100", "30", "120"))], "outside"),
+        ([finding(), finding(("500", "500", "600", "600"))], "outside"),
+        ([finding(names=("No Finding",))], "beside"),
+        ([finding(NONE, ("No Finding",)), finding()], "beside"),
+        ([finding(NONE, ("No Finding", "Mass"))], "beside"),
+    ],
+)
+def test_lesions_that_are_not_known(findings, message):
+    with pytest.raises(ImageError, match=message):
+        lesions_of(findings, (100, 200))
+
+
+def test_lesions_that_are_known():
+    shape = (100, 200)
+    box = Lesion("box", "mass", points=((10.0, 20.0), (30.5, 40.0)))
+    assert lesions_of([finding(NONE, ("No Finding",))] * 2, shape) == ()
+    assert lesions_of([finding(), finding(("-2", "-1", "202", "101"), ("Skin Thickening",)), finding()], shape) == (
+        box,
+        Lesion("box", "other", points=((0.0, 0.0), (199.0, 99.0))),
+    )
+    assert lesions_of([finding(names=("Nipple Retraction", "Suspicious Calcification"))], shape)[0].type == (
+        "calcification"
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "corners"),
+    [
+        (("-50", "20", "30", "40"), ((0, 20), (30, 40))),
+        (("10", "-0.5", "30", "40"), ((10, 0), (30, 40))),
+        (("150", "20", "900", "40"), ((150, 20), (199, 40))),
+        (("10", "20", "30", "100.5"), ((10, 20), (30, 99))),
+        (("-9", "-9", "900", "900"), ((0, 0), (199, 99))),
+        (("199.5", "99.5", "210", "110"), ((199, 99), (199, 99))),
+        (("-10", "-10", "0.5", "0.5"), ((0, 0), (0.5, 0.5))),
+    ],
+)
+def test_a_box_that_overlaps_the_image_is_cut_at_its_edge(box, corners):
+    assert reaches_beyond(finding(box), (100, 200))
+    (lesion,) = lesions_of([finding(box)], (100, 200))
+    assert lesion.points == corners
+    drawn, note = lesion.draw_with_note((100, 200))
+    assert drawn.any()
+    assert note == ""
+
+
+@pytest.mark.parametrize("box", [NONE, ("0", "0", "200", "100"), ("10", "20", "30", "40")])
+def test_a_box_inside_the_image_is_not_cut(box):
+    assert not reaches_beyond(finding(box), (100, 200))

@@ -1,15 +1,13 @@
 """CBIS-DDSM in its three layouts, drawn small: tables, files and their traps, and the truth of every image."""
 
-import csv
 import hashlib
 
 import cv2
 import numpy as np
 import pandas as pd
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
-from tests.layouts.inbreast import draw_breast
+from tests.layouts.drawing import draw_breast, save_stored, save_table
 
 SHAPES = ((240, 180), (256, 200))
 FULL, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
@@ -53,24 +51,12 @@ def write_cbis(root, layout="folders", patients=12, seed=0):
     return table.assign(split=table.groupby("patient_id")["official"].transform("min"))
 
 
-def save_dicom(path, pixels, case, description, uids=(None, None), **tags):
-    """Write pixels (H, W), uint8 or uint16, with the header of the archive: PatientID is the case."""
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (uid or generate_uid() for uid in uids)
-    dataset.Modality, dataset.PatientID, dataset.PatientName, dataset.SeriesDescription = "MG", case, case, description
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, 0
-    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
-    dataset["PixelData"].VR = "OB" if pixels.dtype == np.uint8 else "OW"
-    for keyword, value in tags.items():
-        setattr(dataset, keyword, value)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
+def save_dicom(path, stored, case, description, uids=(None, None), **tags):
+    """Write stored values (H, W), uint8 or uint16, with the header of the archive: PatientID is the case."""
+    study, series = (uid or generate_uid() for uid in uids)
+    known = {"PatientID": case, "PatientName": case, "StudyInstanceUID": study, "SeriesInstanceUID": series}
+    known |= {"SOPClassUID": SecondaryCaptureImageStorage, "SeriesDescription": description}
+    save_stored(path, stored, **known | tags)
 
 
 class Writer:
@@ -139,11 +125,11 @@ class Writer:
             if kind == "calc":
                 words = ("breast density", "calc type", "calc distribution")
             names = COLUMNS.format(density=words[0], one=words[1], two=words[2]).split(",")
-            _save_csv(place / f"{kind}_case_description_{split}_set.csv", names, rows)
+            save_table(place / f"{kind}_case_description_{split}_set.csv", names, rows)
         if self.layout == "uids":
             rows = [(series, "CBIS-DDSM", case, description) for _, case, description, series, *_ in self.info]
             names = ["Series UID", "Collection", "Subject ID", "Series Description"]
-            _save_csv(place / "metadata.csv", names, rows)
+            save_table(place / "metadata.csv", names, rows)
         if self.layout == "jpeg":
             names = [
                 "file_path",
@@ -156,7 +142,7 @@ class Writer:
             ]
             rows = [(row[0].replace("jpeg", "dicom"), row[0], *row[1:]) for row in self.info]
             rows[2::7] = [(*row[:3], "", *row[4:]) for row in rows[2::7]]
-            _save_csv(place / "dicom_info.csv", names, rows)
+            save_table(place / "dicom_info.csv", names, rows)
 
 
 def _entries(rng, patient, view, shape, side):
@@ -189,8 +175,3 @@ def _entries(rng, patient, view, shape, side):
 def _uid(text):
     number = int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
     return f"1.3.6.1.4.1.9590.100.1.2.{number}"
-
-
-def _save_csv(path, columns, rows):
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])

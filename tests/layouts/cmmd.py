@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset
 
-from tests.layouts.inbreast import draw_breast, save_dicom
+from tests.layouts.drawing import SHAPES, draw_image, save_mammogram
 
 MANIFEST = "manifest-1616439774456"
 TABLE = "CMMD_clinicaldata_revision.csv"
 HEADER = "ID1,LeftRight,Age,number,abnormality,classification,subtype"
-SHAPES = ((256, 200), (240, 180))
 CODES = {"CC": ("399162004", "cranio-caudal"), "MLO": ("399368009", "medio-lateral oblique")}
 
 
@@ -31,7 +30,14 @@ def write_cmmd(root, patients=12, seed=0):
         study = root / MANIFEST / "CMMD" / name / "07-18-2010-NA-NA-79377" / "1.000000-NA-70244"
         for number, (side, view) in enumerate(views):
             malignant = breasts.get(side) == "Malignant"
-            save_image(study / f"1-{number + 1}.dcm", _draw(rng, patient, side, malignant), name, side, view, number)
+            save_image(
+                study / f"1-{number + 1}.dcm",
+                draw_image(rng, SHAPES[patient % 2], side, malignant),
+                name,
+                side,
+                view,
+                number,
+            )
             further = views[:number].count((side, view))
             image = f"{name}_{side}_{view}" + (f"_{further + 1}" if further else "")
             row = {"image_id": image, "patient_id": name, "laterality": side, "view": view, "listed": side in breasts}
@@ -57,7 +63,7 @@ def save_image(path, pixels, patient, side, view, number):
         code.CodeValue, code.CodingSchemeDesignator = (value, "SCT") if number % 3 == 0 else ("A-1", "99LOCAL")
         code.CodeMeaning = "view" if number % 3 == 0 else words
         tags["ViewCodeSequence"] = [code]
-    save_dicom(path, pixels, patient, **tags)
+    save_mammogram(path, pixels, patient, **tags)
 
 
 def _breasts(patient):
@@ -69,13 +75,3 @@ def _breasts(patient):
     if patient % 2:
         return {side: "Malignant"}, four
     return {side: "Benign"}, [(side, "CC"), (side, "MLO")]
-
-
-def _draw(rng, patient, side, malignant):
-    shape = SHAPES[patient % 2]
-    pixels = draw_breast(rng, shape, side)
-    if malignant:
-        top, left = int(rng.integers(shape[0] // 3, shape[0] // 2)), int(rng.integers(8, shape[1] // 4))
-        left = left if side == "L" else shape[1] - left - 18
-        pixels[top : top + 24, left : left + 18] += 0.5
-    return pixels.clip(0, 1)

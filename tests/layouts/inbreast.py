@@ -5,12 +5,11 @@ import plistlib
 
 import numpy as np
 import pandas as pd
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+from tests.layouts.drawing import SHAPES, draw_breast, save_mammogram
 
 RELEASE = "INbreast Release 1.0"
 COLUMNS = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
-SHAPES = ((256, 200), (240, 180))
 MALIGNANT, BENIGN = ("4a", "4b", "4c", "5", "6"), ("1", "2", "3")
 NAMES = ("Mass", "Espiculated Region", "Cluster", "Assymetry", "Distortion", "Calcifications", "Unnamed", "Nodule")
 TYPES = ("mass", "mass", "calcification", "asymmetry", "distortion", "calcification", "", "other")
@@ -40,35 +39,6 @@ def write_inbreast(root, patients=12, seed=0):
         rows.append(f"removed;removed;{side};{view};201001;{image};{' ' if number == 5 else number % 4 + 1};{birads}")
     (release / "INbreast.csv").write_text("\n".join(rows) + "\n\n")
     return pd.DataFrame(truth)
-
-
-def draw_breast(rng, shape, side):
-    """A half ellipse of tissue (H, W) in [0, 1], chest wall at the left, of a right breast at the right border."""
-    height, width = shape
-    y, x = np.mgrid[:height, :width]
-    breast = ((y - height / 2) / (0.45 * height)) ** 2 + (x / (0.75 * width)) ** 2 < 1
-    pixels = np.where(breast, 0.3 + 0.05 * rng.standard_normal(shape), 0.0).clip(0, 1)
-    return pixels[:, ::-1] if side == "R" else pixels
-
-
-def save_dicom(path, pixels, patient_id="removed", **tags):
-    """Write pixels (H, W) in [0, 1] as 14 bits, not compressed."""
-    dataset = Dataset()
-    dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = generate_uid()
-    dataset.Modality, dataset.PatientID, dataset.PatientName = "MG", patient_id, "removed"
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 14, 13, 0
-    dataset.ImagerPixelSpacing = [0.07, 0.07]
-    for keyword, value in tags.items():
-        setattr(dataset, keyword, value)
-    dataset.PixelData = np.rint(pixels * 16383).astype("<u2").tobytes()
-    dataset["PixelData"].VR = "OW"
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def save_regions(path, regions):
@@ -108,7 +78,7 @@ def _write_image(release, rng, row, number):
     file_hash = hashlib.sha256(seed.encode()).hexdigest()[:16]
     view = {"CC": "CC", "MLO": "ML"}[row["view"]]
     name = f"{row['image_id']}_{file_hash}_MG_{row['laterality']}_{view}_ANON.dcm"
-    save_dicom(release / "AllDICOMs" / name, pixels.clip(0, 1), "C-0001" if row["patient"] == 0 else "removed")
+    save_mammogram(release / "AllDICOMs" / name, pixels.clip(0, 1), "C-0001" if row["patient"] == 0 else "removed")
     return {"lesions_known": known, "types": types if known else [], "masks": masks if known else []}
 
 
@@ -147,9 +117,3 @@ def dicom_of(root, image):
 
 def table_of(root):
     return root / RELEASE / "INbreast.csv"
-
-
-def spoil(path, old, new, count=1):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, count))

@@ -1,12 +1,11 @@
 """VinDr-Mammo as it comes, drawn small: the layout, its two tables and their traps, and the truth of every image."""
 
-import csv
 import hashlib
 
 import numpy as np
 import pandas as pd
 
-from tests.layouts.inbreast import draw_breast, save_dicom
+from tests.layouts.drawing import SHAPES, draw_breast, save_mammogram, save_table
 
 RELEASE = "physionet.org/files/vindr-mammo/1.0.0"
 IMAGE = ["study_id", "series_id", "laterality", "view_position", "image_id", "height", "width"]
@@ -14,7 +13,6 @@ BREAST = ["breast_birads", "breast_density", "split"]
 BREASTS = [*IMAGE, *BREAST]
 FINDINGS = ["image_id", *(name for name in IMAGE if name != "image_id"), *BREAST[:2], "finding_categories"]
 FINDINGS += ["finding_birads", "xmin", "ymin", "xmax", "ymax", "split"]
-SHAPES = ((256, 200), (240, 180))
 KINDS = (
     (["Mass"], "mass"),
     (["Suspicious Calcification", "Mass"], "mass"),
@@ -47,13 +45,13 @@ def write_vindr(root, patients=12, seed=0):
         inverted = row["patient"] % 3 == 1
         photometric = "MONOCHROME1" if inverted else "MONOCHROME2"
         stored = 1 - pixels if inverted else pixels
-        save_dicom(path, stored, row["study_id"], PhotometricInterpretation=photometric)
+        save_mammogram(path, stored, row["study_id"], PhotometricInterpretation=photometric)
         known = number not in (1, 2)
         truth.append(row | {"lesions_known": known, "types": types if known else [], "masks": masks if known else []})
         breasts.append(row)
         findings += [row | box for box in boxes]
-    _save(release / "breast-level_annotations.csv", BREASTS, breasts)
-    _save(release / "finding_annotations.csv", FINDINGS, findings)
+    save_table(release / "breast-level_annotations.csv", BREASTS, breasts)
+    save_table(release / "finding_annotations.csv", FINDINGS, findings)
     return pd.DataFrame(truth).replace({"split": {"training": "train"}})
 
 
@@ -124,10 +122,3 @@ def _finding(categories, box, birads=None):
     text = "" if birads is None else f"BI-RADS {birads}"
     found = {"finding_categories": str(categories), "finding_birads": text}
     return found | dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
-
-
-def _save(path, columns, rows):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -24,12 +24,11 @@ from lemlight.data.datasets.common import (
     Problems,
     below,
     ending,
-    image_table,
     list_files,
     read_headers,
     read_text,
 )
-from lemlight.data.table import first_ten
+from lemlight.data.table import check_table, first_ten
 
 PATIENT = re.compile(r"D[12]-\d{4}")
 TABLE = "CMMD_clinicaldata_revision.csv"
@@ -70,7 +69,7 @@ def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = Fa
     names = (images["patient_id"] + "_" + images["laterality"] + "_" + images["view"]).str.rstrip("_")
     further = names.groupby(names).cumcount()
     names += further.map(lambda number: f"_{number + 1}" if number else "")
-    return image_table(images.assign(image_id=names, label=images["label"].astype(int)), problems.name)
+    return check_table(images.assign(image_id=names, label=images["label"].astype(int)), problems.name)
 
 
 def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:

@@ -323,14 +323,11 @@ def _of_raster(file: BinaryIO, size: int, tail: bytes) -> Header:
         return Header(shape, 16 if image.mode.startswith("I") else 8, problem="" if whole else "cut short")
 
 
-def image_table(
-    images: pd.DataFrame, name: str, lesions: Iterable[tuple[Lesion, ...] | None] | None = None
-) -> pd.DataFrame:
-    """Give the checked table of these images with the lesions of each, None where they are not known; no split."""
-    found = [None] * len(images) if lesions is None else list(lesions)
+def image_table(images: pd.DataFrame, name: str, lesions: Iterable[tuple[Lesion, ...] | None]) -> pd.DataFrame:
+    """Give the checked table of these images with the lesions of each, None where they are not known."""
+    found = list(lesions)
     given = pd.Series([some or () for some in found], index=images.index, dtype=object)
-    images = images.assign(lesions=given, lesions_known=[some is not None for some in found])
-    return check_table(images if "split" in images else images.assign(split=""), name)
+    return check_table(images.assign(lesions=given, lesions_known=[some is not None for some in found]), name)
 
 
 def warn_of_unknown(images: Sequence[object], name: str) -> None:

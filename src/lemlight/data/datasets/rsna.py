@@ -23,7 +23,8 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Problems, ending, image_table, list_files, named, one_file_each
+from lemlight.data.datasets.common import DICOM, Problems, ending, list_files, named, one_file_each
+from lemlight.data.table import check_table
 
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
 NUMBERS = re.compile(r"/(\d+)[/_](\d+)\.\w+$")  # patient and image
@@ -56,7 +57,7 @@ def rsna(
     rows = rows[rows["image"].isin(list(files))]
     problems.raise_any(allow_missing, rows)
     columns = ["image_id", "patient_id", "laterality", "view"]
-    return image_table(
+    return check_table(
         rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)), problems.name
     )
 
