@@ -3,12 +3,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
-from torchmetrics.functional import classification as torch_reference
 
 from lemlight.errors import LemlightError
 from lemlight.metrics.bootstrap import Undefined
@@ -20,7 +18,6 @@ from lemlight.metrics.classification import (
     reliability_curve,
     roc_band,
     summarize,
-    weighted_auroc,
     weighted_metrics,
     weighted_roc,
     wilson_interval,
@@ -62,21 +59,6 @@ def test_every_metric_equals_that_of_scikit_learn(scored):
     assert same(found["brier"], np.mean((probability - truth) ** 2))
 
 
-def test_every_metric_equals_that_of_torchmetrics():
-    generator = np.random.default_rng(3)
-    truth, probability = generator.integers(0, 2, 57), np.round(generator.random(57), 1).astype(np.float32)
-    found = classification_metrics(truth, probability)
-    for name, metric in (
-        ("acc", torch_reference.binary_accuracy),
-        ("auroc", torch_reference.binary_auroc),
-        ("sensitivity", torch_reference.binary_recall),
-        ("specificity", torch_reference.binary_specificity),
-        ("f1", torch_reference.binary_f1_score),
-    ):
-        expected = metric(torch.from_numpy(probability), torch.from_numpy(truth))
-        assert found[name] == pytest.approx(float(expected), abs=1e-6)
-
-
 @FEW_CASES
 @given(SCORED)
 def test_integer_weights_are_repeated_images(scored):
@@ -86,19 +68,6 @@ def test_integer_weights_are_repeated_images(scored):
     expected = classification_metrics(truth.repeat(times), probability.repeat(times))
     for name in METRICS:
         assert same(expected[name], None if np.isnan(rows[name][0]) else rows[name][0])
-
-
-@FEW_CASES
-@given(SCORED)
-def test_weighted_auc_equals_that_of_scikit_learn(scored):
-    truth, probability, weights = columns(scored)
-    auc = weighted_auroc(truth, probability, weights[None])[0]
-    if weights[truth].sum() and weights[~truth].sum():
-        kept = weights > 0
-        expected = reference.roc_auc_score(truth[kept], probability[kept], sample_weight=weights[kept])
-        assert auc == pytest.approx(expected, abs=1e-9)
-    else:
-        assert np.isnan(auc)
 
 
 def test_metrics_worked_out_by_hand():

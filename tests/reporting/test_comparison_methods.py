@@ -173,7 +173,7 @@ def test_the_threshold_of_each_run_decides_its_predictions(tmp_path):
     for threshold in (0.5, 0.999):
         config = config_of(threshold=threshold)
         write_run(tmp_path / str(threshold), config=config, predictions=predictions_of(seed=1))
-    metrics = compared(tmp_path).comparison.figures
-    found = {one.method: one.figure.value for one in metrics if one.metric == "sensitivity"}
+    metrics = compared(tmp_path).comparison.values
+    found = {one.method: one.estimate.value for one in metrics if one.metric == "sensitivity"}
     assert found["lem, threshold=0.5"] > 0.5
     assert found["lem, threshold=0.999"] == 0

@@ -28,7 +28,6 @@ from lemlight.metrics.significance import (
 
 COLUMNS = ("method", "image_id", "patient_id", "label", "probability", "prediction")
 REPEATS = ("seed", "fold")
-NAMED = 3  # image ids that a message names
 RULES = {
     "seed": {
         "value": "mean over the seeds of a method; a difference is that of two such means",
@@ -111,12 +110,12 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
             where the image has no lesion).
 
     Raises:
-        LemlightError: all that is wrong with the table, with counts and a few image ids: columns, values, repeated
-            rows, labels, patients, folds or images with a Dice that differ between methods; other images.
+        LemlightError: all that is wrong with the table, in numbers: columns, values, repeated rows, labels, patients,
+            folds or images with a Dice that differ between methods; other images.
     """
     repeat = _repeat(predictions)
     frame = _plain(predictions, repeat)
-    if problems := [*_disagreements(frame, repeat), *_other_images(frame, repeat)]:
+    if problems := _disagreements(frame, repeat):
         raise LemlightError("cannot compare these methods: " + "; ".join(problems))
     images = frame.drop_duplicates("image_id").sort_values("image_id")
     image_ids = images["image_id"].to_numpy(dtype=np.str_)
@@ -153,12 +152,11 @@ def _repeat(predictions: pd.DataFrame) -> str:
 def _plain(predictions: pd.DataFrame, repeat: str) -> pd.DataFrame:
     """Return the columns that count, with plain types."""
     names = ["method", repeat, "image_id", "patient_id"]
-    empty = [name for name in names if predictions[name].isna().any()]
-    if empty:
+    if empty := [name for name in names if predictions[name].isna().any()]:
         raise LemlightError(f"the table of predictions has rows without {', '.join(empty)}")
     truth, probability = check_scored(predictions["label"], predictions["probability"])
-    predicted = pd.to_numeric(predictions["prediction"], errors="coerce").to_numpy(dtype=np.float64)
-    if not np.all((predicted == 0) | (predicted == 1)):
+    predicted = pd.to_numeric(predictions["prediction"], errors="coerce")
+    if not predicted.isin([0, 1]).all():
         raise LemlightError("prediction must be 1 where the image is predicted malignant and 0 elsewhere")
     frame = predictions[names].astype(str)
     frame = frame.assign(label=truth, probability=probability, prediction=predicted.astype(bool))
@@ -169,15 +167,12 @@ def _plain(predictions: pd.DataFrame, repeat: str) -> pd.DataFrame:
     return frame
 
 
-def _unit(repeat: str) -> list[str]:
-    """What tests every image once: with seeds a run, with folds a method."""
-    return ["method"] if repeat == "fold" else ["method", "seed"]
-
-
 def _disagreements(frame: pd.DataFrame, repeat: str) -> list[str]:
+    """Say in numbers, without the name of an image or a patient, where methods cannot be compared."""
     problems = []
-    if (twice := frame.duplicated([*_unit(repeat), "image_id"])).any():
-        problems.append(f"{_images(frame.loc[twice, 'image_id'])} several times in one {' and '.join(_unit(repeat))}")
+    once = ["method"] if repeat == "fold" else ["method", "seed"]  # what tests every image once
+    if twice := frame.loc[frame.duplicated([*once, "image_id"]), "image_id"].nunique():
+        problems.append(f"{_images(twice)} several times in one {' and '.join(once)}")
     shared = {name: f"another {name} in another method" for name in ("label", "patient_id")}
     if repeat == "fold":
         shared["fold"] = "another fold in another method"
@@ -188,29 +183,22 @@ def _disagreements(frame: pd.DataFrame, repeat: str) -> list[str]:
         shared["dsc"] = "a Dice in some methods only"
         frame = frame.assign(dsc=frame["dsc"].notna())
     for column, what in shared.items():
-        several = frame.groupby("image_id")[column].nunique()
-        if (differs := several[several > 1]).size:
-            problems.append(f"{_images(differs.index)} with {what}")
+        if differing := int((frame.groupby("image_id")[column].nunique() > 1).sum()):
+            problems.append(f"{_images(differing)} with {what}")
+    every = frame["image_id"].nunique()
+    unit = frame["method"] if repeat == "fold" else frame["method"] + " (seed " + frame["seed"] + ")"
+    tested = frame.groupby(unit, sort=False)["image_id"].nunique()
+    lacking = [f"{name} lacks {every - images} of {every}" for name, images in tested[tested < every].items()]
+    if lacking:
+        problems.append(
+            f"not all were tested on the same images: {', '.join(lacking)}; test them on the same split of the same "
+            "data set"
+        )
     return problems
 
 
-def _other_images(frame: pd.DataFrame, repeat: str) -> list[str]:
-    every = set(frame["image_id"])
-    lines = []
-    for (method, *seed), part in frame.groupby(_unit(repeat), sort=False):
-        if lacking := every - set(part["image_id"]):
-            name = f"{method} (seed {seed[0]})" if seed else method
-            lines.append(f"{name} lacks {_images(sorted(lacking))} of {len(every)}")
-    said = (
-        f"not all were tested on the same images: {', '.join(lines)}; test them on the same split of the same data set"
-    )
-    return [said] if lines else []
-
-
-def _images(image_ids: Iterable[str]) -> str:
-    names = [str(name) for name in dict.fromkeys(image_ids)]
-    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return f"{len(names)} images ({shown})" if len(names) > 1 else f"1 image ({shown})"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 Draws = Mapping[tuple[str, str], NDArray[np.float64]]
@@ -265,12 +253,12 @@ def seed_weights(count: int, resamples: int, generator: np.random.Generator) -> 
 
 
 @dataclass(frozen=True)
-class MethodFigure:
+class MethodValue:
     """One metric of one method: mean over its runs with interval, and the value of every run."""
 
     method: str
     metric: str
-    figure: Estimate
+    estimate: Estimate
     per_run: Mapping[str, float | None]
     """Seed or fold -> value, None where it is undefined."""
 
@@ -302,7 +290,7 @@ class PairDifference:
 class Comparison:
     """All metrics of all methods, all differences of all pairs, and how they were found."""
 
-    figures: tuple[MethodFigure, ...]
+    values: tuple[MethodValue, ...]
     pairs: tuple[PairDifference, ...]
     images: int
     patients: int
@@ -334,11 +322,11 @@ def compare_methods(predictions: pd.DataFrame, *, resamples: int = 10_000, seed:
         )
     draws = draw_metrics(methods, resamples, seed)
     metrics = [metric for metric in METRIC_NAMES if any(metric == drawn for _, drawn in draws)]
-    figures = [figure for method in methods.runs for figure in _figures(methods, method, metrics, draws)]
+    values = [value for method in methods.runs for value in _values(methods, method, metrics, draws)]
     rules = {**RULES[methods.repeat], "p": PRIMARY, "correction": CORRECTION}
     return Comparison(
-        figures=tuple(figures),
-        pairs=tuple(pair for metric in metrics for pair in _pairs(methods, metric, figures, draws)),
+        values=tuple(values),
+        pairs=tuple(pair for metric in metrics for pair in _pairs(methods, metric, values, draws)),
         images=methods.image_ids.size,
         patients=methods.patient_count,
         repeat=methods.repeat,
@@ -348,16 +336,16 @@ def compare_methods(predictions: pd.DataFrame, *, resamples: int = 10_000, seed:
     )
 
 
-def _figures(methods: ScoredMethods, method: str, metrics: Iterable[str], draws: Draws) -> list[MethodFigure]:
+def _values(methods: ScoredMethods, method: str, metrics: Iterable[str], draws: Draws) -> list[MethodValue]:
     per_run = {run.name: run.values() for run in methods.runs[method]}
-    figures = []
+    found = []
     for metric in metrics:
         values = {name: of_run[metric] for name, of_run in per_run.items()}
         drawn = np.clip(draws[method, metric], 0, 1)  # stretched deviations of the seeds may leave the range
-        figure = estimate(_mean(values, methods.repeat), drawn, methods.patient_count)
         known = {name: None if isinstance(value, Undefined) else value for name, value in values.items()}
-        figures.append(MethodFigure(method, metric, figure, known))
-    return figures
+        mean = estimate(_mean(values, methods.repeat), drawn, methods.patient_count)
+        found.append(MethodValue(method, metric, mean, known))
+    return found
 
 
 def _mean(values: Mapping[str, float | Undefined], repeat: str) -> float | Undefined:
@@ -368,8 +356,8 @@ def _mean(values: Mapping[str, float | Undefined], repeat: str) -> float | Undef
     return float(np.mean(list(values.values())))
 
 
-def _pairs(methods: ScoredMethods, metric: str, figures: Iterable[MethodFigure], draws: Draws) -> list[PairDifference]:
-    means = {one.method: one.figure for one in figures if one.metric == metric}
+def _pairs(methods: ScoredMethods, metric: str, values: Iterable[MethodValue], draws: Draws) -> list[PairDifference]:
+    means = {one.method: one.estimate for one in values if one.metric == metric}
     found: dict[tuple[str, str], Difference] = {}
     for first, second in combinations(methods.runs, 2):
         one, other = means[first], means[second]

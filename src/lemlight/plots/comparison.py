@@ -145,8 +145,8 @@ def forest_plot(comparison: Comparison, metric: str, path: Path) -> Path | None:
 def forest_pairs(comparison: Comparison, metric: str) -> tuple[Sequence[PairDifference], str]:
     """Return the pairs that a plot has room for, and its title, which says where it leaves some out."""
     pairs = [pair for pair in comparison.pairs if pair.metric == metric]
-    name, known = METRIC_NAMES[metric], [one for one in comparison.figures if one.metric == metric]
-    values = {one.method: one.figure.value for one in known if one.figure.value is not None}
+    name, known = METRIC_NAMES[metric], [one for one in comparison.values if one.metric == metric]
+    values = {one.method: one.estimate.value for one in known if one.estimate.value is not None}
     if len(pairs) <= MOST_PAIRS or not values:
         return pairs, f"{name}: differences of all pairs, 95 % intervals, corrected p"
     top = max(values, key=lambda method: values[method])

@@ -1,7 +1,6 @@
 """Which methods stand behind some runs, what they are called, and how they compare."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,8 +182,6 @@ def _compare(
             rows["dsc"] = rows["image_id"].map(dice)
         frames.append(rows)
     frame = pd.concat(frames, ignore_index=True)
-    for column in ("image_id", "patient_id"):  # numbers in the same order: no message can name an image or a patient
-        frame[column] = [f"{code:07}" for code in pd.factorize(frame[column], sort=True)[0]]
     notes = []
     if lacking := [str(number) for number, dice in dices.items() if dice is None]:
         notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion, or an older version)."]
@@ -193,8 +190,7 @@ def _compare(
         try:
             return compare_methods(table, resamples=resamples), notes
         except LemlightError as error:
-            notes = [re.sub(r" \(\d{7}[\d, .]*\)", "", str(error))]  # of the numbers of images, how many they are
-            notes = [f"Dice is not compared: {notes[0]}"] if "dsc" in table else notes
+            notes = [f"Dice is not compared: {error}" if "dsc" in table else str(error)]
     return None, notes
 
 

@@ -24,7 +24,7 @@ def method_table(compared: ComparedRuns) -> pd.DataFrame:
     of metrics.json where there is one run only. `best` is True where a method is shown to be better than every other.
     """
     comparison = compared.comparison
-    known = {(one.method, one.metric): one.figure for one in comparison.figures} if comparison else {}
+    known = {(one.method, one.metric): one.estimate for one in comparison.values} if comparison else {}
     best = {metric: shown_best(comparison, metric) for _, metric in known} if comparison else {}
     rows = []
     for method, runs in compared.groups.items():
@@ -47,7 +47,7 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 
 def shown_best(comparison: Comparison, metric: str) -> str | None:
     """Return the method that is shown to be better than every other one in a metric, None where there is none."""
-    values = {one.method: one.figure.value for one in comparison.figures if one.metric == metric}
+    values = {one.method: one.estimate.value for one in comparison.values if one.metric == metric}
     if len(values) < 2 or None in values.values():
         return None
     best = (min if metric in LOWER_IS_BETTER else max)(values, key=lambda method: values[method] or 0.0)
