@@ -131,7 +131,7 @@ def the_same_twice(root):
             True,
             "these methods: 2 images with a Dice in some methods only",
         ),
-        (fewer_images, False, "gmp (seed 0) lacks 20 images of 80"),
+        (fewer_images, False, "gmp (seed 0) lacks 20 of 80"),
         (other_labels, False, "80 images with another label"),
         (the_same_twice, False, "Runs 1 and 2 are both gap with seed 0"),
     ],
