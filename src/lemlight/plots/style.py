@@ -1,4 +1,4 @@
-"""What all figures share: colours for the colour-blind, sizes, and saving."""
+"""What all figures share: colours for the colour-blind, names and texts of metrics, marks of methods, saving."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lemlight.files import written_aside
-from lemlight.metrics import CLASSIFICATION_NAMES, METRIC_NAMES
+from lemlight.metrics import METRIC_NAMES
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -56,36 +56,20 @@ def save(figure: Figure, path: Path) -> Path:
 CLASS_NAMES = ("benign", "malignant")
 
 
-def interval_text(figure: Mapping[str, Any]) -> str:
-    """Return the interval of one figure of metrics.json as `0.85 to 0.96`, or an empty string where there is none."""
-    return "" if figure.get("low") is None else f"{figure['low']:.3f} to {figure['high']:.3f}"
+def interval_text(metric: Mapping[str, Any]) -> str:
+    """Return the interval of one metric of metrics.json as `0.85 to 0.96`, or an empty string where there is none."""
+    return "" if metric.get("low") is None else f"{metric['low']:.3f} to {metric['high']:.3f}"
 
 
-def value_text(figure: Mapping[str, Any]) -> str:
-    """Return the value of one figure of metrics.json with three digits, or `undefined`."""
-    return "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
+def value_text(metric: Mapping[str, Any]) -> str:
+    """Return the value of one metric of metrics.json with three digits, or `undefined`."""
+    return "undefined" if metric["value"] is None else f"{metric['value']:.3f}"
 
 
 def heading(metric: str) -> str:
     """Return the name of a metric as the head of a column has it."""
     name = METRIC_NAMES[metric]
     return name[0].upper() + name[1:]
-
-
-def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return name, value, interval and reason (where something is undefined) of the classification in a summary."""
-    metrics = [(heading(key), summary[key]) for key in CLASSIFICATION_NAMES if key in summary]
-    return [(name, value_text(metric), interval_text(metric), metric.get("reason", "")) for name, metric in metrics]
-
-
-def how_text(summary: Mapping[str, Any]) -> str:
-    """Return in one line what was evaluated and how the intervals were drawn."""
-    how = summary["interval"]
-    return (
-        f"{summary['split'] or 'unnamed'} split: {summary['images']} images of {summary['patients']} patients; "
-        f"malignant above {summary['threshold']:g}; {100 * how['level']:g} % intervals: {how['method']}, "
-        f"{how['resamples']} resamples, seed {how['seed']}"
-    )
 
 
 LINES = ("-", "--", ":", "-.")

@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
-from lemlight.metrics import LOCALIZATION_NAMES
-from lemlight.plots.style import heading, how_text, interval_text, metric_rows, value_text
+from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
+from lemlight.plots.style import heading, interval_text, value_text
 
 METHOD_NAMES = {
     "importance": "Importance",
@@ -45,6 +45,22 @@ PLOT_TEXTS = {
     ),
     "curves": ("Training", "Losses, metrics on the validation split and lambda over the training."),
 }
+
+
+def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return name, value, interval and reason (where something is undefined) of the classification in a summary."""
+    metrics = [(heading(key), summary[key]) for key in CLASSIFICATION_NAMES if key in summary]
+    return [(name, value_text(metric), interval_text(metric), metric.get("reason", "")) for name, metric in metrics]
+
+
+def how_text(summary: Mapping[str, Any]) -> str:
+    """Return in one line what was evaluated and how the intervals were drawn."""
+    how = summary["interval"]
+    return (
+        f"{summary['split'] or 'unnamed'} split: {summary['images']} images of {summary['patients']} patients; "
+        f"predicted malignant above {summary['threshold']:g}; {100 * how['level']:g} % intervals: {how['method']}, "
+        f"{how['resamples']} resamples, seed {how['seed']}"
+    )
 
 
 def metrics_text(summary: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
 from lemlight.plots.style import heading
-from lemlight.reporting.methods import NO_METHOD, differing_keys, flat_settings
+from lemlight.reporting.methods import NO_METHOD, differing_keys, flat_settings, within
 from lemlight.reporting.run_page import PLOT_TEXTS
 from lemlight.reporting.runs import TrainingRun
 
@@ -65,7 +65,9 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
             f"the runs are in several W&B projects ({', '.join(projects)}) and a dashboard shows one: set runs=DIR to "
             "a folder with the runs of one"
         )
-    settings = [_settings(run) for run in logged]
+    settings = [
+        {key: value for key, value in flat_settings(run.config).items() if not within(key, NO_METHOD)} for run in logged
+    ]
     pooling = next((key for key in POOLINGS if any(key in own for own in settings)), POOLINGS[0])
     there = {name for run in logged for name in METRICS if (run.summary.get(name) or {}).get("value") is not None}
     plots = {path.stem for run in logged for path in (run.folder / "figures").glob("*.png")}
@@ -74,7 +76,9 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
         run_ids=tuple(sorted(logged.values())),
         split=str(next(iter(logged)).summary.get("split", "test")),
         pooling=pooling,
-        settings=tuple(dict.fromkeys([pooling, *differing_keys(settings)]))[:MOST_AXES],
+        settings=tuple(
+            dict.fromkeys([pooling, *(key for key in differing_keys(settings) if not key.endswith("_target_"))])
+        )[:MOST_AXES],
         metrics=tuple(name for name in METRICS if name in there),
         plots=tuple(name for name in PLOT_TEXTS if name in plots),
         offline=tuple(sorted(path for run in logged for path in (run.folder / "wandb").glob("offline-run-*"))),
@@ -86,13 +90,6 @@ def _run_id(run: TrainingRun) -> str:
     path = run.folder / "logs" / "wandb_run_id"
     logged = (run.config.get("logger") or {}).get("wandb") and path.is_file()
     return path.read_text(encoding="utf-8").strip() if logged else ""
-
-
-def _settings(run: TrainingRun) -> dict[str, str]:
-    """The public settings that change a network; its classes are told by the choices."""
-    left_out = tuple(f"{name}." for name in NO_METHOD)
-    flat = flat_settings(run.config)
-    return {key: flat[key] for key in flat if not f"{key}.".startswith(left_out) and not key.endswith("_target_")}
 
 
 def panels_of(board: Dashboard) -> dict[str, list[Any]]:
