@@ -330,6 +330,11 @@ def image_table(images: pd.DataFrame, name: str, lesions: Iterable[tuple[Lesion,
     return check_table(images.assign(lesions=given, lesions_known=[some is not None for some in found]), name)
 
 
+def moved_inside(points: Iterable[tuple[float, float]], shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """Move points (x, y) beyond the edge of an image (H, W) to its outer pixel centres."""
+    return tuple((min(max(x, 0.0), shape[1] - 1.0), min(max(y, 0.0), shape[0] - 1.0)) for x, y in points)
+
+
 def warn_of_unknown(images: Sequence[object], name: str) -> None:
     """Say which images have lesions that are not known."""
     if images:

@@ -32,6 +32,7 @@ from lemlight.data.datasets.common import (
     ending,
     image_table,
     list_files,
+    moved_inside,
     one_file_each,
     read_headers,
     warn_of_unknown,
@@ -214,7 +215,7 @@ def _lesion(name: str, points: tuple[tuple[float, float], ...], shape: tuple[int
         beyond = max(-x / width, (x - width + 1) / width, -y / height, (y - height + 1) / height)
         if beyond > BEYOND:
             raise ImageError("a region outside the image")
-    inside = tuple((min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)) for x, y in points)
+    inside = moved_inside(points, shape)
     kind = TYPES.get(re.sub(r"^point \d+$", "point", name), "other")
     return Lesion("polygon" if len(inside) > 2 else "points", type=kind, points=inside)
 

@@ -17,9 +17,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -31,6 +30,7 @@ from lemlight.data.datasets.common import (
     ending,
     image_table,
     list_files,
+    moved_inside,
     named,
     one_file_each,
     warn_of_unknown,
@@ -64,71 +64,11 @@ HASH = r"[0-9a-f]{32}"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A row of the table: its categories, and the text of its box (xmin, ymin, xmax, ymax), "" where it has none."""
 
     categories: tuple[str, ...]
     box: tuple[str, str, str, str]
-
-
-def read_categories(text: str) -> tuple[str, ...] | None:
-    """Read a list of category names from its text, `['Mass', 'Skin Retraction']`; None where it is none of them."""
-    try:
-        names = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(names) if {*names} <= {*TYPES, NOTHING} else None
-
-
-def lesions_of(findings: Sequence[Finding], shape: tuple[int, int]) -> tuple[Lesion, ...]:
-    """Make lesions of the findings of one image of `shape` (H, W) px.
-
-    "No Finding" by itself is no lesion; a box that is given twice counts once. Raises ImageError where the lesions are
-    not known: no row at all, a finding without a box, a box without extent or wholly outside the image, a finding
-    beside "No Finding". A box that reaches beyond the image is cut at the edge.
-    """
-    if not findings:
-        raise ImageError("no row of findings")
-    if any(NOTHING in finding.categories for finding in findings):
-        if any(finding.categories != (NOTHING,) or any(finding.box) for finding in findings):
-            raise ImageError(f"a finding beside {NOTHING!r}")
-        return ()
-    return tuple(dict.fromkeys(_lesion(finding, shape) for finding in findings))
-
-
-def reaches_beyond(finding: Finding, shape: tuple[int, int]) -> bool:
-    """Whether a finding has a box that `lesions_of` cuts at the edge of the image (H, W)."""
-    if not any(finding.box):
-        return False
-    left, top, right, bottom = _corners(finding)
-    return left < 0 or top < 0 or right > shape[1] or bottom > shape[0]
-
-
-def _corners(finding: Finding) -> tuple[float, float, float, float]:
-    if not all(finding.box):
-        raise ImageError("a finding without a box")
-    try:
-        left, top, right, bottom = (float(corner) for corner in finding.box)
-    except ValueError as error:
-        raise ImageError("a box whose corners are no numbers") from error
-    if not (0 < right - left < math.inf and 0 < bottom - top < math.inf):  # refuses NaN as well
-        raise ImageError("a box without extent")
-    return left, top, right, bottom
-
-
-def _lesion(finding: Finding, shape: tuple[int, int]) -> Lesion:
-    left, top, right, bottom = _corners(finding)
-    height, width = shape
-    if not (right > 0 and left < width and bottom > 0 and top < height):
-        raise ImageError("a box outside the image")
-    corners = tuple(
-        (min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)) for x, y in ((left, top), (right, bottom))
-    )
-    return Lesion("box", min((TYPES[name] for name in finding.categories), key=ORDER.index), points=corners)
 
 
 @checked
@@ -225,22 +165,69 @@ def _compare(rows: pd.DataFrame, images: pd.DataFrame, problems: Problems) -> se
     return contradicting
 
 
+def read_categories(text: str) -> tuple[str, ...] | None:
+    """Read a list of category names from its text, `['Mass', 'Skin Retraction']`; None where it is none of them."""
+    try:
+        names = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if {*names} <= {*TYPES, NOTHING} else None
+
+
 def _lesions(images: pd.DataFrame, findings: Mapping[str, Sequence[Finding]]) -> list[tuple[Lesion, ...] | None]:
     """Give the lesions of every image, None where they are unknown."""
     lesions: list[tuple[Lesion, ...] | None] = []
     unknown, cut = [], []
     shapes = zip(images["height"].astype(int), images["width"].astype(int), strict=True)
     for image, shape in zip(images["image_id"], shapes, strict=True):
-        found = findings.get(image, ())
         try:
-            lesions.append(lesions_of(found, shape))
+            found, beyond = lesions_of(findings.get(image, ()), shape)
+            lesions.append(found)
+            cut += [image] if beyond else []
         except ImageError as error:
             lesions.append(None)
             unknown.append(f"{image} ({error})")
-        else:
-            if any(reaches_beyond(finding, shape) for finding in found):
-                cut.append(image)
     if cut:
         logger.warning("VinDr-Mammo: boxes of %d images are cut at the edge: %s", len(cut), first_ten(cut))
     warn_of_unknown(unknown, "VinDr-Mammo")
     return lesions
+
+
+def lesions_of(findings: Sequence[Finding], shape: tuple[int, int]) -> tuple[tuple[Lesion, ...], bool]:
+    """Make lesions of the findings of one image of `shape` (H, W) px, and tell whether a box was cut at its edge.
+
+    "No Finding" by itself is no lesion; a box that is given twice counts once. Raises ImageError where the lesions are
+    not known: no row at all, a finding without a box, a box without extent or wholly outside the image, a finding
+    beside "No Finding".
+    """
+    if not findings:
+        raise ImageError("no row of findings")
+    if any(NOTHING in finding.categories for finding in findings):
+        if any(finding.categories != (NOTHING,) or any(finding.box) for finding in findings):
+            raise ImageError(f"a finding beside {NOTHING!r}")
+        return (), False
+    lesions, cut = [], False
+    for categories, box in findings:
+        corners = _corners(box, shape)
+        inside = moved_inside(corners, shape)
+        kind = min((TYPES[name] for name in categories), key=ORDER.index)
+        lesions.append(Lesion("box", kind, points=inside))
+        cut |= any(x < 0 or y < 0 or x > shape[1] or y > shape[0] for x, y in corners)
+    return tuple(dict.fromkeys(lesions)), cut
+
+
+def _corners(box: Sequence[str], shape: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
+    if not all(box):
+        raise ImageError("a finding without a box")
+    try:
+        left, top, right, bottom = map(float, box)
+    except ValueError as error:
+        raise ImageError("a box whose corners are no numbers") from error
+    if not (0 < right - left < math.inf and 0 < bottom - top < math.inf):  # refuses NaN as well
+        raise ImageError("a box without extent")
+    if not (right > 0 and left < shape[1] and bottom > 0 and top < shape[0]):
+        raise ImageError("a box outside the image")
+    return (left, top), (right, bottom)
