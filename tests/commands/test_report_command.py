@@ -23,9 +23,7 @@ def reported(lemlight_run, trainings):
     return lemlight_run("report", f"runs={trainings}", "question=Does LEM find lesions better than GAP?")
 
 
-def test_the_page_and_the_tables_are_left(reported, trainings):
-    for name in ("report.html", "table.csv", "table.md", "table.tex", "differences.csv", "runs.csv"):
-        assert (reported.folder / name).is_file(), name
+def test_the_page_and_the_tables_are_left(reported):
     assert str(reported.folder / "report.html") in reported.out
     assert "| lem" in reported.out
     assert pd.read_csv(reported.folder / "runs.csv")["state"].tolist() == ["done"] * 3

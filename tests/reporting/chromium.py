@@ -26,19 +26,9 @@ def find_chromium():
 def chromium():
     """Start a Chromium and give a Page; it and its folder are gone afterwards."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [
-            find_chromium(),
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--remote-allow-origins=*",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={folder}",
-            "about:blank",
-        ]
+        flags = ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run")
+        more = ("disable-background-networking", "remote-allow-origins=*", "remote-debugging-port=0")
+        command = [find_chromium(), *(f"--{flag}" for flag in (*flags, *more)), f"--user-data-dir={folder}"]
         environment = {**os.environ, "HOME": folder}
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
         try:
@@ -119,15 +109,11 @@ class Page:
     def accessible(self):
         """Return role and name of everything that a screen reader is told."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
-        return [
-            (node.get("role", {}).get("value"), node.get("name", {}).get("value", ""))
-            for node in nodes
-            if not node["ignored"]
-        ]
+        told = [node for node in nodes if not node["ignored"]]
+        return [(node.get("role", {}).get("value"), node.get("name", {}).get("value", "")) for node in told]
 
-    def picture(self, path, whole=True):
-        """Write a PNG of the page, to look at."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"clip": {**size, "scale": 1}} if whole else {}
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **clip)["data"]
+    def picture(self, path):
+        """Write a PNG of the whole page, to look at."""
+        clip = {**self.call("Page.getLayoutMetrics")["cssContentSize"], "scale": 1}
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
         Path(path).write_bytes(base64.b64decode(data))

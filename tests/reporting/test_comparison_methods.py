@@ -71,9 +71,10 @@ def test_runs_of_before_choices_are_named_by_their_sections():
 
 
 def test_what_changes_with_the_methods_is_told():
-    found = find_methods([config_of("lem"), config_of("gap", trainer={"max_epochs": 60})])
+    other = chosen("gap", "tiny", backbone={"_target_": "own.Tiny"}, trainer={"max_epochs": 60})
+    found = find_methods([config_of("lem"), other])
     assert found.names == ("lem", "gap")
-    assert found.besides == ("trainer.max_epochs",)
+    assert found.besides == ("backbone", "trainer.max_epochs")
 
 
 @pytest.mark.parametrize("configs", [[], [{}], [{"pooling": "lem"}, {"pooling": None}], [{"choices": "none"}]])

@@ -49,7 +49,8 @@ def find_methods(configs: Sequence[Mapping[str, Any]]) -> Methods:
             keys.append(key)
     names = tuple(_name(own, settings, keys) for own in settings)
     short = tuple(map(short_numbers, names))
-    besides = tuple(key for key in varying if key not in keys and not within(key, set(keys).intersection(GROUPS)))
+    implied = set(varying).intersection(GROUPS)  # another pooling has other settings
+    besides = tuple(key for key in varying if key not in keys and (key in GROUPS or not within(key, implied)))
     return Methods(short if len(set(short)) == len(set(names)) else names, tuple(keys), besides)
 
 

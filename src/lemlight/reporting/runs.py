@@ -18,7 +18,6 @@ RunState = Literal["done", "failed", "unfinished", "damaged"]
 CONFIG = "config.yaml"
 FOLDER, LIST = "examples", "examples.csv"  # the pictures of a few test images, and what they are
 NOT_LOOKED_INTO = ("replaced", "checkpoints", "figures", "logs", FOLDER)  # a sweep sets old results aside
-OF_A_TRAINING = ("backbone", "pooling", "dataset", "seed", "trainer")  # sections that only a training's config has
 UNFINISHED = "it has no metrics.json: it is still running, or was killed; the command that started it goes on"
 
 
@@ -105,7 +104,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _is_training(config: Mapping[str, Any], files: list[str]) -> bool:
-    return all(name in config for name in OF_A_TRAINING) or (not config and "predictions.csv" in files)
+    return {"pooling", "trainer", "seed"} <= config.keys() or (not config and "predictions.csv" in files)
 
 
 def _read(number: int, folder: Path, root: Path) -> TrainingRun:
