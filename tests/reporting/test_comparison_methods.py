@@ -71,7 +71,8 @@ def test_runs_of_before_choices_are_named_by_their_sections():
 
 
 def test_what_changes_with_the_methods_is_told():
-    other = chosen("gap", "tiny", backbone={"_target_": "own.Tiny"}, trainer={"max_epochs": 60})
+    own = {"choices": {"backbone": "tiny"}, "backbone": {"_target_": "own.Tiny"}}
+    other = config_of("gap", **own, trainer={"max_epochs": 60})
     found = find_methods([config_of("lem"), other])
     assert found.names == ("lem", "gap")
     assert found.besides == ("backbone", "trainer.max_epochs")
