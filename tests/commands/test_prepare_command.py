@@ -19,10 +19,10 @@ FILES = {"config.yaml", "contact_sheet.png", "images.csv", "inventory.json", "le
 FILES |= {"prepare.html", "prepare.log", ".hydra"}
 
 
-@pytest.fixture
-def hospital(write_folder, tmp_path):
+@pytest.fixture(scope="module")
+def hospital(write_folder, tmp_path_factory):
     """A folder with one letter, one black image, a copy under another name and a mask of another shape; overrides."""
-    root = tmp_path / "plantedfolder"
+    root = tmp_path_factory.mktemp("plantedfolder")
     table = write_folder(root, name="plantedimage-{patient:02}-{side}.png", patient_id="plantedpatient^{patient}")
     paths = [root / path for path in table["path"]]
     paths[0].write_text("Dear colleague, please find the mammogram enclosed. " * 5)
@@ -31,7 +31,15 @@ def hospital(write_folder, tmp_path):
     cv2.imwrite(str(root / "plantedmask.png"), np.full((90, 130), 255, np.uint8))
     table["mask"] = ["none", "plantedmask.png", *[""] * 30]
     table.to_csv(root / "images.csv", index=False)
-    return ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
+    return ["dataset=folder", f"dataset.root={root}", f"store={tmp_path_factory.mktemp('store')}"]
+
+
+@pytest.fixture(scope="module")
+def looked_at(hospital, lemlight_run, tmp_path_factory):
+    """The hospital checked with all images decoded for the contact sheet, and the hospital prepared."""
+    folder = tmp_path_factory.mktemp("plantedruns")
+    runs = {"check_only=true": ["thumbnails=99"], "check_only=false": []}
+    return [lemlight_run("prepare", *hospital, key, *more, folder=folder / key[11:]) for key, more in runs.items()]
 
 
 def said(folder, file):
@@ -66,13 +74,11 @@ def test_preparing_leaves_the_store_that_training_uses(lemlight_run, phantom, tr
     assert leaks[0] == leaks[1]
 
 
-def test_the_header_says_it_or_decoding_does(hospital, lemlight_run):
+def test_the_header_says_it_or_decoding_does(hospital, lemlight_run, looked_at):
     checked = lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=0")
     assert said(checked.folder, "left_out.csv")["image_id"].tolist() == ["plantedimage-00-L"]
     assert not (checked.folder / "contact_sheet.png").exists()
-    seen = lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=99")  # all are decoded then
-    prepared = lemlight_run("prepare", *hospital)
-    for done in (seen, prepared):
+    for done in looked_at:
         left_out = said(done.folder, "left_out.csv")
         assert left_out["image_id"].tolist() == ["plantedimage-00-L", "plantedimage-01-R"]
         assert left_out["reason"].str[:15].tolist() == ["not an image of", "no breast found"]
@@ -81,8 +87,8 @@ def test_the_header_says_it_or_decoding_does(hospital, lemlight_run):
             assert f"{row.path}: {row.reason}" in done.out
 
 
-def test_copies_and_rejected_masks_are_listed_by_name(hospital, lemlight_run):
-    done = lemlight_run("prepare", *hospital)
+def test_copies_and_rejected_masks_are_listed_by_name(looked_at):
+    done = looked_at[1]
     notes = said(done.folder, "notes.csv").set_index("image_id")["note"]
     assert notes["plantedimage-02-R"] == "the same pixels as plantedimage-15-R"
     assert notes["plantedimage-15-R"] == "the same pixels as plantedimage-02-R"
@@ -94,13 +100,12 @@ def test_copies_and_rejected_masks_are_listed_by_name(hospital, lemlight_run):
         assert note in done.out
 
 
-@pytest.mark.parametrize("check", ["true", "false"])
-def test_the_page_names_no_patient_no_file_and_no_folder(hospital, lemlight_run, check, tmp_path):
-    done = lemlight_run("prepare", *hospital, f"check_only={check}", "thumbnails=99", folder=tmp_path / "plantedrun")
-    for file in ("prepare.html", "inventory.json"):
-        assert "planted" not in (done.folder / file).read_text().lower()
-        assert str(tmp_path) not in (done.folder / file).read_text()
-    assert b"planted" not in (done.folder / "contact_sheet.png").read_bytes()
+def test_the_page_names_no_patient_no_file_and_no_folder(looked_at):
+    for done in looked_at:
+        for file in ("prepare.html", "inventory.json"):
+            assert "planted" not in (done.folder / file).read_text().lower()
+            assert str(done.folder.parent.parent) not in (done.folder / file).read_text()
+        assert b"planted" not in (done.folder / "contact_sheet.png").read_bytes()
 
 
 def test_a_check_decodes_the_thumbnails_only(hospital, lemlight_run, monkeypatch):
