@@ -45,7 +45,7 @@ def mixed(dicoms, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(lemlight_run, best, mixed):
-    return lemlight_run("localize", best, f'input="{mixed}"', "dicom_seg=true", "cutoff=0.2")
+    return lemlight_run("localize", best, f'input="{mixed}"', "dicom_seg=true", "cutoff=0.2", "threshold=0")
 
 
 def rows(done):
@@ -95,7 +95,7 @@ def test_a_segmentation_opens_on_its_mammogram(done):
     for file in files:
         row = table.loc[file.stem]
         source, segmentation = pydicom.dcmread(row["path"]), pydicom.dcmread(file)
-        regions = json.loads(row["regions"])
+        regions = [region for region in json.loads(row["regions"]) if region["evidence"] == "malignant"]
         assert len(segmentation.SegmentSequence) == len(regions)
         assert (segmentation.Rows, segmentation.Columns) == (source.Rows, source.Columns)
         named = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
@@ -106,6 +106,14 @@ def test_a_segmentation_opens_on_its_mammogram(done):
             assert mask[min(round(region["peak_y"]), source.Rows - 1), min(round(region["peak_x"]), source.Columns - 1)]
 
 
+def test_a_region_of_an_image_predicted_benign_is_never_written_as_a_lesion(lemlight_run, best, dicoms):
+    done = lemlight_run("localize", best, f"input={dicoms[0].parent}", "dicom_seg=true", "threshold=1", "maps=false")
+    regions = [region for row in rows(done).itertuples() for region in json.loads(row.regions)]
+    assert regions
+    assert {(region["evidence"], region["score"]) for region in regions} == {("benign", None)}
+    assert not (done.folder / "segmentations").exists()
+
+
 @pytest.mark.parametrize("method", ["cam", "grad_cam_pp"])
 def test_any_method_localizes_in_a_single_file(method, lemlight_run, best, dicoms):
     done = lemlight_run("localize", best, f"input={dicoms[0]}", f"method={method}", "maps=false")
@@ -113,6 +121,13 @@ def test_any_method_localizes_in_a_single_file(method, lemlight_run, best, dicom
     assert (row.n_maxima, row.n_minima) == (0, 0)
     assert not (done.folder / "maps").exists()
     assert len(list((done.folder / "overlays").iterdir())) == 1
+
+
+def test_an_own_method_is_one_key_on_the_command_line(lemlight_run, best, dicoms):
+    own = "+localization.methods.own._target_=tests.localization.test_evaluation.OwnMap"
+    done = lemlight_run("localize", best, f"input={dicoms[0]}", own, "+localization.methods.own.power=2", "method=own")
+    (maps,) = (done.folder / "maps").iterdir()
+    assert np.load(maps)["location_map"].max() > 0
 
 
 def test_maxima_and_minima_can_be_followed_whatever_the_prediction(lemlight_run, best, dicoms):
@@ -142,6 +157,8 @@ def test_bad_input_is_one_clear_message(refused, best, trained, tmp_path):
     assert "there is no file or folder" in refused("localize", best, f"input={tmp_path / 'nothing'}")
     assert "input: a value is needed" in refused("localize", best)
     assert "cutoff" in refused("localize", best, "input=x", "cutoff=1.5")
+    said = refused("localize", best, "input=x", "method=gradcam")
+    assert "method=gradcam: there is no such method (did you mean grad_cam?); there are importance, cam" in said
     black = tmp_path / "black.png"
     cv2.imwrite(str(black), np.zeros((60, 50), np.uint8))
     assert "none of the 1 images could be read" in refused("localize", best, f"input={black}")

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from lemlight import cli
 from lemlight.config.check import check
@@ -23,7 +23,6 @@ from lemlight.config.commands import (
 )
 from lemlight.config.conf_dir import conf_dir
 from lemlight.config.data import SplitConfig
-from lemlight.config.localization import Method
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs").rglob("*.txt"))]
@@ -113,7 +112,7 @@ def test_nothing_that_can_be_chosen_is_forgotten():
         assert (ROOT / "docs" / "prepare_pages" / f"{name}.txt").read_text(encoding="utf-8").startswith("$ python -m")
     told = {
         "method.md": choices("pooling"),
-        "localization.md": get_args(Method),
+        "localization.md": list(OmegaConf.load(Path(conf_dir(), "localization/methods/default.yaml"))),
         "experiments.md": choices("experiment"),
         "data_sets.md": get_args(SplitConfig.model_fields["scheme"].annotation),
     }

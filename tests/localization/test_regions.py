@@ -1,4 +1,4 @@
-"""Regions drawn by hand and drawn back: flipped, cropped, padded, anisotropic, enlarged and shrunk."""
+"""Maps smoothed, and regions drawn by hand and drawn back: flipped, cropped, padded, anisotropic, enlarged, shrunk."""
 
 import json
 
@@ -19,10 +19,11 @@ def as_it_is(height, width):
     return BreastGeometry((height, width), False, (0, 0, height, width), (1.0, 1.0), (height, width))
 
 
-def regions(strength, cutoff=0.5, geometry=None, spacing=None, confidence=1.0, extrema=()):
+def regions(strength, cutoff=0.5, geometry=None, spacing=None, probability=1.0, extrema=(), malignant=True):
     strength = np.asarray(strength, dtype=np.float32)
     geometry = geometry or as_it_is(*strength.shape)
-    return find_regions(strength, cutoff, geometry, spacing=spacing, confidence=confidence, extrema=extrema)
+    given = {"spacing": spacing, "probability": probability, "extrema": extrema, "malignant": malignant}
+    return find_regions(strength, cutoff, geometry, **given)
 
 
 def drawn(region, shape):
@@ -35,13 +36,44 @@ def shoelace(contour):
     return abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
 
 
+def naive_smoothed(location_map, sigma):
+    """Every px weighs every px within 4 sigma of it, the image mirrored at its border."""
+    reach = int(4 * sigma + 0.5)
+    mirrored = np.pad(location_map, reach, mode="symmetric")
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
+    out = np.zeros_like(location_map)
+    for y, x in np.ndindex(location_map.shape):
+        out[y, x] = weights @ mirrored[y : y + 2 * reach + 1, x : x + 2 * reach + 1] @ weights
+    return out / out.max()
+
+
+@pytest.mark.parametrize("sigma", [0.6, 2.0, 5.0])
+def test_smoothing_against_a_naive_loop(sigma):
+    location_map = np.random.default_rng(0).random((9, 13)) ** 4
+    given = location_map.copy()
+    found = smoothed(location_map, sigma)
+    assert found.dtype == np.float32
+    assert found.max() == 1.0
+    np.testing.assert_allclose(found, naive_smoothed(location_map, sigma), atol=1e-5)
+    np.testing.assert_array_equal(location_map, given)
+
+
+@pytest.mark.parametrize("sigma", [0, 2.5])
+def test_zeros_stay_zeros_and_tiny_values_do_not_vanish(sigma):
+    np.testing.assert_array_equal(smoothed(np.zeros((4, 6)), sigma), np.zeros((4, 6)))
+    location_map = np.random.default_rng(1).random((6, 5))
+    np.testing.assert_allclose(smoothed(location_map * 1e-40, sigma), smoothed(location_map, sigma), atol=1e-6)
+    np.testing.assert_allclose(smoothed(location_map, 0), location_map / location_map.max(), rtol=1e-6)
+
+
 def test_a_map_drawn_by_hand():
     strength = np.zeros((6, 8))
     strength[1, 1], strength[2, 2], strength[1, 2] = 0.5, 0.8, 0.6  # diagonal neighbours are one region
     strength[4:6, 5:8] = 0.9
     strength[5, 6] = 1.0
     strength[4, 1] = 0.49
-    first, second = regions(strength, spacing=(0.1, 0.2), confidence=0.5, extrema=[[0, 0], [7, 5], [3, 1]])
+    first, second = regions(strength, spacing=(0.1, 0.2), probability=0.5, extrema=[[0, 0], [7, 5], [3, 1]])
     assert first.box == (4, 5, 6, 8)
     assert first.area_px == 6
     assert first.area_mm2 == pytest.approx(6 * 0.02)
@@ -184,12 +216,12 @@ MASKS = st.tuples(st.integers(1, 7), st.integers(1, 8)).flatmap(
 
 @settings(deadline=None, max_examples=200)
 @given(MASKS, st.sampled_from([0.2, 0.5, 0.75]), st.floats(0, 1))
-def test_regions_of_any_map_are_complete_and_in_order(strength, cutoff, confidence):
-    found = regions(strength, cutoff=cutoff, confidence=confidence)
+def test_regions_of_any_map_are_complete_and_in_order(strength, cutoff, probability):
+    found = regions(strength, cutoff=cutoff, probability=probability)
     assert sum(region.area_px for region in found) == (strength >= cutoff).sum()
     scores = [region.score for region in found]
     assert scores == sorted(scores, reverse=True)
-    assert not found or scores[0] == pytest.approx(confidence * strength.max())
+    assert not found or scores[0] == pytest.approx(probability * strength.max())
     union = np.zeros(strength.shape, bool)
     for region in found:
         inside = drawn(region, strength.shape)
@@ -199,10 +231,22 @@ def test_regions_of_any_map_are_complete_and_in_order(strength, cutoff, confiden
         assert not inside[y1:].any()
         x, y = (int(value) for value in region.peak)
         assert inside[y, x]
-        assert confidence * strength[y, x] == pytest.approx(region.score)
+        assert probability * strength[y, x] == pytest.approx(region.score)
         assert region.area_px <= inside.sum() <= (y1 - y0) * (x1 - x0)
         union |= inside
     assert (union | (strength < cutoff)).all()
+
+
+def test_a_region_speaks_for_what_its_nearest_extremum_does():
+    strength = np.zeros((4, 9))
+    strength[1, 1], strength[2, 7], strength[3, 3] = 0.6, 1.0, 0.8
+    found = regions(strength, probability=0.01, extrema=[[1, 0], [8, 3], [3, 3]], malignant=[True, False, True])
+    assert [(region.strength, region.evidence) for region in found] == [
+        (1.0, "benign"),
+        (pytest.approx(0.8), "malignant"),
+        (pytest.approx(0.6), "malignant"),
+    ]
+    assert [region.score for region in found] == [None, pytest.approx(0.008), pytest.approx(0.006)]
 
 
 def test_padding_is_no_part_of_a_region():
@@ -226,8 +270,8 @@ def test_the_anisotropic_scale_decides_which_extremum_is_nearest():
 
 def test_rows_are_plain_json():
     geometry = BreastGeometry((30, 20), True, (3, 0, 27, 17), (0.3, 0.3), (9, 9))
-    found = regions(np.pad([[0.8]], 4), geometry=geometry, spacing=(0.07, 0.05), confidence=0.9, extrema=[[1, 1]])
-    found += regions(np.pad([[0.8]], 4), geometry=geometry)
+    found = regions(np.pad([[0.8]], 4), geometry=geometry, spacing=(0.07, 0.05), probability=0.9, extrema=[[1, 1]])
+    found += regions(np.pad([[0.8]], 4), geometry=geometry, malignant=False)
     rows = regions_to_rows(found)
     assert json.loads(json.dumps(rows)) == rows
     assert [row["region"] for row in rows] == [1, 2]
@@ -235,7 +279,9 @@ def test_rows_are_plain_json():
     np.testing.assert_allclose(rows[0]["contour"], found[0].contour, atol=0.005)
     assert (rows[0]["peak_x"], rows[0]["peak_y"]) == pytest.approx(found[0].peak, abs=0.005)
     assert (rows[0]["extremum_x"], rows[0]["extremum_y"]) == pytest.approx(found[0].extremum, abs=0.005)
-    assert rows[0]["score"] == found[0].score
+    assert rows[0]["score"] == found[0].score == pytest.approx(0.72)
+    assert [row["evidence"] for row in rows] == ["malignant", "benign"]
+    assert rows[1]["score"] is None
     assert rows[0]["area_mm2"] == pytest.approx(found[0].area_mm2, abs=1e-4)
     assert rows[1]["area_mm2"] is None
     assert rows[1]["extremum_x"] is None
@@ -247,3 +293,6 @@ def test_mistakes_are_named():
         regions(np.ones((2, 2)), cutoff=1.1)
     with pytest.raises(LemlightError, match=r"shape \(2, 3\) does not belong to an image of \(3, 2\)"):
         regions(np.ones((2, 3)), geometry=as_it_is(3, 2))
+    for sigma in (-1.0, float("nan")):
+        with pytest.raises(LemlightError, match=f"sigma .* got {sigma}"):
+            smoothed(np.ones((2, 2)), sigma)

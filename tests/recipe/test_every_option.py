@@ -43,7 +43,7 @@ def chosen(group, option):
 
 def test_no_group_is_forgotten():
     folders = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
-    assert folders == {*GROUPS, "dataset", "recipe", "debug", "experiment", "hydra", "scale", "shared"}
+    assert folders == {*GROUPS, "dataset", "recipe", "debug", "experiment", "hydra", "scale", "localization", "shared"}
 
 
 @pytest.mark.parametrize("option", options("backbone"))

@@ -2,6 +2,7 @@
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,12 +14,23 @@ from lemlight.data.phantom.render import render
 from lemlight.errors import LemlightError
 from lemlight.localization.regions import Region
 from lemlight.plots import overlays as overlay
-from lemlight.plots.overlays import HEAT, LONGEST, OverlayItem, lesion_outlines, overlay_figure, overlay_sheet
+from lemlight.plots.overlays import (
+    HEAT,
+    LONGEST,
+    OverlayItem,
+    choose_overlays,
+    lesion_outlines,
+    overlay_figure,
+    overlay_sheet,
+    type_of,
+)
 
 
 def square(x0, y0, x1, y1, score=0.75):
     contour = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=float)
-    return Region((y0, x0, y1, x1), contour, 1.0, None, score, (x0, y0), None, np.zeros((1, 1), dtype=bool))
+    evidence = "benign" if score is None else "malignant"
+    mask = np.zeros((1, 1), dtype=bool)
+    return Region((y0, x0, y1, x1), contour, 1.0, None, 1.0, evidence, score, (x0, y0), None, mask)
 
 
 def make_item(height=96, width=60, **others):
@@ -32,7 +44,7 @@ def make_item(height=96, width=60, **others):
         "strength": strength,
         "regions": [square(8, 50, 22, 60)],
         "probability": 0.8125,
-        "call": "malignant",
+        "prediction": "malignant",
         "lesions": lesions,
         "spacing": (0.5, 1.0),
     }
@@ -75,8 +87,8 @@ def test_map_regions_and_lesions_lie_in_px_of_the_original(drawn, tmp_path):
     assert lesion.get_color() != region.get_color()
     assert lesion.get_linestyle() != region.get_linestyle()
     assert texts(heated) == ["0.75"]
-    assert legend_texts(drawn[0]) == ["region with its score", "true lesion"]
-    assert drawn[0].get_suptitle() == "called malignant, p = 0.812"
+    assert legend_texts(drawn[0]) == ["suspicious region with its score", "true lesion"]
+    assert drawn[0].get_suptitle() == "predicted malignant, p = 0.812"
     assert plain.get_title(loc="left") == item.image_id
 
 
@@ -115,6 +127,15 @@ def test_the_score_of_a_region_at_the_upper_edge_stands_below_it(drawn, tmp_path
     below, above = drawn[0].axes[1].texts
     assert (below.get_text(), below.xy, below.get_va()) == ("0.25", (11.0, 9.0), "top")
     assert (above.get_text(), above.xy[1], above.get_va()) == ("0.50", 40, "bottom")
+
+
+def test_a_region_that_speaks_for_benign_is_named_and_has_no_score(drawn, tmp_path):
+    regions = [square(5, 10, 20, 19, 0.25), square(30, 40, 40, 70, None)]
+    overlay_figure(make_item(regions=regions, lesions=None), tmp_path / "o.png")
+    axes = drawn[0].axes[1]
+    assert texts(axes) == ["0.25", "benign"]
+    assert axes.lines[0].get_color() != axes.lines[1].get_color()
+    assert legend_texts(drawn[0]) == ["suspicious region with its score", "region that speaks for benign"]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +221,7 @@ def test_signs_in_an_image_id_are_no_formula(tmp_path):
 
 def test_a_sheet_has_a_title_and_a_pair_for_every_image(drawn, tmp_path):
     items = [
-        make_item(50 + 9 * n, 40 + n, image_id=f"i{n}", regions=[], call=("benign", "malignant")[n % 2])
+        make_item(50 + 9 * n, 40 + n, image_id=f"i{n}", regions=[], prediction=("benign", "malignant")[n % 2])
         for n in range(4)
     ]
     overlay_sheet(items, tmp_path / "sheet.png", ["best", "median", "worst", "more"])
@@ -210,7 +231,7 @@ def test_a_sheet_has_a_title_and_a_pair_for_every_image(drawn, tmp_path):
     for item, left, right in zip(items, plain, heated, strict=False):
         np.testing.assert_allclose(left.images[0].get_array(), item.image, rtol=1e-6)
         np.testing.assert_allclose(right.images[1].get_array(), item.strength)
-    assert heated[0].get_title(loc="left") == "called benign, p = 0.81"
+    assert heated[0].get_title(loc="left") == "predicted benign, p = 0.81"
 
 
 def test_what_cannot_be_drawn_is_listed_and_writes_nothing(tmp_path):
@@ -241,3 +262,54 @@ def test_outlines_run_half_way_around_every_lesion(lesions):
         assert tuple(points.min(axis=0)) == (columns.min() - 0.5, rows.min() - 0.5)
         assert tuple(points.max(axis=0)) == (columns.max() + 0.5, rows.max() + 0.5)
         assert all(np.array_equal(outline[0], outline[-1]) for outline in outlines)
+
+
+def table(*rows):
+    return pd.DataFrame(rows, columns=["image_id", "dsc", "type"])
+
+
+def numbered(count, kind, first=0):
+    return [(f"{kind}{number}", number / 100, kind) for number in range(first, first + count)]
+
+
+def test_each_type_shows_its_best_its_median_and_its_worst():
+    titles = choose_overlays(table(*numbered(11, "mass"), *numbered(7, "calcification")))
+    assert titles == {
+        "mass10": "mass, best: DSC 0.10",
+        "mass5": "mass, median: DSC 0.05",
+        "mass0": "mass, worst: DSC 0.00",
+        "calcification6": "calcification, best: DSC 0.06",
+        "calcification3": "calcification, median: DSC 0.03",
+        "calcification0": "calcification, worst: DSC 0.00",
+    }
+
+
+def test_lesions_of_one_type_fill_the_sheet():
+    titles = choose_overlays(table(*numbered(30, "mass")))
+    assert [title.split(":")[0] for title in titles.values()] == [
+        f"mass, {place}" for place in ("best", "median", "worst") for _ in range(3)
+    ]
+
+
+def test_lesions_of_unknown_type_have_the_place_alone():
+    assert list(choose_overlays(table(("a", 0.5, ""))).values()) == ["best: DSC 0.50"]
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_few_images_are_shown_once_each(count):
+    titles = choose_overlays(table(*numbered(count, "mass")))
+    assert len(titles) == min(count, 3 * max(1, min(3, count // 3)))
+
+
+def test_images_without_a_lesion_are_left_out_and_rare_types_too():
+    rare = [(f"{kind}{n}", 0.5, kind) for kind, n in (("mass", 1), ("mass", 2), ("x", 1), ("x", 2), ("y", 1), ("y", 2))]
+    titles = choose_overlays(table(*rare, ("z", 0.5, "z"), ("healthy", float("nan"), "")))
+    assert not {"z", "healthy"} & set(titles)
+    assert len(titles) == 6
+
+
+@pytest.mark.parametrize(
+    ("types", "name"), [((), ""), (("mass", "mass"), "mass"), (("mass", "calcification"), "several types"), (("",), "")]
+)
+def test_the_lesions_of_an_image_have_one_name(types, name):
+    assert type_of(types) == name

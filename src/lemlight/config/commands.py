@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lemlight.config.base import Count, InnerShare, NotNegative, Section, Share
 from lemlight.config.data import AugmentationConfig, DatasetConfig
-from lemlight.config.localization import Follow, LocalizationConfig, Method
+from lemlight.config.localization import Follow, LocalizationConfig, LocalizationMethods
 from lemlight.config.model import BackboneConfig, LossConfig, PoolingConfig
 from lemlight.config.training import (
     CallbacksConfig,
@@ -15,6 +15,7 @@ from lemlight.config.training import (
     SchedulerConfig,
     TrainerConfig,
 )
+from lemlight.localization.settings import check_names
 
 Workers = Annotated[int, Field(ge=0)]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -85,7 +86,8 @@ class LocalizeConfig(Section):
 
     checkpoint: str
     input: str
-    method: Method | None
+    method: str | None
+    localization: LocalizationMethods
     follow: Follow
     keep: Share | None
     smoothing: NotNegative | None
@@ -96,6 +98,11 @@ class LocalizeConfig(Section):
     dicom_seg: bool
     accelerator: Accelerator
     output: str
+
+    @model_validator(mode="after")
+    def _known(self) -> "LocalizeConfig":
+        check_names([self.method or "importance"], self.localization.methods, "method")
+        return self
 
 
 class ExportConfig(Section):

@@ -1,21 +1,25 @@
-"""Which extrema of a score map are followed back to the pixels."""
+"""What a classifier says of images and where it looks: the extrema that are followed, the methods, the regions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lemlight.data.geometry import BreastGeometry
 from lemlight.errors import LemlightError
-from lemlight.localization.baselines import RIVALS, cam_of_scores, enlarged, rival_maps, signs_of
+from lemlight.localization.baselines import cam_of_scores, enlarged, evaluating, signs_of
 from lemlight.localization.excitation_backprop import Passage
+from lemlight.localization.propagation_rules import exact
+from lemlight.localization.regions import Region, find_regions
+from lemlight.localization.settings import Follow
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import Extrema, local_extrema
 
-FOLLOW = ("predicted", "maxima", "minima", "both")
+FOLLOW = get_args(Follow)
 
 
 def select_extrema(
@@ -31,7 +35,7 @@ def select_extrema(
 
     Which extrema the paper selects is [open]. Here the strength of a maximum is its score's distance above the mean of
     its map, that of a minimum the distance below, so that a bias, which shifts all scores alike, changes nothing. An
-    extremum counts where its strength is positive and reaches the share `keep` of the strongest of its kind in the
+    extremum counts where its strength is positive and reaches the fraction `keep` of the strongest of its kind in the
     same map.
 
     Args:
@@ -102,25 +106,32 @@ def _check(score_map: Tensor, probability: Tensor, follow: str, keep: float) -> 
     if follow not in FOLLOW:
         problems.append(f"follow must be one of {', '.join(FOLLOW)}, got '{follow}'")
     if not 0 <= keep <= 1:
-        problems.append(f"keep is a share of the strongest extremum and must be in [0, 1], got {keep}")
+        problems.append(f"keep is a fraction of the strongest extremum and must be in [0, 1], got {keep}")
     if problems:
         raise LemlightError("localization: " + "; ".join(problems))
 
 
-METHODS = ("importance", *RIVALS)
+class Method(Protocol):
+    """A localization method, ours or a user's: any callable of this kind that Hydra builds from `_target_`.
+
+    `images` are `(N, 1, H, W)` float32 in [0, 1] on the classifier's device, `malignant` `(N,)` bool says which of them
+    are explained as malignant, the others as benign. It gives maps `(N, H, W)`, finite and at least 0, the larger the
+    more a pixel matters, and leaves the classifier as it was.
+    """
+
+    def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
+        """Compute the maps."""
 
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How a location map is made.
+    """How images are predicted, and which extrema importance follows.
 
-    method: importance (top-down from the extrema, Zhu et al. 2025, Eq. 10-11), or a rival.
     follow: predicted (Algorithm 2: maxima above `threshold`, else minima), maxima, minima, both; importance alone.
-    keep: share of the strongest extremum's strength that an extremum must reach [open]; importance alone.
-    threshold: probability above which an image is called malignant.
+    keep: fraction of the strongest extremum's strength that an extremum must reach [open]; importance alone.
+    threshold: probability above which an image is predicted malignant.
     """
 
-    method: str = "importance"
     follow: str = "predicted"
     keep: float = 0.5
     threshold: float = 0.5
@@ -130,52 +141,92 @@ class Explanation(NamedTuple):
     """What a classifier says of images, and where it looks.
 
     Attributes:
-        probability: `(N,)` float64 in [0, 1].
+        probability: `(N,)` in [0, 1], float64 where the device has it.
+        malignant: `(N,)` bool, predicted malignant.
         score_map: `(N, h, w)` logits.
         maps: `(N, H, W)` float32, at least 0.
-        maxima, minima: `(N, h, w)` bool, the extrema that were followed; none for a rival.
-        lost: `(N,)` importance that reached no pixel; 0 for a rival.
+        maxima, minima: `(N, h, w)` bool, the extrema that were followed; none for a baseline.
+        lost: `(N,)` importance that reached no pixel; 0 for a baseline.
+        suspicion: `(N, H, W)` float32, what speaks for malignancy, whatever is predicted: the map of the maxima, or of
+            the logit for a baseline. None unless it was asked for.
     """
 
     probability: Tensor
+    malignant: Tensor
     score_map: Tensor
     maps: Tensor
     maxima: Tensor
     minima: Tensor
     lost: Tensor
+    suspicion: Tensor | None = None
 
 
-def explain(classifier: MammogramClassifier, images: Tensor, settings: MapSettings) -> Explanation:
+class Importance:
+    """Importance from the extrema down to the pixels (Zhu et al. 2025, Eq. 10-11), see `location_maps`.
+
+    As a `Method` it follows the maxima of malignant images and the minima of the others, with the `keep` of
+    `MapSettings`. `explain` lets one choose both.
+    """
+
+    def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
+        """Compute the maps."""
+        with torch.no_grad(), evaluating(classifier, images.device.type):
+            score_map = classifier(images).score_map.float()
+        settings = MapSettings()
+        extrema = _extrema(classifier, score_map, malignant.float(), settings, settings.keep)
+        return Passage(classifier, images).back(*extrema).maps
+
+
+def explain(
+    classifier: MammogramClassifier, images: Tensor, method: Method, settings: MapSettings = MapSettings()
+) -> Explanation:
     """Predict images `(N, 1, H, W)` in [0, 1] and map where the prediction comes from; the classifier is in eval mode.
 
-    A rival explains the logit of an image that is called malignant, and minus the logit of another.
-
     Raises:
-        LemlightError: there is no such method.
+        LemlightError: the method gives no maps, or importance has no rule for the network.
     """
-    return explain_by_keep(classifier, images, settings, [settings.keep])[0]
+    return explain_by_keep(classifier, images, method, settings, [settings.keep])[0]
 
 
 def explain_by_keep(
-    classifier: MammogramClassifier, images: Tensor, settings: MapSettings, keeps: Sequence[float]
+    classifier: MammogramClassifier,
+    images: Tensor,
+    method: Method,
+    settings: MapSettings,
+    keeps: Sequence[float],
+    suspicion_at: float | None = None,
 ) -> list[Explanation]:
-    """Explain as `explain` does, once for each keep; the images pass the network only once."""
-    if settings.method not in METHODS:
-        raise LemlightError(f"there is no method {settings.method!r}: choose {', '.join(METHODS)}")
-    if settings.method != "importance":
-        return [_by_rival(classifier, images, settings)] * len(keeps)
-    passage = Passage(classifier, images, repeat=len(keeps) > 1)
+    """Explain as `explain` does, once for each keep, of which one may want the `suspicion` as well.
+
+    For importance the images pass the network once.
+    """
+    if not isinstance(method, Importance):
+        return [_by_baseline(classifier, images, method, settings, suspicion_at is not None)] * len(keeps)
+    passage = Passage(classifier, images, repeat=len(keeps) > 1 or suspicion_at is not None)
     with torch.no_grad():
         scores = classifier.judge(passage.features)
-    probability, score_map = scores.logit.double().sigmoid(), scores.score_map.float()
-    chosen = [_extrema(classifier, score_map, probability, settings, keep) for keep in keeps]
-    packed, places = pack_selections(chosen)  # most images have the same extrema for several keeps
+    probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
+    followed = [_extrema(classifier, score_map, probability, settings, keep) for keep in keeps]
+    wanted = list(followed)
+    if suspicion_at is not None:
+        upwards = replace(settings, follow="maxima")
+        wanted.append(_extrema(classifier, score_map, probability, upwards, suspicion_at))
+    packed, places = pack_selections(wanted)  # most images have the same extrema for several keeps
     found = [passage.back(*selection) for selection in packed]
     maps, lost = torch.stack([one.maps for one in found]), torch.stack([one.lost for one in found])
     every = torch.arange(len(images), device=maps.device)
+    malignant, suspicion = probability > settings.threshold, maps[places[-1], every]
     return [
-        Explanation(probability, score_map, maps[place, every], *selection, lost[place, every])
-        for selection, place in zip(chosen, places, strict=True)
+        Explanation(
+            probability,
+            malignant,
+            score_map,
+            maps[place, every],
+            *selection,
+            lost[place, every],
+            suspicion if keep == suspicion_at else None,
+        )
+        for keep, selection, place in zip(keeps, followed, places, strict=False)
     ]
 
 
@@ -192,20 +243,68 @@ def _extrema(
     )
 
 
-def _by_rival(classifier: MammogramClassifier, images: Tensor, settings: MapSettings) -> Explanation:
+def _by_baseline(
+    classifier: MammogramClassifier, images: Tensor, method: Method, settings: MapSettings, with_suspicion: bool
+) -> Explanation:
     with torch.no_grad():
         scores = classifier(images)
-    probability, score_map = scores.logit.double().sigmoid(), scores.score_map.float()
-    maps = rival_maps(settings.method, classifier, images, probability > settings.threshold)
-    nothing = torch.zeros_like(score_map, dtype=torch.bool)
-    return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))
+    probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
+    malignant = probability > settings.threshold
+    maps = _maps_of(method, classifier, images, malignant)
+    suspicion, others = None, ~malignant
+    if with_suspicion:
+        suspicion = maps.clone()
+        if others.any():
+            suspicion[others] = _maps_of(method, classifier, images[others], malignant[others] | True)
+    return _without_extrema(probability, malignant, score_map, maps, suspicion)
+
+
+def _maps_of(method: Method, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
+    """The maps of a method, which may be a user's own."""
+    maps = method(classifier, images, malignant)
+    shape = (len(images), *images.shape[2:])
+    if not isinstance(maps, Tensor) or maps.shape != shape or not bool((maps >= 0).all() & maps.isfinite().all()):
+        got = f"a tensor of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+        name = getattr(method, "__name__", type(method).__name__)
+        raise LemlightError(f"the localization method {name} must give finite maps {shape} of at least 0, got {got}")
+    return maps.detach().float()
 
 
 def explain_scores(probability: Tensor, score_map: Tensor, shape: tuple[int, int], threshold: float) -> Explanation:
     """Explain by CAM where probability `(N,)` and score map `(N, h, w)` are all that there is of the network.
 
-    The maps are those of `explain` with the method cam, at the size `shape` (H, W) of the image.
+    The maps are those of `explain` with the method CAM, at the size `shape` (H, W) of the image.
     """
-    maps = enlarged(cam_of_scores(score_map, signs_of(probability > threshold)), shape)
+    malignant = probability > threshold
+    maps = enlarged(cam_of_scores(score_map, signs_of(malignant)), shape)
+    return _without_extrema(probability, malignant, score_map, maps, None)
+
+
+def _without_extrema(
+    probability: Tensor, malignant: Tensor, score_map: Tensor, maps: Tensor, suspicion: Tensor | None
+) -> Explanation:
     nothing = torch.zeros_like(score_map, dtype=torch.bool)
-    return Explanation(probability, score_map, maps, nothing, nothing, torch.zeros_like(probability))
+    lost = torch.zeros_like(probability)
+    return Explanation(probability, malignant, score_map, maps, nothing, nothing, lost, suspicion)
+
+
+def regions_of(
+    found: Explanation,
+    number: int,
+    strength: NDArray[Any],
+    cutoff: float,
+    geometry: BreastGeometry,
+    spacing: tuple[float, float] | None,
+) -> list[Region]:
+    """Find the regions of the image `number`, whose smoothed map is `strength` (H, W), see `find_regions`."""
+    maxima, cells = found.maxima[number], found.maxima[number] | found.minima[number]
+    speak_for = maxima[cells].cpu().numpy() if cells.any() else bool(found.malignant[number])
+    return find_regions(
+        strength,
+        cutoff,
+        geometry,
+        spacing=spacing,
+        probability=float(found.probability[number]),
+        extrema=extremum_points(cells, geometry.prepared_shape),
+        malignant=speak_for,
+    )

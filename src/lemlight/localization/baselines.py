@@ -1,13 +1,14 @@
-"""Looking at a trained network without leaving a trace in it."""
+"""What local extremum mapping is compared with: CAM, Grad-CAM, Grad-CAM++ and gradients of the same network."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lemlight.arguments import Count, NotNegative, NotNegativeCount, checked
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 
@@ -31,14 +32,106 @@ def evaluating(network: nn.Module, device_type: str) -> Iterator[None]:
             module.training = training
 
 
-def cam(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
-    """Compute CAM, the positive part of the score map (Zhou et al., CVPR 2016, Eq. 2), in logit units.
+class Baseline(ABC):
+    """A localization method that explains the logit of images predicted malignant, and minus the logit of others.
+
+    Called with a classifier, images `(N, 1, H, W)` in [0, 1] and `malignant` `(N,)` bool, it gives maps `(N, H, W)`
+    float32 of at least 0, the larger the more a pixel matters to what is explained. Maps of cells are enlarged to the
+    image bilinearly (align_corners=False). No map is scaled: images stay comparable, and a map without anything
+    positive is zero. The classifier is left as it was, its mode and its gradients included, and so is the global random
+    state.
+    """
+
+    def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
+        """Explain; LemlightError where `malignant` has another shape."""
+        if malignant.shape != images.shape[:1]:
+            raise LemlightError(f"malignant must have shape ({len(images)},), got {tuple(malignant.shape)}")
+        with evaluating(classifier, images.device.type):
+            signs = signs_of(malignant.to(images.device)).to(images.dtype)
+            maps = enlarged(self.signed_maps(classifier, images, signs), (images.shape[2], images.shape[3]))
+        return maps.detach().float()
+
+    @abstractmethod
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Explain `signs * logit`, signs `(N,)` +1 or -1: maps of cells `(N, h, w)` or of pixels `(N, H, W)`."""
+
+
+class CAM(Baseline):
+    """CAM, the positive part of the score map (Zhou et al., CVPR 2016, Eq. 2), in logit units.
 
     The scorer's bias stays in it [reading]: a score of 0 then is a probability of 0.5.
     """
-    with torch.no_grad():
-        score_map: Tensor = classifier.scorer(classifier.backbone(images))
-    return cam_of_scores(score_map, signs)
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        with torch.no_grad():
+            return cam_of_scores(classifier.scorer(classifier.backbone(images)), signs)
+
+
+class GradCAM(Baseline):
+    """Grad-CAM, `relu(sum_c a_c A_c)` with `a_c = mean_ij dy/dA_cij` (Selvaraju et al., ICCV 2017, Eq. 1-2).
+
+    With GAP this is CAM without the bias, divided by the number of cells. A pooling method that picks cells has no
+    gradient on the others.
+    """
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        features, gradients = _features_and_gradients(classifier, images, signs)
+        return _weighted_sum(gradients.mean(dim=(2, 3)), features)
+
+
+class GradCAMPlusPlus(Baseline):
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018, Eq. 5, 7 and 19), with `Y = exp(y)` as there.
+
+    The weight of a channel is `w_c = sum_ij alpha_cij relu(dY/dA_cij)`. By Eq. 19 and with g = dy/dA the powers of g
+    cancel out: `alpha = g^2 / (2 g^2 + g^3 sum_ab A_cab) = 1 / (2 + g sum_ab A_cab)`. Only g > 0 counts and features
+    are never negative, so that nothing is divided by 0. The factor exp(y), one per image, is left out: it would
+    overflow, and it made maps of different images incomparable.
+    """
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        features, gradients = _features_and_gradients(classifier, images, signs)
+        positive = functional.relu(gradients)
+        alpha = 1 / (2 + positive * features.sum(dim=(2, 3), keepdim=True))
+        return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
+
+
+class Gradient(Baseline):
+    """The absolute gradient `|dy/dx|` (Simonyan, Vedaldi, Zisserman, ICLR workshop 2014, section 3.1)."""
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of pixels."""
+        return _image_gradients(classifier, images, signs).abs()
+
+
+class SmoothGrad(Baseline):
+    """SmoothGrad: the mean gradient over noisy copies of an image, then its absolute value.
+
+    Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017, section 2.
+
+    Args:
+        seed: of the noise. It comes from its own generator and is the same for every image and on every device, so
+            that a map depends neither on the rest of the batch nor on what else drew random numbers.
+        noise: standard deviation as a fraction of the image's range, max - min; the default is the middle of the 10 to
+            20 % that the paper recommends. The noisy copies may leave [0, 1], as in the paper.
+        copies: how many [open]; the paper sees little gain above 50.
+    """
+
+    @checked
+    def __init__(self, seed: NotNegativeCount = 0, noise: NotNegative = 0.15, copies: Count = 25) -> None:
+        self.seed, self.noise, self.copies = seed, noise, copies
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of pixels."""
+        generator = torch.Generator().manual_seed(self.seed)
+        spread = self.noise * (images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True))
+        total = torch.zeros_like(images[:, 0])
+        for _ in range(self.copies):
+            field = torch.randn(images.shape[1:], generator=generator).to(images)
+            total += _image_gradients(classifier, images + spread * field, signs)
+        return (total / self.copies).abs()
 
 
 def cam_of_scores(score_map: Tensor, signs: Tensor) -> Tensor:
@@ -46,28 +139,16 @@ def cam_of_scores(score_map: Tensor, signs: Tensor) -> Tensor:
     return functional.relu(signs.view(-1, 1, 1) * score_map)
 
 
-def grad_cam(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
-    """Compute Grad-CAM, `relu(sum_c a_c A_c)` with `a_c = mean_ij dy/dA_cij` (Selvaraju et al., ICCV 2017, Eq. 1-2).
-
-    With GAP this is CAM without the bias, divided by the number of cells. A pooling method that picks cells has no
-    gradient on the others.
-    """
-    features, gradients = _features_and_gradients(classifier, images, signs)
-    return _weighted_sum(gradients.mean(dim=(2, 3)), features)
+def signs_of(malignant: Tensor) -> Tensor:
+    """+1 for images predicted malignant, whose logit is explained, and -1 for the others: `(N,)` float32."""
+    return malignant.bool().float() * 2 - 1
 
 
-def grad_cam_pp(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
-    """Compute Grad-CAM++ (Chattopadhay et al., WACV 2018, Eq. 5, 7 and 19), with `Y = exp(y)` as there.
-
-    The weight of a channel is `w_c = sum_ij alpha_cij relu(dY/dA_cij)`. By Eq. 19 and with g = dy/dA the powers of g
-    cancel out: `alpha = g^2 / (2 g^2 + g^3 sum_ab A_cab) = 1 / (2 + g sum_ab A_cab)`. Only g > 0 counts and features
-    are never negative, so that nothing is divided by 0. The factor exp(y), one per image, is left out: it would
-    overflow, and it made maps of different images incomparable.
-    """
-    features, gradients = _features_and_gradients(classifier, images, signs)
-    positive = functional.relu(gradients)
-    alpha = 1 / (2 + positive * features.sum(dim=(2, 3), keepdim=True))
-    return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
+def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps `(N, h, w)` at the size `shape` (H, W) of the image, bilinear (align_corners=False)."""
+    if maps.shape[1:] == shape:
+        return maps
+    return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _features_and_gradients(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,51 +167,6 @@ def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
     return functional.relu(torch.einsum("nc,nchw->nhw", weights, features))
 
 
-NOISE = 0.15  # the middle of the 10 to 20 % that the paper recommends
-COPIES = 25  # [open]; the paper sees little gain above 50
-
-
-def gradient(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
-    """Compute `|dy/dx|` (Simonyan, Vedaldi, Zisserman, ICLR workshop 2014, section 3.1)."""
-    return _image_gradients(classifier, images, signs).abs()
-
-
-def smooth_grad(
-    classifier: MammogramClassifier,
-    images: Tensor,
-    signs: Tensor,
-    *,
-    seed: int = 0,
-    noise: float = NOISE,
-    copies: int = COPIES,
-) -> Tensor:
-    """Compute SmoothGrad: the mean gradient over noisy copies of an image, then its absolute value.
-
-    Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017, section 2.
-
-    Args:
-        classifier: in eval mode.
-        images: as they are; the noisy copies may leave [0, 1], as in the paper.
-        signs: +1 or -1 per image.
-        seed: of the noise. It comes from its own generator and is the same for every image and on every device, so
-            that a map depends neither on the rest of the batch nor on what else drew random numbers.
-        noise: standard deviation as a share of the image's range, max - min, at least 0.
-        copies: how many, at least 1.
-
-    Raises:
-        LemlightError: noise or copies out of range.
-    """
-    if not noise >= 0 or copies < 1:
-        raise LemlightError(f"smooth_grad: noise must be at least 0 and copies at least 1, got {noise} and {copies}")
-    generator = torch.Generator().manual_seed(seed)
-    spread = noise * (images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True))
-    total = torch.zeros_like(images[:, 0])
-    for _ in range(copies):
-        field = torch.randn(images.shape[1:], generator=generator).to(images)
-        total += _image_gradients(classifier, images + spread * field, signs)
-    return (total / copies).abs()
-
-
 def _image_gradients(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
     """The gradient of the signed logit with respect to the image: `(N, H, W)`."""
     # clone: a tensor made in a caller's inference mode can have no gradient
@@ -138,54 +174,3 @@ def _image_gradients(classifier: MammogramClassifier, images: Tensor, signs: Ten
     # images do not see one another in eval mode: the gradient of the sum is that of each image
     (gradients,) = torch.autograd.grad((signs * classifier(images).logit).sum(), images)
     return gradients[:, 0]
-
-
-RIVALS = ("cam", "grad_cam", "grad_cam_pp", "gradient", "smooth_grad")
-
-CELL_MAPS = {"cam": cam, "grad_cam": grad_cam, "grad_cam_pp": grad_cam_pp}
-
-
-def rival_maps(name: str, classifier: nn.Module, images: Tensor, malignant: Tensor, *, seed: int = 0) -> Tensor:
-    """Explain the logits of images by a method other than local extremum mapping.
-
-    Maps of cells are enlarged to the image bilinearly (align_corners=False). No map is scaled: images stay comparable,
-    and a map without anything positive is zero. The classifier is left as it was, its mode and its gradients included,
-    and so is the global random state.
-
-    Args:
-        name: one of RIVALS.
-        classifier: a `MammogramClassifier` with any pooling method.
-        images: `(N, 1, H, W)` in [0, 1].
-        malignant: `(N,)` bool: explain the logit, else minus the logit.
-        seed: of the noise of "smooth_grad"; the others have none.
-
-    Returns:
-        `(N, H, W)` float32 >= 0, the larger the more a pixel matters to what is explained.
-
-    Raises:
-        LemlightError: unknown name, or `malignant` of another shape.
-    """
-    if name not in RIVALS:
-        raise LemlightError(f"localization method '{name}' is unknown: there are {', '.join(RIVALS)}.")
-    if malignant.shape != images.shape[:1]:
-        raise LemlightError(f"malignant must have shape ({len(images)},), got {tuple(malignant.shape)}")
-    network = cast(MammogramClassifier, classifier)
-    with evaluating(network, images.device.type):
-        signs = signs_of(malignant.to(images.device)).to(images.dtype)
-        if name in CELL_MAPS:
-            maps = enlarged(CELL_MAPS[name](network, images, signs), (images.shape[2], images.shape[3]))
-        elif name == "gradient":
-            maps = gradient(network, images, signs)
-        else:
-            maps = smooth_grad(network, images, signs, seed=seed)
-    return maps.detach().float()
-
-
-def signs_of(malignant: Tensor) -> Tensor:
-    """+1 for images that are called malignant, whose logit is explained, and -1 for the others: `(N,)` float32."""
-    return malignant.bool().float() * 2 - 1
-
-
-def enlarged(cells: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps of cells `(N, h, w)` at the size `shape` (H, W) of the image, bilinear (align_corners=False)."""
-    return functional.interpolate(cells.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]

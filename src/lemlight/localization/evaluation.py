@@ -1,109 +1,94 @@
-"""How a location map becomes regions: what was chosen on the validation split, and what stands in for a choice."""
+"""Localizing in the images of a split, by all processes of a training: to choose settings, to measure, to show."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import Trainer
-from torch import Tensor
+from torch import Tensor, distributed
 
-from lemlight.config.base import Count, NotNegative, PositiveShare, Section, Share
-from lemlight.config.check import check
-from lemlight.config.commands import Command
-from lemlight.config.localization import LocalizationConfig
 from lemlight.data.datamodule import unit_range
-from lemlight.localization.attribution import Explanation, MapSettings, explain, explain_by_keep
+from lemlight.data.store import PreparedStore
+from lemlight.localization.attribution import Explanation, Importance, MapSettings, explain, explain_by_keep
 from lemlight.localization.regions import smoothed
-from lemlight.metrics.localization import LocalizationMeter
-from lemlight.metrics.overlap import CutoffChooser
+from lemlight.localization.settings import LocalizationSettings, RegionSettings, candidates
+from lemlight.metrics.localization import LocalizationMeter, Measured, measure
+from lemlight.metrics.overlap import CutoffChooser, dice_curve
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.recipe.data import PreparedData
-from lemlight.training.checkpoint import Checkpoint
-from lemlight.training.module import MammogramModule
 
-KEEPS = (0.0, 0.5, 0.75, 1.0)
-SMOOTHINGS = (0.125, 0.25, 0.5, 1.0)  # of the backbone's output stride
-
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """From extrema to regions.
-
-    keep: share of the strongest extremum's strength that an extremum must reach, in [0, 1].
-    smoothing: px of the prepared image, standard deviation of the Gaussian.
-    cutoff: share of a map's maximum from which a pixel belongs to a region, in (0, 1].
-    """
-
-    keep: float
-    smoothing: float
-    cutoff: float
-
-    def to_dict(self) -> dict[str, float]:
-        """As plain values, for the checkpoint."""
-        return asdict(self)
-
-
-class Chosen(Section):
-    """What a training chose for a method on a split, as a checkpoint holds it."""
-
-    keep: Share
-    smoothing: NotNegative
-    cutoff: PositiveShare
-    dsc: Share  # mean over the images with a lesion of that split, at these settings
-    images: Count
-    split: str
-
-
-def settings_of(
-    method: str, chosen: Mapping[str, Chosen], given: Mapping[str, float | None], output_stride: int
-) -> RegionSettings:
-    """Settings of a method: what is given, else what the training chose for it, else a default.
-
-    The defaults are for a network without validation masks: keep 0.5, a quarter of a cell, a third of the maximum.
-    """
-    values = {"keep": 0.5, "smoothing": 0.25 * output_stride, "cutoff": 0.33}
-    if method in chosen:
-        values |= chosen[method].model_dump(include=set(values))
-    values |= {name: value for name, value in given.items() if value is not None}
-    return RegionSettings(**values)
-
-
-def candidates(method: str, given: Mapping[str, float | None], output_stride: int) -> list[tuple[float, float]]:
-    """The pairs (keep, smoothing) to choose from; a given value leaves no choice, and only importance has extrema."""
-    keep, smoothing = given.get("keep"), given.get("smoothing")
-    keeps = [keep] if keep is not None else list(KEEPS) if method == "importance" else [0.0]
-    smoothings = [smoothing] if smoothing is not None else [share * output_stride for share in SMOOTHINGS]
-    return [(k, s) for k in keeps for s in smoothings]
-
-
-def chosen_settings(checkpoint: Checkpoint) -> dict[str, Chosen]:
-    """What the training of a checkpoint chose, by method; LemlightError where the file is damaged."""
-    where = f"the localization settings in {checkpoint.path}"
-    return {method: check(values, Chosen, where=where) for method, values in checkpoint.localization.items()}
-
-
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Pair = tuple[float, float]  # keep, smoothing
 
 
 @dataclass(frozen=True)
 class Localizing:
-    """A trained network in eval mode on its device, the images, and how they are to be localized in."""
+    """A trained network in eval mode on its device, the images of a table and their store, and how to localize."""
 
     classifier: MammogramClassifier
     device: torch.device
-    prepared: PreparedData
-    config: LocalizationConfig
+    table: pd.DataFrame
+    store: PreparedStore
+    settings: LocalizationSettings
     threshold: float
-    output_stride: int
     batch_size: int
 
     @property
-    def given(self) -> dict[str, float | None]:
-        """The settings that leave no choice."""
-        return {"keep": self.config.keep, "smoothing": self.config.smoothing, "cutoff": self.config.cutoff}
+    def output_stride(self) -> int:
+        """Px of the image per cell of the score map."""
+        return self.classifier.backbone.output_stride
+
+    def lesions(self, image_id: str) -> NDArray[np.uint8] | None:
+        """The lesions of an image as labels (H, W); None where they are not known."""
+        return self.store.mask(self.store.index_of(image_id))
+
+    def known(self, split: str) -> list[str]:
+        """The image_ids of a split whose lesions are known (some may be known to have none)."""
+        ids = self.table.loc[self.table["split"] == split, "image_id"]
+        return [str(image_id) for image_id in ids if self.lesions(image_id) is not None]
+
+    def with_a_lesion(self, split: str) -> list[str]:
+        """The image_ids of a split that show a known lesion."""
+        return [image_id for image_id in self.known(split) if np.any(self.lesions(image_id))]
+
+    def batches(self, image_ids: Sequence[str]) -> list[Sequence[str]]:
+        """The images in parts that pass the network together."""
+        return [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
+
+    def images(self, image_ids: Sequence[str]) -> Tensor:
+        """The prepared images `(N, 1, H, W)` in [0, 1] on the device."""
+        pixels = np.stack([self.store.image(self.store.index_of(image_id)) for image_id in image_ids])[:, None]
+        return unit_range(torch.from_numpy(pixels)).to(self.device)
+
+
+def in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Do the work of all items, the processes of the group taking turns; every process gets all results, in order.
+
+    No process waits for another for longer than one item takes. Without a process group this is `map`.
+
+    Raises:
+        Exception: what the work of any process raised, in all of them, so that none waits for ever.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        yield from map(work, items)
+        return
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    for start in range(0, len(items), size):
+        done: list[Result] = []
+        failure: Exception | None = None
+        try:
+            done = [work(item) for item in items[start + rank : start + size][:1]]
+        except Exception as raised:
+            failure = raised
+        gathered: list[tuple[list[Result], Exception | None]] = [([], None)] * size
+        distributed.all_gather_object(gathered, (done, failure))
+        for results, error in gathered:
+            if error is not None:
+                raise error
+            yield from results
 
 
 @dataclass(frozen=True)
@@ -120,98 +105,106 @@ class Survey:
         return RegionSettings(keep, smoothing, cutoff), dice
 
 
-def localizing(
-    command: Command, trainer: Trainer, module: MammogramModule, prepared: PreparedData, threshold: float
-) -> Localizing:
-    """Put the network of a module back on the trainer's device (Lightning leaves it on the CPU), in eval mode."""
-    device = trainer.strategy.root_device
-    classifier = module.classifier.to(device).eval()
-    stride = classifier.backbone.output_stride
-    return Localizing(classifier, device, prepared, command.localization, threshold, stride, command.batch_size)
+@dataclass
+class _Tried:
+    """One image: its Dice at all cutoffs by pair of settings, and what was measured at the chosen ones."""
+
+    curves: dict[Pair, NDArray[np.float64]] = field(default_factory=dict)
+    measured: Measured | None = None
 
 
-def images_with_known_lesions(prepared: PreparedData, split: str) -> list[str]:
-    """The image_ids of a split whose lesions are known (some may be known to have none)."""
-    ids = prepared.table.loc[prepared.table["split"] == split, "image_id"]
-    return [str(image_id) for image_id in ids if prepared.store.mask(prepared.store.index_of(image_id)) is not None]
+def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
+    """Localize in images by one method: try every candidate, and measure at the `chosen` settings.
 
-
-def images_with_a_lesion(prepared: PreparedData, split: str) -> list[str]:
-    """The image_ids of a split that show a known lesion."""
-    store = prepared.store
-    known = images_with_known_lesions(prepared, split)
-    return [image_id for image_id in known if np.any(store.mask(store.index_of(image_id)))]
-
-
-def survey(place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
-    """Localize in images by one method: try every candidate, and measure at the `chosen` settings."""
-    pairs = candidates(method, place.given, place.output_stride)
-    at = None if chosen is None else (chosen.keep, chosen.smoothing)
-    pairs = list(dict.fromkeys([*pairs, *([at] if at else [])]))
+    With several processes each takes its part of the images, and all of them get the same result as one process.
+    """
+    has_extrema = isinstance(place.settings.methods[name], Importance)
+    pairs = candidates(has_extrema, place.settings.given, place.output_stride)
+    if chosen is not None:
+        pairs = list(dict.fromkeys([*pairs, (chosen.keep, chosen.smoothing)]))
     result = Survey(LocalizationMeter(chosen.cutoff if chosen else 0.5), {pair: CutoffChooser() for pair in pairs})
-    maps = MapSettings(method, place.config.follow, threshold=place.threshold)
-    for ids, images in _batches(place, image_ids):
-        shown = any(np.any(_lesions(place, image_id)) for image_id in ids)
-        asked = pairs if shown else [at] if at else []  # without a lesion there is no Dice to compare by
-        keeps = list(dict.fromkeys(keep for keep, _ in asked))
-        for keep, found in zip(keeps, explain_by_keep(place.classifier, images, maps, keeps), strict=True):
-            smoothings = [smoothing for other, smoothing in asked if other == keep]
-            for number, image_id in enumerate(ids):
-                for smoothing in smoothings:
-                    _measure(result, place, image_id, found, number, (keep, smoothing), at)
+    for batch in in_turn(lambda ids: _try_batch(place, name, ids, pairs, chosen), place.batches(image_ids)):
+        for tried in batch:
+            for pair, curve in tried.curves.items():
+                result.choosers[pair].add_curve(curve)
+            if tried.measured is not None:
+                result.meter.add(tried.measured)
     return result
 
 
-class Located(NamedTuple):
-    """What is known of one image: probability of malignancy, strength (H, W) in [0, 1], score map (h, w) of logits."""
-
-    image_id: str
-    probability: float
-    strength: NDArray[np.float32]
-    score_map: Tensor
-
-
-def locate(place: Localizing, method: str, image_ids: Sequence[str], chosen: RegionSettings) -> Iterator[Located]:
-    """Localize in images, one at a time."""
-    settings = MapSettings(method, place.config.follow, chosen.keep, place.threshold)
-    for ids, images in _batches(place, image_ids):
-        found = explain(place.classifier, images, settings)
+def _try_batch(
+    place: Localizing, name: str, ids: Sequence[str], pairs: Sequence[Pair], chosen: RegionSettings | None
+) -> list[_Tried]:
+    at = None if chosen is None else (chosen.keep, chosen.smoothing)
+    shown = any(np.any(place.lesions(image_id)) for image_id in ids)
+    asked = list(pairs) if shown else [at] if at else []  # without a lesion there is no Dice to compare by
+    tried = [_Tried() for _ in ids]
+    if not asked:
+        return tried
+    settings = MapSettings(place.settings.follow, threshold=place.threshold)
+    keeps = list(dict.fromkeys(keep for keep, _ in asked))
+    method, suspicion_at = place.settings.methods[name], None if at is None else at[0]
+    explained = explain_by_keep(place.classifier, place.images(ids), method, settings, keeps, suspicion_at)
+    for pair in asked:
+        found = explained[keeps.index(pair[0])]
         for number, image_id in enumerate(ids):
-            strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
-            yield Located(image_id, float(found.probability[number]), strength, found.score_map[number].cpu())
+            lesions = place.lesions(image_id)
+            assert lesions is not None  # see `known`
+            strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
+            curve = dice_curve(lesions, strength)
+            if curve is not None:
+                tried[number].curves[pair] = curve
+            if chosen is not None and pair == at:
+                tried[number].measured = _measure(place, chosen, image_id, found, number, strength)
+    return tried
 
 
 def _measure(
-    result: Survey, place: Localizing, image_id: str, found: Explanation, number: int, pair: Pair, at: Pair | None
-) -> None:
-    store = place.prepared.store
-    lesions = _lesions(place, image_id)
-    strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
-    result.choosers[pair].add(lesions, strength)
-    if pair != at:
-        return
-    probability = float(found.probability[number])
-    rows = place.prepared.table
-    result.meter.update(
+    place: Localizing,
+    chosen: RegionSettings,
+    image_id: str,
+    found: Explanation,
+    number: int,
+    strength: NDArray[np.float32],
+) -> Measured:
+    assert found.suspicion is not None
+    row = place.table.loc[place.table["image_id"] == image_id].iloc[0]
+    lesions = place.lesions(image_id)
+    assert lesions is not None
+    return measure(
+        cutoff=chosen.cutoff,
         image_id=image_id,
-        patient_id=str(rows.loc[rows["image_id"] == image_id, "patient_id"].iloc[0]),
+        patient_id=str(row["patient_id"]),
+        malignant=bool(row["label"] == 1),
         lesions=lesions,
-        types=store.lesion_types(store.index_of(image_id)),
+        types=place.store.lesion_types(place.store.index_of(image_id)),
         strength=strength,
-        confidence=max(probability, 1 - probability),
-        tolerance_px=place.config.tolerance * lesions.shape[0],
+        suspicion=smoothed(found.suspicion[number].cpu().numpy(), chosen.smoothing),
+        probability=float(found.probability[number]),
+        tolerance_px=place.settings.tolerance * lesions.shape[0],
     )
 
 
-def _lesions(place: Localizing, image_id: str) -> NDArray[np.uint8]:
-    lesions = place.prepared.store.mask(place.prepared.store.index_of(image_id))
-    assert lesions is not None  # see images_with_known_lesions
-    return lesions
+class Located(NamedTuple):
+    """One image: what the network says of all of its batch, its number there, and its strength (H, W) in [0, 1]."""
+
+    image_id: str
+    explanation: Explanation
+    number: int
+    strength: NDArray[np.float32]
+
+    @property
+    def probability(self) -> float:
+        """Of malignancy, in [0, 1]."""
+        return float(self.explanation.probability[self.number])
 
 
-def _batches(place: Localizing, image_ids: Sequence[str]) -> Iterator[tuple[Sequence[str], Tensor]]:
-    store = place.prepared.store
-    for start in range(0, len(image_ids), place.batch_size):
-        ids = image_ids[start : start + place.batch_size]
-        pixels = np.stack([store.image(store.index_of(image_id)) for image_id in ids])[:, None]
-        yield ids, unit_range(torch.from_numpy(pixels)).to(place.device)
+def locate(place: Localizing, image_ids: Sequence[str], chosen: RegionSettings) -> Iterator[Located]:
+    """Localize in images by the method that makes the pictures, one at a time."""
+    settings = MapSettings(place.settings.follow, chosen.keep, place.threshold)
+    method = place.settings.methods[place.settings.method]
+    for ids in place.batches(image_ids):
+        found = explain(place.classifier, place.images(ids), method, settings)
+        for number, image_id in enumerate(ids):
+            strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
+            yield Located(image_id, found, number, strength)

@@ -22,6 +22,7 @@ from lemlight.localization.propagation_rules import (
     Sum,
     Weighted,
     Weights,
+    exact,
     is_map,
     is_ruled,
     keep_activation,
@@ -254,8 +255,8 @@ class LocationMaps(NamedTuple):
 
     Attributes:
         maps: `(N, H, W)` float32, at least 0.
-        started: `(N,)` float64, importance that was put in.
-        lost: `(N,)` float64, importance that arrived where no positive contribution reaches.
+        started: `(N,)`, importance that was put in; float64 where the device has it, as `lost`.
+        lost: `(N,)`, importance that arrived where no positive contribution reaches.
     """
 
     maps: Tensor
@@ -290,7 +291,7 @@ class Passage:
             scorer = self._classifier.get_submodule("scorer")
             start = _at_features(self.features, scorer, maxima, minima, self._ledger)
             (maps,) = torch.autograd.grad(self._features, self._pixels, start, retain_graph=self._ledger.repeat)
-        started = (maxima.double() + minima.double()).flatten(1).sum(dim=1)
+        started = (exact(maxima) + exact(minima)).flatten(1).sum(dim=1)
         return LocationMaps(maps.sum(dim=1), started, self._ledger.lost)
 
 

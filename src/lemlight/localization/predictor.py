@@ -25,9 +25,9 @@ from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
 from lemlight.errors import LemlightError
-from lemlight.localization.attribution import Explanation, MapSettings, explain, explain_scores, extremum_points
-from lemlight.localization.evaluation import Chosen, RegionSettings, chosen_settings, settings_of
-from lemlight.localization.regions import Region, find_regions, smoothed
+from lemlight.localization.attribution import Explanation, MapSettings, explain, explain_scores, regions_of
+from lemlight.localization.regions import Region, smoothed
+from lemlight.localization.settings import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.recipe.model import build_classifier
@@ -59,7 +59,7 @@ class Predictor:
     explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
     device: torch.device
     preprocessing: PrepareConfig
-    maps: MapSettings
+    method: str
     regions: RegionSettings
     label_names: list[str]
 
@@ -68,15 +68,7 @@ class Predictor:
         image, geometry, prepared = prepare_image(path, self.preprocessing)
         explanation = self.explain(prepared.to(self.device))
         strength = smoothed(explanation.maps[0].cpu().numpy(), self.regions.smoothing)
-        probability = float(explanation.probability[0])
-        regions = find_regions(
-            strength,
-            self.regions.cutoff,
-            geometry,
-            spacing=image.spacing_mm,
-            confidence=max(probability, 1 - probability),
-            extrema=extremum_points(explanation.maxima[0] | explanation.minima[0], geometry.prepared_shape),
-        )
+        regions = regions_of(explanation, 0, strength, self.regions.cutoff, geometry, image.spacing_mm)
         return Prediction(image, geometry, explanation, strength, regions)
 
 
@@ -115,7 +107,7 @@ def open_checkpoint(path: Path) -> Trained:
     preprocessing = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {path}")
     classifier = build_classifier(config, first_weights=False)
     load_weights(classifier, checkpoint)
-    chosen = chosen_settings(checkpoint)
+    chosen = chosen_settings(checkpoint.localization, path)
     return Trained(classifier.eval(), config, preprocessing, checkpoint.label_names, chosen)
 
 
@@ -127,12 +119,13 @@ def build_predictor(config: LocalizeConfig) -> Predictor:
 
 def _from_checkpoint(config: LocalizeConfig) -> Predictor:
     trained = open_checkpoint(Path(config.checkpoint))
-    device, method = device_of(config.accelerator), config.method or "importance"
-    regions = settings_of(method, trained.chosen, _given(config), trained.classifier.backbone.output_stride)
+    device, name = device_of(config.accelerator), config.method or "importance"
+    method = build_methods({name: config.localization.methods[name]})[name]
+    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.backbone.output_stride)
     threshold = trained.config.threshold if config.threshold is None else config.threshold
-    maps = MapSettings(method, config.follow, regions.keep, threshold)
-    explaining = partial(explain, trained.classifier.to(device), settings=maps)
-    return Predictor(explaining, device, trained.preprocessing, maps, regions, trained.label_names)
+    maps = MapSettings(config.follow, regions.keep, threshold)
+    explaining = partial(explain, trained.classifier.to(device), method=method, settings=maps)
+    return Predictor(explaining, device, trained.preprocessing, name, regions, trained.label_names)
 
 
 def _from_onnx(config: LocalizeConfig) -> Predictor:
@@ -156,9 +149,9 @@ def _from_onnx(config: LocalizeConfig) -> Predictor:
     threshold = metadata.threshold if config.threshold is None else config.threshold
     if config.method is None:
         print(f"location maps by method={EXPORTED_METHOD}: importance needs the checkpoint, not an exported network")
-    maps = MapSettings(EXPORTED_METHOD, config.follow, regions.keep, threshold)
     explaining = partial(_explain_exported, network, threshold)
-    return Predictor(explaining, torch.device("cpu"), metadata.preprocessing, maps, regions, metadata.label_names)
+    device, prepare = torch.device("cpu"), metadata.preprocessing
+    return Predictor(explaining, device, prepare, EXPORTED_METHOD, regions, metadata.label_names)
 
 
 def _explain_exported(network: ExportedNetwork, threshold: float, images: Tensor) -> Explanation:

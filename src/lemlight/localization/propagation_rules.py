@@ -77,6 +77,16 @@ Linear = Callable[[Tensor], Tensor]
 SMALLEST = 1e-30
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The most exact type of floating numbers of a device: float64, but MPS has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in the most exact type of its device."""
+    return tensor.to(exact_dtype(tensor.device))
+
+
 class Ledger:
     """Importance `(N,)` that arrived at nodes that no positive contribution reaches: it goes no further.
 
@@ -86,7 +96,7 @@ class Ledger:
 
     def __init__(self, images: int, device: torch.device, repeat: bool = False) -> None:
         self.repeat = repeat
-        self.lost = torch.zeros(images, dtype=torch.float64, device=device)
+        self.lost = torch.zeros(images, dtype=exact_dtype(device), device=device)
 
     def begin(self) -> None:
         """Start from nothing lost, in a tensor of its own."""

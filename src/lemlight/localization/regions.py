@@ -57,14 +57,17 @@ def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One suspicious region, in px of the original image: x to the right, y down, pixel centres at integers.
+    """One region of a location map, in px of the original image: x to the right, y down, pixel centres at integers.
 
     Attributes:
         box: (y0, x0, y1, x1), half open, whole px; it holds at least one px.
         contour: (P, 2) points (x, y), the outer border, closed: the last point repeats the first.
         area_px: px of the original; a fraction where the prepared image was larger than the original.
         area_mm2: None where the spacing is unknown.
-        score: in [0, 1]; the image's confidence times the highest strength inside.
+        strength: in [0, 1], the highest inside.
+        evidence: "malignant" or "benign", what the region speaks for.
+        score: in [0, 1], the suspicion of malignancy: the image's probability times the strength. None
+            where the region speaks for benign.
         peak: (x, y) of that highest strength.
         extremum: (x, y) of the extremum nearest to the peak; None where there are none.
         mask: (H, W) of the prepared image.
@@ -74,7 +77,9 @@ class Region:
     contour: NDArray[np.float64]
     area_px: float
     area_mm2: float | None
-    score: float
+    strength: float
+    evidence: str
+    score: float | None
     peak: Point
     extremum: Point | None
     mask: NDArray[np.bool_]
@@ -86,38 +91,42 @@ def find_regions(
     geometry: BreastGeometry,
     *,
     spacing: tuple[float, float] | None,
-    confidence: float,
+    probability: float,
     extrema: ArrayLike,
+    malignant: ArrayLike,
 ) -> list[Region]:
     """Find the connected regions (8 neighbours) whose strength reaches `cutoff`.
 
     Args:
         strength: (H, W) in [0, 1] in the prepared image, as `smoothed` makes it. Its padding is disregarded.
-        cutoff: in [0, 1], share of the map's highest strength [open]; 0 takes everything above 0.
+        cutoff: in [0, 1], fraction of the map's highest strength [open]; 0 takes everything above 0.
         geometry: of the prepared image.
         spacing: (row, column) mm per px of the original; None where unknown.
-        confidence: of the prediction, in [0, 1].
+        probability: of malignancy, in [0, 1].
         extrema: (K, 2) points (x, y) px in the prepared image.
+        malignant: (K,) bool, whether each of them is a maximum; one value for a map without extrema. A region speaks
+            for what the extremum nearest to its peak does.
 
     Returns:
-        The regions by falling score.
+        The regions by falling strength.
 
     Raises:
         LemlightError: cutoff out of range, or a map that does not belong to the geometry.
     """
     if not 0 <= cutoff <= 1:
-        raise LemlightError(f"localization: cutoff is a share of the highest strength in [0, 1], got {cutoff}")
+        raise LemlightError(f"localization: cutoff is a fraction of the highest strength in [0, 1], got {cutoff}")
     if strength.shape != tuple(geometry.prepared_shape):
         raise LemlightError(f"A map of shape {strength.shape} does not belong to an image of {geometry.prepared_shape}")
     rows, columns = geometry.resized_shape
     inside = strength[:rows, :columns]
     labels, _ = ndimage.label((inside > 0) & (inside >= cutoff), structure=np.ones((3, 3)))
     points = geometry.points_to_original(extrema)
+    kinds = np.broadcast_to(np.asarray(malignant, dtype=np.bool_), max(1, len(points)))
     found = [
-        _region(labels == number, inside[window], window, geometry, spacing, confidence, points)
+        _region(labels == number, inside[window], window, geometry, spacing, probability, points, kinds)
         for number, window in enumerate(ndimage.find_objects(labels), start=1)
     ]
-    return sorted(found, key=lambda region: -region.score)
+    return sorted(found, key=lambda region: -region.strength)
 
 
 def regions_to_rows(regions: Sequence[Region]) -> list[dict[str, Any]]:
@@ -128,6 +137,7 @@ def regions_to_rows(regions: Sequence[Region]) -> list[dict[str, Any]]:
     return [
         {
             "region": number,
+            "evidence": region.evidence,
             "score": region.score,
             **dict(zip(("y0", "x0", "y1", "x1"), region.box, strict=True)),
             "area_px": round(region.area_px, 2),
@@ -148,8 +158,9 @@ def _region(
     window: tuple[slice, slice],
     geometry: BreastGeometry,
     spacing: tuple[float, float] | None,
-    confidence: float,
+    probability: float,
     extrema: NDArray[np.float64],
+    malignant: NDArray[np.bool_],
 ) -> Region:
     """Describe the region `whole`, which lies in `window` of the prepared image; `extrema` are in the original already.
 
@@ -162,14 +173,17 @@ def _region(
     y, x = np.unravel_index(highest.argmax(), highest.shape)
     peak = geometry.points_to_original([columns.start + x, rows.start + y])[0]
     area = float(mask.sum()) / (geometry.scale[0] * geometry.scale[1])
+    nearest = np.linalg.norm(extrema - peak, axis=1).argmin() if len(extrema) else 0
     return Region(
         box=_box(geometry, (rows.start, columns.start, rows.stop, columns.stop)),
         contour=geometry.points_to_original(_outline(mask) + corner),
         area_px=area,
         area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
-        score=float(confidence) * float(highest.max()),
+        strength=float(highest.max()),
+        evidence="malignant" if malignant[nearest] else "benign",
+        score=float(probability) * float(highest.max()) if malignant[nearest] else None,
         peak=_point(peak),
-        extremum=_point(extrema[np.linalg.norm(extrema - peak, axis=1).argmin()]) if len(extrema) else None,
+        extremum=_point(extrema[nearest]) if len(extrema) else None,
         mask=_padded(whole, geometry.prepared_shape),
     )
 

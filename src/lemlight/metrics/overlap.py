@@ -1,7 +1,6 @@
-"""What is asked of one image before it is measured."""
+"""What one location map and the lesions of its image have in common: pixels, boxes, regions, the highest point."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -10,6 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lemlight.errors import LemlightError
+
+LEVELS = 1024  # a power of two: the level of a strength is then exact in float32
+BINS = LEVELS + 1  # level j holds strengths in [j / LEVELS, (j + 1) / LEVELS), the last one exactly 1
+OVERLAPS = (0.3, 0.5, 0.7)  # intersection over union
+BOX_CUTOFFS = tuple(step / 20 for step in range(20))  # 0 stands for: everything above 0
+LARGEST_BLOCK = 2**20  # numbers at a time (8 MiB)
 
 
 def check_maps(lesions: ArrayLike, strength: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -35,35 +40,6 @@ def check_maps(lesions: ArrayLike, strength: ArrayLike) -> tuple[NDArray[np.uint
     return labels.astype(np.uint8, copy=False), strengths.astype(np.float32, copy=False)
 
 
-def check_call(types: Sequence[str], highest_label: int, confidence: float, tolerance_px: float) -> None:
-    """Raise LemlightError unless every lesion has a type, the confidence is a probability, the tolerance a length."""
-    problems: list[str] = []
-    if highest_label > len(types):
-        problems.append(
-            f"lesion {highest_label} is drawn, but there are {len(types)} types: one per lesion, '' unknown"
-        )
-    if not 0 <= confidence <= 1:
-        problems.append(f"confidence must be a probability in [0, 1], got {confidence}")
-    if not 0 <= tolerance_px < np.inf:
-        problems.append(f"tolerance_px must be a number of pixels of at least 0, got {tolerance_px}")
-    if problems:
-        raise LemlightError("cannot measure a location map: " + "; ".join(problems))
-
-
-def check_cutoff(cutoff: float) -> float:
-    """Return the cutoff as a plain float.
-
-    Raises:
-        LemlightError: it does not lie in [0, 1].
-    """
-    if not 0 <= cutoff <= 1:
-        raise LemlightError(f"the cutoff of a location map must lie in [0, 1], got {cutoff}")
-    return float(cutoff)
-
-
-LARGEST_BLOCK = 2**20  # numbers at a time (8 MiB)
-
-
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return part / whole, NaN where the whole is 0: undefined, never 0."""
     result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
@@ -74,19 +50,14 @@ def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.f
 def in_blocks(
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], weights: NDArray[np.float64], width: int
 ) -> NDArray[np.float64]:
-    """Return the statistic (R, ...) of weights (R, N), computed for a few rows at a time.
-
-    Args:
-        statistic: maps weights (B, N) to (B, ...), row by row.
-        weights: at least one row.
-        width: how many numbers the statistic needs per row.
-    """
+    """Return the statistic (R, ...) of weights (R, N), row by row, for a few rows at a time of `width` numbers each."""
     rows = max(1, LARGEST_BLOCK // max(1, width))
     return np.concatenate([statistic(weights[start : start + rows]) for start in range(0, len(weights), rows)])
 
 
-LEVELS = 1024  # a power of two: the level of a strength is then exact in float32
-BINS = LEVELS + 1  # level j holds strengths in [j / LEVELS, (j + 1) / LEVELS), the last one exactly 1
+def predicted(strength: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
+    """Return which pixels (H, W) belong to the prediction: strength >= cutoff, and above 0."""
+    return (strength >= np.float32(cutoff)) & (strength > 0)
 
 
 def strength_histogram(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -123,9 +94,19 @@ def weighted_pxap(histograms: NDArray[np.int64], weights: NDArray[np.float64]) -
     return in_blocks(block, weights, 2 * BINS)
 
 
-def predicted(strength: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
-    """Return which pixels (H, W) belong to the prediction: strength >= cutoff, and above 0."""
-    return (strength >= np.float32(cutoff)) & (strength > 0)
+def dice_curve(lesions: ArrayLike, strength: ArrayLike) -> NDArray[np.float64] | None:
+    """Return the Dice (1024,) of lesions (H, W) and strength (H, W) at the cutoffs of `CutoffChooser`.
+
+    None without a lesion.
+
+    Raises:
+        LemlightError: other shapes, values outside [0, 1].
+    """
+    outside, inside = strength_histogram(*check_maps(lesions, strength)).astype(np.float64)
+    if not inside.any():
+        return None
+    everywhere = at_or_above(outside + inside)[1:]
+    return np.asarray(2 * at_or_above(inside)[1:] / (everywhere + inside.sum()))
 
 
 class CutoffChooser:
@@ -136,17 +117,10 @@ class CutoffChooser:
         self._total = np.zeros(LEVELS)
         self._images = 0
 
-    def add(self, lesions: ArrayLike, strength: ArrayLike) -> None:
-        """Add one image: lesions (H, W) labels, strength (H, W) in [0, 1]; an image without a lesion changes nothing.
-
-        Raises:
-            LemlightError: other shapes, values outside [0, 1].
-        """
-        outside, inside = strength_histogram(*check_maps(lesions, strength)).astype(np.float64)
-        if inside.any():
-            everywhere = at_or_above(outside + inside)[1:]
-            self._total += 2 * at_or_above(inside)[1:] / (everywhere + inside.sum())
-            self._images += 1
+    def add_curve(self, curve: NDArray[np.float64]) -> None:
+        """Add the `dice_curve` of one image."""
+        self._total += curve
+        self._images += 1
 
     def curve(self) -> NDArray[np.float64]:
         """Return the mean Dice (1024,) at `cutoffs`.
@@ -172,26 +146,23 @@ class CutoffChooser:
         return float(self.cutoffs[chosen]), float(curve[chosen])
 
 
-Window = tuple[slice, slice]
-
-
 class NearLesion(NamedTuple):
-    """The pixels within the tolerance of one lesion."""
+    """The pixels within the tolerance of one lesion: `near` (h, w) of a `window` as large as lesion and tolerance."""
 
     label: int
-    window: Window
-    """Of the image, as large as the lesion and the tolerance."""
+    window: tuple[slice, slice]
     near: NDArray[np.bool_]
-    """(h, w) of the window."""
 
 
 class Candidates(NamedTuple):
-    """What the regions of one image found; a score is the confidence of the call times the highest strength inside."""
+    """What the regions of one image found; a score is the image's probability times the highest strength inside.
+
+    lesion_scores: (K,) best score of the regions that hit each lesion, NaN where none does.
+    false_positive_scores: (F,) of the regions that hit no lesion.
+    """
 
     lesion_scores: NDArray[np.float64]
-    """(K,) best score of the regions that hit each lesion, NaN where none does."""
     false_positive_scores: NDArray[np.float64]
-    """(F,) of the regions that hit no lesion."""
 
 
 def near_lesions(lesions: NDArray[np.uint8], tolerance_px: float) -> list[NearLesion]:
@@ -209,7 +180,7 @@ def near_lesions(lesions: NDArray[np.uint8], tolerance_px: float) -> list[NearLe
 
 
 def find_candidates(
-    strength: NDArray[np.float32], cutoff: float, confidence: float, lesions: list[NearLesion]
+    strength: NDArray[np.float32], cutoff: float, probability: float, lesions: list[NearLesion]
 ) -> Candidates:
     """Return what the regions of strength (H, W), 8-connected pixels of at least the cutoff, find of the lesions.
 
@@ -219,7 +190,7 @@ def find_candidates(
     regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
     highest = np.zeros(count + 1)
     np.maximum.at(highest, regions[mask], strength[mask])
-    scores = confidence * highest
+    scores = probability * highest
     lesion_scores = np.full(len(lesions), np.nan)
     false = np.arange(count + 1) > 0
     for index, lesion in enumerate(lesions):
@@ -232,9 +203,9 @@ def find_candidates(
 
 
 def pointing(strength: NDArray[np.float32], lesions: list[NearLesion]) -> float:
-    """Return the share of the highest points of strength (H, W) within the tolerance of any lesion, in [0, 1].
+    """Return the fraction of the highest points of strength (H, W) within the tolerance of any lesion, in [0, 1].
 
-    One highest point gives 0 or 1; equally high ones count by their share; a map of zeros points nowhere: 0.
+    One highest point gives 0 or 1; equally high ones count by their fraction; a map of zeros points nowhere: 0.
     """
     top = strength.max()
     if top <= 0:
@@ -246,11 +217,7 @@ def pointing(strength: NDArray[np.float32], lesions: list[NearLesion]) -> float:
     return 1 - np.count_nonzero(highest) / points
 
 
-OVERLAPS = (0.3, 0.5, 0.7)  # intersection over union
-BOX_CUTOFFS = tuple(step / 20 for step in range(20))  # 0 stands for: everything above 0
-
-Boxes = NDArray[np.int64]
-"""(B, 4) as (x0, y0, x1, y1) in px, half open: a box covers its pixels wholly, x1 - x0 of them in width."""
+Boxes = NDArray[np.int64]  # (B, 4) as (x0, y0, x1, y1) in px, half open: a box covers its pixels wholly
 
 
 def contour_boxes(mask: NDArray[np.bool_]) -> Boxes:
@@ -280,7 +247,7 @@ def box_hits(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArr
     """Return (3, 20): at each overlap and each cutoff, does any box of the map match any box of the lesions."""
     truth = lesion_boxes(lesions)
     hits = np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_)
-    for column, cutoff in enumerate(BOX_CUTOFFS):
+    for column, cutoff in enumerate(BOX_CUTOFFS if len(truth) else ()):
         best = overlaps(contour_boxes(predicted(strength, cutoff)), truth).max(initial=0)
         hits[:, column] = best >= np.array(OVERLAPS)
     return hits
@@ -306,61 +273,3 @@ def _half_open(boxes: Iterable[Sequence[int]]) -> Boxes:
     corner_and_size = np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
     corner, size = corner_and_size[:, :2], corner_and_size[:, 2:]
     return np.concatenate([corner, corner + size], axis=1)
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """One measured image; `types` and `candidates.lesion_scores` name the same lesions, those that are drawn."""
-
-    image_id: str
-    patient_id: str
-    confidence: float
-    types: tuple[str, ...]
-    lesion_pixels: int
-    predicted_pixels: int
-    shared_pixels: int
-    candidates: Candidates
-    pointing: float
-    """Share of the highest points in a lesion, NaN without a lesion."""
-    box_hits: NDArray[np.bool_]
-    """(3, 20), False without a lesion."""
-
-    @property
-    def hits(self) -> NDArray[np.bool_]:
-        """Which of the lesions are hit, (K,)."""
-        return ~np.isnan(self.candidates.lesion_scores)
-
-    @property
-    def dsc(self) -> float:
-        """Dice coefficient of prediction and lesions, NaN without a lesion."""
-        if not self.lesion_pixels:
-            return float("nan")
-        return 2 * self.shared_pixels / (self.lesion_pixels + self.predicted_pixels)
-
-
-def measure(
-    lesions: NDArray[np.uint8],
-    strength: NDArray[np.float32],
-    *,
-    image_id: str,
-    patient_id: str,
-    types: Sequence[str],
-    confidence: float,
-    tolerance_px: float,
-    cutoff: float,
-) -> ImageRecord:
-    """Return the record of one image with lesions (H, W) and strength (H, W), both checked."""
-    mask = predicted(strength, cutoff)
-    near = near_lesions(lesions, tolerance_px)
-    return ImageRecord(
-        image_id=image_id,
-        patient_id=patient_id,
-        confidence=confidence,
-        types=tuple(types[lesion.label - 1] for lesion in near),
-        lesion_pixels=int(np.count_nonzero(lesions)),
-        predicted_pixels=int(np.count_nonzero(mask)),
-        shared_pixels=int(np.count_nonzero(mask & (lesions > 0))),
-        candidates=find_candidates(strength, cutoff, confidence, near),
-        pointing=pointing(strength, near) if near else float("nan"),
-        box_hits=box_hits(lesions, strength) if near else np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_),
-    )

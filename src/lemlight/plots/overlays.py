@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from lemlight.errors import LemlightError
-from lemlight.plots.style import SKY, bare, new_figure, save
+from lemlight.plots.style import GREEN, SKY, bare, new_figure, save
 
 PLACES = ("best", "median", "worst")
 SHOWN = 9  # overlays in all
@@ -67,6 +67,7 @@ ROUNDING = 1e-5  # of float32 maps that were scaled
 SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
 EDGED: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.4, foreground="black")]}  # seen on white tissue, too
 REGION: dict[str, Any] = {"color": SKY, "linewidth": 1.3, **EDGED}
+BENIGN: dict[str, Any] = {"color": GREEN, "linewidth": 1.3, **EDGED}
 LESION: dict[str, Any] = {"color": "white", "linewidth": 1.3, "linestyle": (0, (4, 2)), **EDGED}
 SCORE: dict[str, Any] = {"color": "white", "fontsize": 8, "ha": "center", "textcoords": "offset points", **EDGED}
 
@@ -89,8 +90,8 @@ class Outline(Protocol):
         """(P, 2) points (x, y) px of the original, closed."""
 
     @property
-    def score(self) -> float:
-        """In [0, 1]."""
+    def score(self) -> float | None:
+        """Suspicion of malignancy, in [0, 1]; None where the region speaks for benign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ class OverlayItem:
     """One image and what the model says about it, all in the original orientation and px (H, W).
 
     `image` in [0, 1]; `strength` the location map in [0, 1], zeros where there is no extremum; `regions` found in it;
-    `probability` in [0, 1] and what that was called (`call`, a class name); `spacing` (row, column) mm or None;
+    `probability` in [0, 1] and the `prediction` from it, a class name; `spacing` (row, column) mm or None;
     `lesions` bool, the true ones, all False for none, or None where unknown. `image_id` is printed and may be empty: it
     must not name a patient.
     """
@@ -108,7 +109,7 @@ class OverlayItem:
     strength: NDArray[Any]
     regions: Sequence[Outline]
     probability: float
-    call: str
+    prediction: str
     spacing: tuple[float, float] | None = None
     lesions: NDArray[Any] | None = None
 
@@ -173,11 +174,11 @@ def lesion_outlines(lesions: NDArray[Any] | None) -> list[NDArray[np.float64]]:
 
 def _draw_region(axes: Axes, region: Outline, height: int) -> None:
     """Draw the outline with its score above, or below where it touches the upper edge of the image."""
-    axes.plot(*region.contour.T, **REGION)
+    axes.plot(*region.contour.T, **(BENIGN if region.score is None else REGION))
     top, bottom = region.contour[:, 1].min(), region.contour[:, 1].max()
     above = top > 0.05 * height
     axes.annotate(
-        f"{region.score:.2f}",
+        "benign" if region.score is None else f"{region.score:.2f}",
         (region.contour[:, 0].mean(), top if above else bottom),
         xytext=(0, 3 if above else -3),
         va="bottom" if above else "top",
@@ -203,8 +204,11 @@ def _draw_scale(axes: Axes, image: NDArray[np.float32], spacing: float, shape: t
 def legend_marks(items: Sequence[OverlayItem]) -> list[Line2D]:
     """Return what a legend explains of these items."""
     marks = []
-    if any(len(item.regions) for item in items):
-        marks.append(Line2D([], [], label="region with its score", **REGION))
+    scores = [region.score for item in items for region in item.regions]
+    if any(score is not None for score in scores):
+        marks.append(Line2D([], [], label="suspicious region with its score", **REGION))
+    if None in scores:
+        marks.append(Line2D([], [], label="region that speaks for benign", **BENIGN))
     if any(item.lesions is not None and item.lesions.any() for item in items):
         marks.append(Line2D([], [], label="true lesion", **LESION))
     return marks
@@ -233,7 +237,7 @@ def overlay_figure(item: OverlayItem, path: Path) -> Path:
     figure.set_dpi(DPI)
     axes = figure.subplots(1, 2)
     colours = draw_pair(axes, item)
-    figure.suptitle(f"called {item.call}, p = {item.probability:.3f}", fontsize=13, parse_math=False)
+    figure.suptitle(f"predicted {item.prediction}, p = {item.probability:.3f}", fontsize=13, parse_math=False)
     _explain(figure, colours, axes, [item])
     return save(figure, path)
 
@@ -257,7 +261,7 @@ def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str
     for item, title, pair in zip(items, titles, grid.reshape(-1, 3), strict=False):
         colours = draw_pair(pair, item)
         bare(pair[0], f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9)
-        bare(pair[1], f"called {item.call}, p = {item.probability:.2f}", loc="left", fontsize=9)
+        bare(pair[1], f"predicted {item.prediction}, p = {item.probability:.2f}", loc="left", fontsize=9)
     _explain(figure, colours, grid, items)
     return save(figure, path)
 

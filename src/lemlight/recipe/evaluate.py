@@ -13,7 +13,7 @@ from lemlight.data.datamodule import MammogramData
 from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
-from lemlight.localization.evaluation import chosen_settings
+from lemlight.localization.settings import chosen_settings
 from lemlight.recipe.data import prepare_data, record_data, say
 from lemlight.recipe.model import build_classifier, build_module
 from lemlight.recipe.results import Run, write_results
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig, overrides: Sequence[str] = ()) -> dict[str,
     title = f"{trained.run_name}, trained on {trained.dataset.name}, tested on {dataset.name}"
     trainer = _trainer(config, trained, folder)
     threshold = trained.threshold if config.threshold is None else config.threshold
-    chosen = chosen_settings(checkpoint)
+    chosen = chosen_settings(checkpoint.localization, checkpoint.path)
     run = Run("evaluate", title, folder, config, settings, overrides, trainer, module, prepared, chosen, threshold)
     return write_results(run, data.eval_dataloader(config.split))
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from lemlight.config.commands import Command
 from lemlight.data.datamodule import unit_range
 from lemlight.files import write_json
-from lemlight.localization.evaluation import Chosen, Localizing, localizing
+from lemlight.localization.evaluation import Localizing
+from lemlight.localization.settings import Chosen, build_settings
 from lemlight.metrics.classification import summarize, write_predictions
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
@@ -53,20 +54,30 @@ class Run:
         return localizing(self.config, self.trainer, self.module, self.prepared, self.threshold)
 
 
+def localizing(
+    config: Command, trainer: Trainer, module: MammogramModule, prepared: PreparedData, threshold: float
+) -> Localizing:
+    """Put the network back on the trainer's device (Lightning leaves it on the CPU), ready to localize."""
+    device, settings = trainer.strategy.root_device, build_settings(config.localization.model_dump())
+    classifier = module.classifier.to(device).eval()
+    return Localizing(classifier, device, prepared.table, prepared.store, settings, threshold, config.batch_size)
+
+
 def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     """Predict every image of `batches`, write and print what came out, and return what metrics.json holds.
 
-    With several processes the first one writes.
+    With several processes all of them predict and localize, and the first one writes.
     """
     scores = predict(run.trainer, run.module, batches).set_index("index")
     predictions = run.prepared.table.loc[scores.index].join(scores)
     summary = summarize(predictions, threshold=run.threshold, resamples=run.config.bootstrap)
-    if not run.trainer.is_global_zero:
-        return summary
+    first = run.trainer.is_global_zero
     localized = measure_localization(
-        run.localizing(), run.chosen, str(summary["split"]), run.folder, run.config.bootstrap
+        run.localizing(), run.chosen, str(summary["split"]), run.folder if first else None, run.config.bootstrap
     )
     summary |= localized.summary
+    if not first:
+        return summary
     write_json(summary, run.folder / "metrics.json")
     write_predictions(predictions, run.folder / "predictions.csv")
     figures = _figures(run, predictions, summary) | localized.figures

@@ -15,11 +15,11 @@ from lemlight.data.datamodule import MammogramData
 from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.files import write_yaml
-from lemlight.localization.evaluation import Chosen, localizing
+from lemlight.localization.settings import Chosen, build_settings
 from lemlight.recipe.data import PreparedData, prepare_data, record_data
 from lemlight.recipe.machine import check_machine
 from lemlight.recipe.model import build_classifier, build_module, ramps
-from lemlight.recipe.results import Run, write_results
+from lemlight.recipe.results import Run, localizing, write_results
 from lemlight.reporting.localization_results import choose_settings
 from lemlight.sweeps.names import Sweep, group_label, run_label, tag_labels
 from lemlight.training.callbacks import build_callbacks, check_monitor
@@ -43,6 +43,7 @@ def train(config: TrainConfig, overrides: Sequence[str] = (), sweep: Sweep | Non
         LemlightError: anything that the user can mend, found as early as it can be.
     """
     check_machine(config)
+    build_settings(config.localization.model_dump())  # an own method that cannot be built is found before the training
     folder = Path(config.output)
     write_yaml(config.model_dump(), folder / "config.yaml")
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -92,10 +93,10 @@ def _choose(
     """Go back to the best weights, and choose with them how to localize; their checkpoint holds it, too."""
     best = Path(config.output) / "checkpoints" / "best.ckpt"
     load_weights(module.classifier, load_checkpoint(best))
-    if not trainer.is_global_zero:
-        return {}
+    trainer.strategy.barrier()  # none is to read the file while another adds to it
     chosen = choose_settings(localizing(config, trainer, module, prepared, config.threshold))
-    add_to_card(best, localization={method: one.model_dump() for method, one in chosen.items()})
+    if trainer.is_global_zero:
+        add_to_card(best, localization={method: one.model_dump() for method, one in chosen.items()})
     return chosen
 
 

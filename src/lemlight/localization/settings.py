@@ -1,0 +1,149 @@
+"""The settings of localization: its method, and how a map becomes regions: given, chosen on a split, or a default."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, Probability, checked
+from lemlight.config.base import Section
+from lemlight.config.check import check
+from lemlight.errors import LemlightError
+
+Follow = Literal["predicted", "maxima", "minima", "both"]
+Method = Callable[..., Any]  # see lemlight.localization.attribution.Method, which needs torch
+
+KEEPS = (0.0, 0.5, 0.75, 1.0)
+SMOOTHINGS = (0.125, 0.25, 0.5, 1.0)  # of the backbone's output stride
+
+
+class LocalizationSettings:
+    """How location maps are made, turned into regions, and measured.
+
+    Args:
+        methods: every method by name, see `lemlight.localization.attribution.Method`.
+        method: the name of the one that makes the pictures.
+        compare: names of further ones, measured beside it on the same network.
+        follow: which extrema importance follows: "predicted" (maxima if predicted malignant, else minima), ...
+        keep: an extremum counts from this fraction of the strongest's strength; None: chosen on the validation split.
+        smoothing: px, standard deviation of the Gaussian over a map; None: chosen on the validation split.
+        cutoff: fraction of a map's maximum from which a pixel belongs to a region; None: chosen as well.
+        tolerance: how far beside a lesion still counts as a hit, as a fraction of the prepared image's height.
+
+    Raises:
+        LemlightError: a value out of range, or a name without a method.
+    """
+
+    @checked
+    def __init__(
+        self,
+        methods: dict[str, Method],
+        method: str = "importance",
+        compare: list[str] | None = None,
+        follow: Follow = "predicted",
+        keep: Probability | None = None,
+        smoothing: NotNegative | None = None,
+        cutoff: InnerFraction | None = None,
+        tolerance: Fraction = 0.01,
+    ) -> None:
+        self.method, self.follow, self.tolerance = method, follow, tolerance
+        self.names = list(dict.fromkeys([method, *(compare or [])]))  # the one that makes the pictures first
+        check_names(self.names, methods, "localization.method")
+        self.methods = {name: methods[name] for name in self.names}
+        self.given: dict[str, float | None] = {"keep": keep, "smoothing": smoothing, "cutoff": cutoff}
+
+
+def check_names(names: Iterable[str], methods: Iterable[str], key: str) -> None:
+    """Raise LemlightError for the first name that is none of the methods; `key` is what the user writes."""
+    known = list(methods)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise LemlightError(
+                f"{key}={name}: there is no such method{hint}; there are {', '.join(known)}, and "
+                "+localization.methods.NAME._target_=... adds an own one"
+            )
+
+
+def build_settings(config: Mapping[str, Any]) -> LocalizationSettings:
+    """Build the section `localization` of a configuration, its methods included.
+
+    Raises:
+        LemlightError: what `LocalizationSettings` or the constructor of a method says.
+    """
+    return LocalizationSettings(**{**config, "methods": build_methods(config["methods"])})
+
+
+def build_methods(targets: Mapping[str, Any]) -> dict[str, Method]:
+    """Build methods from their `_target_`, by name; LemlightError where one cannot be built."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    built: dict[str, Method] = {}
+    for name, target in targets.items():
+        try:
+            built[name] = instantiate(target)
+        except InstantiationException as error:
+            reason = error.__cause__ if isinstance(error.__cause__, LemlightError) else error
+            raise LemlightError(f"localization.methods.{name}: {reason}") from error
+        if not callable(built[name]):
+            raise LemlightError(f"localization.methods.{name}: a method is called, see docs/localization.md")
+    return built
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """From extrema to regions.
+
+    keep: fraction of the strongest extremum's strength that an extremum must reach, in [0, 1].
+    smoothing: px of the prepared image, standard deviation of the Gaussian.
+    cutoff: fraction of a map's maximum from which a pixel belongs to a region, in (0, 1].
+    """
+
+    keep: float
+    smoothing: float
+    cutoff: float
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain values, for the checkpoint."""
+        return asdict(self)
+
+
+class Chosen(Section):
+    """What a training chose for a method on a split, as a checkpoint holds it."""
+
+    keep: Probability
+    smoothing: NotNegative
+    cutoff: Fraction
+    dsc: Probability  # mean over the images with a lesion of that split, at these settings
+    images: Count
+    split: str
+
+
+def chosen_settings(localization: Mapping[str, Any], path: object) -> dict[str, Chosen]:
+    """What a training chose, by method, from the checkpoint at `path`; LemlightError where the file is damaged."""
+    where = f"the localization settings in {path}"
+    return {method: check(values, Chosen, where=where) for method, values in localization.items()}
+
+
+def settings_of(
+    method: str, chosen: Mapping[str, Chosen], given: Mapping[str, float | None], output_stride: int
+) -> RegionSettings:
+    """Settings of a method: what is given, else what the training chose for it, else a default.
+
+    The defaults are for a network without validation masks: keep 0.5, a quarter of a cell, a third of the maximum.
+    """
+    values = {"keep": 0.5, "smoothing": 0.25 * output_stride, "cutoff": 0.33}
+    if method in chosen:
+        values |= chosen[method].model_dump(include=set(values))
+    values |= {name: value for name, value in given.items() if value is not None}
+    return RegionSettings(**values)
+
+
+def candidates(has_extrema: bool, given: Mapping[str, float | None], output_stride: int) -> list[tuple[float, float]]:
+    """The pairs (keep, smoothing) to choose from; a given value leaves no choice, and only extrema can be kept."""
+    keep, smoothing = given.get("keep"), given.get("smoothing")
+    keeps = [keep] if keep is not None else list(KEEPS) if has_extrema else [0.0]
+    smoothings = [smoothing] if smoothing is not None else [fraction * output_stride for fraction in SMOOTHINGS]
+    return [(k, s) for k in keeps for s in smoothings]

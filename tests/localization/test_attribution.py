@@ -1,0 +1,274 @@
+"""What a classifier says and where it looks: extrema, methods, suspicion, and what a region speaks for."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch.overrides import TorchFunctionMode
+
+from lemlight.data.geometry import BreastGeometry
+from lemlight.errors import LemlightError
+from lemlight.localization import propagation_rules
+from lemlight.localization.attribution import (
+    FOLLOW,
+    Importance,
+    MapSettings,
+    explain,
+    explain_by_keep,
+    extremum_points,
+    pack_selections,
+    regions_of,
+    select_extrema,
+)
+from lemlight.localization.baselines import CAM, GradCAM, SmoothGrad
+from lemlight.localization.regions import smoothed
+from lemlight.models.lem import Extrema
+from tests.localization.test_importance import breasts, build
+
+# mean 0; maxima 8, 4, 2 and -0.5, minima -8, -4, -1.5 and 0.5 (each in a corner or ringed by values between)
+DRAWN = torch.tensor(
+    [
+        [8.0, 0, 2, 0, -8],
+        [0, 0, 0, 0, 0],
+        [4, 0, 0, 0, -4],
+        [-1, -1, -1, 1, 1],
+        [-1, -0.5, -1, 1, 0.5],
+        [-1.5, -1, -1, 1, 1],
+    ]
+)
+DRAWN = DRAWN - DRAWN.mean()
+MALIGNANT = torch.tensor([0.9])
+
+
+def cells(mask):
+    return [tuple(cell) for cell in torch.nonzero(mask[0]).tolist()]
+
+
+def test_the_fraction_of_the_strongest_drawn_by_hand():
+    def kept(keep):
+        maxima, minima = select_extrema(DRAWN[None], MALIGNANT, follow="both", keep=keep)
+        return cells(maxima), cells(minima)
+
+    assert kept(1.0) == ([(0, 0)], [(0, 4)])
+    assert kept(0.45) == ([(0, 0), (2, 0)], [(0, 4), (2, 4)])
+    # the maximum of -0.5 and the minimum of 0.5 stand on the wrong side of the mean
+    assert kept(0.0) == ([(0, 0), (0, 2), (2, 0)], [(0, 4), (2, 4), (5, 0)])
+
+
+@pytest.mark.parametrize(
+    ("follow", "probability", "threshold", "uses"),
+    [
+        ("predicted", 0.51, 0.5, (True, False)),
+        ("predicted", 0.5, 0.5, (False, True)),
+        ("predicted", 0.3, 0.2, (True, False)),
+        ("maxima", 0.1, 0.5, (True, False)),
+        ("minima", 0.9, 0.5, (False, True)),
+        ("both", 0.1, 0.5, (True, True)),
+    ],
+)
+def test_what_is_followed(follow, probability, threshold, uses):
+    chosen = select_extrema(DRAWN[None], torch.tensor([probability]), follow=follow, keep=0.5, threshold=threshold)
+    assert tuple(bool(kind.any()) for kind in chosen) == uses
+
+
+def test_each_image_is_judged_by_itself():
+    maps = torch.stack([DRAWN, 0.01 * DRAWN, -DRAWN])
+    maxima, minima = select_extrema(maps, torch.tensor([0.9, 0.2, 0.7]), follow="predicted", keep=1.0)
+    assert torch.nonzero(maxima).tolist() == [[0, 0, 0], [2, 0, 4]]
+    assert torch.nonzero(minima).tolist() == [[1, 0, 4]]
+
+
+@pytest.mark.parametrize("follow", FOLLOW)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (3, 4)])
+def test_a_flat_map_gives_none(follow, shape):
+    for ties in ("strict", "all"):  # with the literal equations every cell is an extremum, but none above the mean
+        chosen = select_extrema(torch.full((1, *shape), -3.0), MALIGNANT, follow=follow, keep=0.0, ties=ties)
+        assert not chosen.maxima.any()
+        assert not chosen.minima.any()
+
+
+def test_ties_are_the_rule_of_local_extrema_and_half_precision_is_judged_in_float32():
+    plateau = torch.tensor([[[0.0, 0, 0, 0], [0, 3, 3, 0], [0, 0, 0, 0]]])
+    assert not select_extrema(plateau, MALIGNANT, follow="maxima", keep=1.0).maxima.any()
+    assert cells(select_extrema(plateau, MALIGNANT, follow="maxima", keep=1.0, ties="all").maxima) == [(1, 1), (1, 2)]
+    maxima, _ = select_extrema(DRAWN[None].bfloat16(), MALIGNANT, follow="maxima", keep=0.45)
+    assert cells(maxima) == [(0, 0), (2, 0)]
+
+
+MAPS = st.tuples(st.just(2), st.integers(1, 6), st.integers(1, 7)).flatmap(
+    lambda shape: hnp.arrays(np.float64, shape, elements=st.integers(-8, 8).map(float))
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(MAPS, st.floats(0, 1), st.sampled_from([-64.0, 3.0, 128.0]))
+def test_a_bias_changes_nothing_and_a_smaller_fraction_only_adds(maps, keep, bias):
+    score_map, probability = torch.from_numpy(maps), torch.tensor([0.2, 0.8])
+    chosen = select_extrema(score_map, probability, follow="both", keep=keep)
+    # fractions right at the cutoff may fall either way by rounding: a hair on both sides of it bounds the answer
+    lower = select_extrema(score_map + bias, probability, follow="both", keep=max(0.0, keep - 1e-9))
+    upper = select_extrema(score_map + bias, probability, follow="both", keep=min(1.0, keep + 1e-9))
+    for kind in range(2):
+        assert not (chosen[kind] & ~lower[kind]).any()
+        # of equally strong ones rounding may leave one at a fraction of 1, not at any other
+        assert keep > 1 - 1e-8 or not (upper[kind] & ~chosen[kind]).any()
+    # maxima of the negated map are the minima of the map
+    mirrored = select_extrema(-score_map, probability, follow="both", keep=keep)
+    assert torch.equal(mirrored.maxima, chosen.minima)
+    everything = select_extrema(score_map, probability, follow="both", keep=0.0)
+    assert not (chosen.maxima & ~everything.maxima).any()
+    assert bool(everything.maxima.any()) == bool(chosen.maxima.any())
+
+
+def test_extrema_as_points_of_the_prepared_image():
+    marked = torch.zeros(3, 4, dtype=torch.bool)
+    marked[0, 3] = marked[2, 0] = True
+    # cells of 32 x 16 px: the centre of the first lies between px 15 and 16, and between px 7 and 8
+    np.testing.assert_allclose(extremum_points(marked, (96, 64)), [[55.5, 15.5], [7.5, 79.5]])
+    assert extremum_points(marked & False, (96, 64)).shape == (0, 2)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(LemlightError, match=r"follow must be one of .*'maximum'; keep .* got 1.5"):
+        select_extrema(DRAWN[None], MALIGNANT, follow="maximum", keep=1.5)
+    with pytest.raises(LemlightError, match=r"shapes \(N, h, w\) and \(N,\), got \(1, 6, 5\) and \(2,\); keep"):
+        select_extrema(DRAWN[None], torch.zeros(2), follow="both", keep=float("nan"))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(bool, (4, 3, 2, 1, 2)))
+def test_packed_selections_hold_every_given_one_and_no_image_has_one_twice(drawn):
+    given_ones = [Extrema(torch.from_numpy(one[:, 0]), torch.from_numpy(one[:, 1])) for one in drawn]
+    packed, places = pack_selections(given_ones)
+    distinct = [{one[image].tobytes() for one in drawn} for image in range(3)]
+    assert len(packed) == max(len(ones) for ones in distinct)
+    for one, where in zip(given_ones, places, strict=True):
+        for image, place in enumerate(where):
+            assert torch.equal(one.maxima[image], packed[place].maxima[image])
+            assert torch.equal(one.minima[image], packed[place].minima[image])
+    for image, ones in enumerate(distinct):
+        assert set(places[:, image].tolist()) == set(range(len(ones)))
+
+
+KEEPS = [0.0, 0.5, 1.0]
+
+
+@pytest.fixture(scope="module", params=["resnet18", "densenet121"])
+def classifier(request):
+    return build(request.param)
+
+
+@pytest.mark.parametrize("method", [Importance(), CAM(), SmoothGrad(copies=2)])
+def test_the_probability_is_that_of_the_network_by_itself(classifier, method):
+    images = breasts(2, 96, 64)
+    with torch.no_grad():
+        scores = classifier(images)
+    found = explain(classifier, images, method)
+    torch.testing.assert_close(found.probability, scores.logit.double().sigmoid())
+    torch.testing.assert_close(found.score_map, scores.score_map)
+    torch.testing.assert_close(found.maps, method(classifier, images, found.malignant), rtol=0, atol=0)
+
+
+def test_one_pass_gives_for_each_keep_and_the_suspicion_what_passes_of_their_own_give(classifier):
+    images, passes = breasts(3, 160, 128), []
+    handle = classifier.backbone.register_forward_hook(lambda *_: passes.append(1))
+    together = explain_by_keep(classifier, images, Importance(), MapSettings("both"), KEEPS, suspicion_at=0.5)
+    handle.remove()
+    assert len(passes) == 1
+    assert together[0].maxima.sum() > together[2].maxima.sum()  # else there would be nothing to compare
+    for keep, found in zip(KEEPS, together, strict=True):
+        alone = explain(classifier, images, Importance(), MapSettings("both", keep))
+        for one, other in zip(found[:7], alone[:7], strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert [found.suspicion is None for found in together] == [True, False, True]
+    maxima = explain(classifier, images, Importance(), MapSettings("maxima", 0.5))
+    torch.testing.assert_close(together[1].suspicion, maxima.maps, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", [Importance(), GradCAM()])
+def test_suspicion_is_the_map_of_malignancy_whatever_is_predicted(classifier, method):
+    images, classifier = breasts(2, 96, 64), copy.deepcopy(classifier)
+    with torch.no_grad():
+        classifier.scorer.bias -= classifier(images).logit.mean() / 2  # counts twice, in maxima and in minima
+    assert sorted(explain(classifier, images, CAM()).malignant.tolist()) == [False, True]
+    expected = method(classifier, images, torch.tensor([True, True]))
+    for threshold in (0.0, 0.5, 1.0):
+        settings = MapSettings(threshold=threshold)
+        (found,) = explain_by_keep(classifier, images, method, settings, [0.5], suspicion_at=0.5)
+        torch.testing.assert_close(found.suspicion, expected, rtol=1e-4, atol=1e-6)
+        alike = found.malignant.view(-1, 1, 1)
+        torch.testing.assert_close(found.maps.where(alike, 0), found.suspicion.where(alike, 0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        lambda classifier, images, malignant: images,
+        lambda classifier, images, malignant: -images[:, 0],
+        lambda classifier, images, malignant: images[:, 0] / 0,
+        lambda classifier, images, malignant: None,
+    ],
+)
+def test_an_own_method_that_gives_no_maps_is_named(classifier, own):
+    with pytest.raises(LemlightError, match=r"method <lambda> must give finite maps \(1, 64, 64\) of at least 0"):
+        explain(classifier, breasts(1, 64, 64), own)
+
+
+def evidence(classifier, images, method, **settings):
+    found = explain(classifier, images, method, MapSettings(**settings))
+    height, width = images.shape[2:]
+    geometry = BreastGeometry((height, width), False, (0, 0, height, width), (1.0, 1.0), (height, width))
+    strength = smoothed(found.maps[0].numpy(), 0)
+    return float(found.probability[0]), regions_of(found, 0, strength, 0.2, geometry, None)
+
+
+@pytest.mark.parametrize("method", [Importance(), CAM()])
+def test_regions_of_an_image_predicted_benign_speak_for_benign_and_have_no_score(classifier, method):
+    images = breasts(1, 96, 64)
+    probability, regions = evidence(classifier, images, method, threshold=0.0)
+    assert regions
+    assert {region.evidence for region in regions} == {"malignant"}
+    assert regions[0].score == pytest.approx(probability)
+    _, regions = evidence(classifier, images, method, threshold=1.0)
+    assert {(region.evidence, region.score) for region in regions} in ({("benign", None)}, set())
+
+
+def test_where_both_kinds_are_followed_the_nearest_extremum_says_what_a_region_speaks_for(classifier):
+    images = breasts(1, 160, 128)
+    found = explain(classifier, images, Importance(), MapSettings("both", 0.0))
+    _, regions = evidence(classifier, images, Importance(), follow="both", keep=0.0)
+    points = {
+        kind: {tuple(point) for point in extremum_points(cells[0], (160, 128)).tolist()}
+        for kind, cells in (("malignant", found.maxima), ("benign", found.minima))
+    }
+    assert {region.evidence for region in regions} == {"malignant", "benign"}
+    assert all(region.extremum in points[region.evidence] for region in regions)
+
+
+class NoFloat64(TorchFunctionMode):
+    """A device without float64, as MPS is."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return result
+
+
+@pytest.mark.parametrize("method", [Importance(), CAM(), SmoothGrad(copies=2)])
+def test_no_float64_is_made_on_a_device_that_has_none(classifier, method, monkeypatch):
+    images = breasts(2, 96, 64)
+    expected = explain_by_keep(classifier, images, method, MapSettings(), KEEPS, suspicion_at=0.5)
+    assert expected[0].probability.dtype == torch.float64
+    with pytest.raises(TypeError, match="no float64"), NoFloat64():
+        explain(classifier, images, method)
+    monkeypatch.setattr(propagation_rules, "exact_dtype", lambda device: torch.float32)
+    with NoFloat64():
+        found = explain_by_keep(classifier, images, method, MapSettings(), KEEPS, suspicion_at=0.5)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.maps, other.maps, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(one.probability.double(), other.probability, rtol=1e-6, atol=0)

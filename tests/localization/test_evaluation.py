@@ -1,0 +1,195 @@
+"""Choosing settings and measuring on a split: by name, by several processes as by one, with own methods."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing import spawn
+
+from lemlight.errors import LemlightError
+from lemlight.localization.attribution import Importance
+from lemlight.localization.baselines import CAM, GradCAM
+from lemlight.localization.evaluation import Localizing, in_turn, locate, survey
+from lemlight.localization.settings import (
+    Chosen,
+    LocalizationSettings,
+    RegionSettings,
+    build_settings,
+    candidates,
+    settings_of,
+)
+from lemlight.models.backbones import Backbone
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.reporting.localization_results import choose_settings, measure_localization
+
+METHODS = {"importance": Importance(), "cam": CAM(), "grad_cam": GradCAM()}
+TARGETS = {
+    "importance": {"_target_": "lemlight.localization.attribution.Importance"},
+    "smooth_grad": {"_target_": "lemlight.localization.baselines.SmoothGrad", "copies": 2},
+}
+
+
+class Store:
+    """A prepared store in memory: every third image is healthy, of the last one nothing is known."""
+
+    def __init__(self, count=11, shape=(96, 64)):
+        generator = np.random.default_rng(0)
+        self.images = generator.integers(0, 2**16, (count, *shape)).astype(np.uint16)
+        self.images[:, :, 48:] = 0
+        self.masks = [np.zeros(shape, np.uint8) for _ in range(count)]
+        for number, mask in enumerate(self.masks):
+            if number % 3:
+                y, x = generator.integers(5, 70), generator.integers(2, 30)
+                mask[y : y + 20, x : x + 14] = 1
+                self.images[number] = np.where(mask > 0, 2**16 - 1, self.images[number] // 2)
+
+    def index_of(self, image_id):
+        return int(image_id)
+
+    def image(self, position):
+        return self.images[position]
+
+    def mask(self, position):
+        return None if position == len(self.masks) - 1 else self.masks[position]
+
+    def lesion_types(self, position):
+        return ("mass",)
+
+
+def make_place(**options):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 6, 5, 4, 2), nn.ReLU(), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3, 4, 1), nn.ReLU()]
+    classifier = MammogramClassifier(
+        Backbone("tiny", nn.Sequential(*layers, nn.MaxPool2d(2)), (0.4, 0.2)), Scorer(8), build_pooling("lem", 8)
+    ).eval()
+    nn.init.normal_(classifier.scorer.weight, std=20)
+    store = Store()
+    with torch.no_grad():
+        images = torch.from_numpy(store.images[:, None].astype(np.float32) / 65535)
+        classifier.scorer.bias -= classifier(images).logit.median() / 2  # half of them are predicted malignant
+    rows = [(str(n), f"p{n // 2}", int(n % 3 > 0), "val") for n in range(len(store.images))]
+    table = pd.DataFrame(rows, columns=["image_id", "patient_id", "label", "split"])
+    settings = LocalizationSettings(METHODS, **options)
+    return Localizing(classifier, torch.device("cpu"), table, store, settings, 0.5, batch_size=2)
+
+
+def everything(folder=None):
+    """What choosing and measuring give with all methods."""
+    place = make_place(compare=["cam", "grad_cam"])
+    chosen = choose_settings(place)
+    results = measure_localization(place, chosen, "val", folder, resamples=40)
+    surveys = {name: survey(place, name, place.known("val"), RegionSettings(0.5, 4.0, 0.3)) for name in METHODS}
+    curves = {name: [chooser.curve() for chooser in one.choosers.values()] for name, one in surveys.items()}
+    rows = {name: one.meter.per_image().to_csv() for name, one in surveys.items()}
+    summaries = {name: one.meter.summary(resamples=40) for name, one in surveys.items()}
+    return {"chosen": chosen, "results": results.summary, "curves": curves, "rows": rows, "summaries": summaries}
+
+
+def one_of_two(rank, folder):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
+    found = everything(folder / "run" if rank == 0 else None)
+    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(found))
+    with pytest.raises(LemlightError, match="image 3 is damaged"):
+        list(in_turn(fails_at_three, range(6)))
+    torch.distributed.destroy_process_group()
+
+
+def fails_at_three(number):
+    if number == 3:
+        raise LemlightError(f"image {number} is damaged")
+    return number
+
+
+def test_two_processes_share_the_images_and_get_what_one_gets(tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "run").mkdir()
+    alone = everything(tmp_path / "alone")
+    assert alone["results"]["dsc"]["value"] > 0
+    spawn(one_of_two, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        found = pickle.loads((tmp_path / f"{rank}.pkl").read_bytes())
+        for part in ("chosen", "rows", "summaries"):
+            assert found[part] == alone[part]
+        for name in METHODS:
+            np.testing.assert_array_equal(found["curves"][name], alone["curves"][name])
+        assert found["results"] == (alone["results"] if rank == 0 else {})
+    for path in (tmp_path / "alone").rglob("*.*"):
+        assert (tmp_path / "run" / path.relative_to(tmp_path / "alone")).read_bytes() == path.read_bytes(), path
+
+
+def test_the_chosen_settings_are_the_best_candidates_and_images_of_which_nothing_is_known_are_left_out():
+    place = make_place(compare=["cam"])
+    assert len(place.known("val")) == 10
+    assert len(place.with_a_lesion("val")) == 6
+    chosen = choose_settings(place)
+    assert set(chosen) == {"importance", "cam"}
+    for name, one in chosen.items():
+        found = survey(place, name, place.with_a_lesion("val"), RegionSettings(one.keep, one.smoothing, one.cutoff))
+        assert found.meter.summary(resamples=40)["dsc"]["value"] == pytest.approx(one.dsc)
+        assert max(chooser.best()[1] for chooser in found.choosers.values()) == pytest.approx(one.dsc)
+    assert chosen["cam"].keep == 0
+    assert choose_settings(make_place(), "test") == {}
+
+
+def test_located_images_come_one_by_one_with_what_the_network_says():
+    place = make_place(follow="maxima")
+    found = list(locate(place, ["4", "0", "7"], RegionSettings(0.5, 0.0, 0.3)))
+    assert [one.image_id for one in found] == ["4", "0", "7"]
+    for one in found:
+        probability = place.classifier(place.images([one.image_id])).logit.double().sigmoid().item()
+        assert one.probability == pytest.approx(probability)
+        assert one.strength.max() == 1
+
+
+GIVEN = {"keep": None, "smoothing": None, "cutoff": None}
+
+
+def test_what_is_given_comes_before_what_was_chosen_and_that_before_the_defaults():
+    chosen = {"cam": Chosen(keep=0.0, smoothing=8.0, cutoff=0.6, dsc=0.3, images=4, split="val")}
+    assert settings_of("importance", chosen, GIVEN, 32) == RegionSettings(0.5, 8.0, 0.33)
+    assert settings_of("cam", chosen, GIVEN | {"cutoff": 0.2}, 32) == RegionSettings(0.0, 8.0, 0.2)
+    assert len(candidates(True, GIVEN, 32)) == 16
+    assert candidates(False, GIVEN, 16) == [(0.0, 2.0), (0.0, 4.0), (0.0, 8.0), (0.0, 16.0)]
+    assert candidates(True, GIVEN | {"keep": 0.7, "smoothing": 3.0}, 32) == [(0.7, 3.0)]
+
+
+def test_methods_are_built_by_name_and_an_own_one_needs_nothing_but_its_target():
+    own = {"own": {"_target_": "tests.localization.test_evaluation.OwnMap", "power": 2}}
+    built = build_settings({"methods": TARGETS | own, "method": "own", "compare": ["importance", "own"]})
+    assert built.names == ["own", "importance"]
+    assert built.methods["own"].power == 2
+    place = make_place()
+    images = place.images(["0", "1"])
+    assert built.methods["own"](place.classifier, images, torch.tensor([True, False])).shape == (2, 96, 64)
+
+
+class OwnMap:
+    def __init__(self, power):
+        self.power = power
+
+    def __call__(self, classifier, images, malignant):
+        return images[:, 0] ** self.power
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "importence"}, r"method=importence: there is no such method \(did you mean importance\?\); there"),
+        ({"compare": ["xyz"]}, "xyz: there is no such method; there are importance, smooth_grad, and"),
+        ({"keep": 1.5}, "LocalizationSettings: keep=1.5"),
+        ({"follow": "all"}, "follow=all"),
+        ({"methods": TARGETS | {"own": {"_target_": "nowhere.Map"}}}, "methods.own: .*nowhere"),
+        ({"methods": TARGETS | {"own": {"_target_": "builtins.int"}}}, "methods.own: a method is called"),
+        (
+            {"methods": {"importance": {"_target_": "lemlight.localization.baselines.SmoothGrad", "copies": 0}}},
+            "methods.importance: SmoothGrad: copies=0",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(changes, message):
+    with pytest.raises(LemlightError, match=message):
+        build_settings({"methods": TARGETS} | changes)
