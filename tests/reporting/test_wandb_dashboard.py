@@ -182,7 +182,7 @@ def test_with_nobody_logged_in_the_specification_and_the_way_are_left(write_run,
     runs = [write_run("a"), write_run("b b", "gap"), write_run("c", project=None)]
     said, note = send_dashboard(runs, QUESTION, tmp_path / "out", "| table |").splitlines()
     assert said.startswith("nobody is logged in")
-    assert note == "not on it, since not logged to W&B: 1 runs"
+    assert note == "not on it, since not logged to W&B: 1 of 3 runs"
     told = (tmp_path / "out" / "wandb_dashboard.json").read_text()
     for shown in ("id-a", "id-b b", QUESTION, "| table |", "BarPlot", "MediaBrowser", "choices.pooling"):
         assert shown in told

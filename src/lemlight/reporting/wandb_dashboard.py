@@ -177,7 +177,7 @@ def send_dashboard(runs: Sequence[TrainingRun], question: str, folder: Path, tab
         raise LemlightError("to=wandb needs the package wandb-workspaces: pip install 'lemlight[wandb]'")
     board = dashboard_of(runs)
     left_out = len(runs) - len(board.run_ids)
-    note = f"\nnot on it, since not logged to W&B: {left_out} runs" if left_out else ""
+    note = f"\nnot on it, since not logged to W&B: {left_out} of {len(runs)} runs" if left_out else ""
     if not logged_in():
         return _written(board, folder, question, table, "nobody is logged in to W&B here") + note
     try:
