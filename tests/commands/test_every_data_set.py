@@ -1,25 +1,13 @@
 """Every real data set in its own layout, from the download through training to the evaluation."""
 
 import json
+from importlib import import_module
 
 import pandas as pd
 import pytest
 
-from tests.layouts.cbis import write_cbis
-from tests.layouts.cmmd import write_cmmd
-from tests.layouts.inbreast import write_inbreast
-from tests.layouts.mias import write_mias
-from tests.layouts.rsna import write_rsna
-from tests.layouts.vindr import write_vindr
-
-WRITERS = {
-    "cbis": write_cbis,
-    "cmmd": write_cmmd,
-    "inbreast": write_inbreast,
-    "mias": write_mias,
-    "rsna": write_rsna,
-    "vindr": write_vindr,
-}
+NAMES = ("cbis", "cmmd", "inbreast", "mias", "rsna", "vindr")
+WRITERS = {name: getattr(import_module(f"tests.layouts.{name}"), f"write_{name}") for name in NAMES}
 MARKED = {"cbis", "inbreast", "mias", "vindr"}  # lesions are drawn in these
 
 

@@ -1,40 +1,24 @@
 """What all data sets have in common: the table is the truth, and a bad download is told at once and whole."""
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.datasets.cbis import TABLES, cbis
-from lemlight.data.datasets.cmmd import cmmd
+from lemlight.data.datasets.cbis import TABLES
 from lemlight.data.datasets.common import below, list_files, one_table, read_rows
-from lemlight.data.datasets.inbreast import inbreast
-from lemlight.data.datasets.mias import mias
-from lemlight.data.datasets.rsna import rsna
-from lemlight.data.datasets.vindr import vindr
 from lemlight.data.splits import split_table
 from lemlight.data.store import PrepareSettings, prepare
 from lemlight.errors import LemlightError
-from tests.layouts.cbis import write_cbis
-from tests.layouts.cmmd import write_cmmd
 from tests.layouts.drawing import failure_of, save_mammogram
-from tests.layouts.inbreast import write_inbreast
-from tests.layouts.mias import write_mias
-from tests.layouts.rsna import write_rsna
-from tests.layouts.vindr import write_vindr
 
 ALL = {"cmmd": {"normal_images": True}, "rsna": {"views": ["CC", "MLO", "AT"]}}  # options that take in every image
-BUILD = {"cbis": cbis, "cmmd": cmmd, "inbreast": inbreast, "mias": mias, "rsna": rsna, "vindr": vindr}
-WRITE = {
-    "cbis": write_cbis,
-    "cmmd": write_cmmd,
-    "inbreast": write_inbreast,
-    "mias": write_mias,
-    "rsna": write_rsna,
-    "vindr": write_vindr,
-}
+NAMES = ("cbis", "cmmd", "inbreast", "mias", "rsna", "vindr")
+BUILD = {name: getattr(import_module(f"lemlight.data.datasets.{name}"), name) for name in NAMES}
+WRITE = {name: getattr(import_module(f"tests.layouts.{name}"), f"write_{name}") for name in NAMES}
 CSV = {  # the table, and a column without which it is of another version
     "cbis": (TABLES[0], "pathology"),
     "cmmd": ("CMMD_clinicaldata_revision.csv", "classification"),
@@ -214,20 +198,20 @@ def test_a_table_that_the_disk_refuses(download, failure, monkeypatch, csv):
 
 
 @pytest.mark.parametrize(
-    ("function", "options", "message"),
+    ("source", "options", "message"),
     [
-        (inbreast, {"malignant_from": 7}, "malignant_from=7: must be less than or equal to 6"),
-        (inbreast, {"leave_out": ["7"]}, "leave_out"),
-        (vindr, {"leave_out": [6]}, "leave_out"),
-        (rsna, {"views": []}, "views"),
-        (rsna, {"views": ["XCC"]}, "must be 'CC', 'MLO'"),
-        (cbis, {"patient_disjoint": "no"}, "patient_disjoint=no: must be a valid boolean"),
-        (mias, {"normal_images": 3, "allow_missing": 3}, "normal_images=3.*allow_missing=3"),
+        ("inbreast", {"malignant_from": 7}, "malignant_from=7: must be less than or equal to 6"),
+        ("inbreast", {"leave_out": ["7"]}, "leave_out"),
+        ("vindr", {"leave_out": [6]}, "leave_out"),
+        ("rsna", {"views": []}, "views"),
+        ("rsna", {"views": ["XCC"]}, "must be 'CC', 'MLO'"),
+        ("cbis", {"patient_disjoint": "no"}, "patient_disjoint=no: must be a valid boolean"),
+        ("mias", {"normal_images": 3, "allow_missing": 3}, "normal_images=3.*allow_missing=3"),
     ],
 )
-def test_impossible_arguments_are_refused_by_name(tmp_path, function, options, message):
-    with pytest.raises(LemlightError, match=f"{function.__name__}: .*{message}"):
-        function(tmp_path, **options)
+def test_impossible_arguments_are_refused_by_name(tmp_path, source, options, message):
+    with pytest.raises(LemlightError, match=f"{source}: .*{message}"):
+        BUILD[source](tmp_path, **options)
 
 
 def test_a_relative_root_gives_absolute_paths(tmp_path, monkeypatch):
