@@ -175,7 +175,10 @@ def of_run(folder):
 def of_localize(folder):
     table = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
     regions = [json.loads(cell) for cell in table["regions"]]
-    shapes = [[{key: value for key, value in one.items() if key != "score"} for one in several] for several in regions]
+    shapes = [
+        [{key: value for key, value in one.items() if key not in ("score", "evidence")} for one in several]
+        for several in regions
+    ]
     maps = {}
     for path in sorted((folder / "maps").glob("*.npz")):
         with np.load(path) as arrays:

@@ -39,6 +39,8 @@ def test_help_and_config_answer_without_the_heavy_imports(name, arguments, tmp_p
         (["batchsize=8"], "batchsize: there is no such key; did you mean batch_size?"),
         (["trainer.max_epoch=3"], "trainer.max_epoch: there is no such key; did you mean max_epochs?"),
         (["batch_size=0"], "batch_size=0: must be greater than or equal to 1"),
+        (["pooling.threshhold=1"], "pooling.threshhold: there is no such key; did you mean threshold?"),
+        (["loss.threshold=1"], "loss.threshold: there is no such key; `--cfg job`"),
         (["pooling=mean"], "Could not find 'pooling/mean'"),
         (["dataset=folder"], "dataset.root: a value is needed"),
         (["batch_size=["], "no viable alternative"),

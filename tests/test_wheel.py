@@ -27,7 +27,7 @@ def run(call, site, folder):
 
 
 def test_the_wheel_finds_its_own_configs_in_another_folder(site, tmp_path):
-    show = "import lemlight.config.conf_dir as c; print(c.conf_dir())"
+    show = "import lemlight.cli as c; print(c.conf_dir())"
     done = run([sys.executable, "-c", show], site, tmp_path)
     assert Path(done.stdout.strip()) == site / "lemlight" / "conf", done.stderr
 

@@ -8,14 +8,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lemlight.config.conf_dir import conf_dir
+from lemlight import building
 from lemlight.errors import LemlightError
 from lemlight.sweeps.names import register_resolvers
 
@@ -28,6 +29,7 @@ EXTRAS = {  # of lemlight, by Hydra's name of what they bring
     "hydra/sweeper/optuna": "optuna",
 }
 NO_TRIALS = "No trials are completed yet"  # what Optuna says at the end of a search whose trials have all failed
+Schema = TypeVar("Schema", bound=building.Settings)
 register_resolvers()  # on import: a process of a launcher imports this module before it reads a config
 
 
@@ -72,6 +74,32 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.exit(2)
 
 
+def conf_dir() -> str:
+    """The absolute path of conf/: in the checkout for an editable install, else beside the installed package."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return str(candidate)
+    raise LemlightError(f"no configs at {package / 'conf'}: install lemlight again (its wheel carries conf/)")
+
+
+def settings_of(config: DictConfig, schema: type[Schema]) -> Schema:
+    """Check what Hydra composed, with `choices`, the chosen file of every group; see `building.check_settings`."""
+    return building.check_settings(composed(config), schema)
+
+
+def composed(config: DictConfig) -> dict[str, Any]:
+    """What Hydra composed as plain values, with `choices`: the chosen file of every group of the config."""
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    runtime = HydraConfig.get().runtime
+    choices = {str(group): choice for group, choice in runtime.choices.items() if not str(group).startswith("hydra/")}
+    folders = [source.path for source in runtime.config_sources if source.schema == "file"]
+    for group, choice in choices.items():
+        files = [Path(folder, group, f"{choice}.yaml") for folder in folders]
+        building.FILES.update((group, str(file)) for file in files[::-1] if choice and file.is_file())
+    return values | {"choices": {group.split("@")[0].strip("/"): choice for group, choice in choices.items()}}
+
+
 def say(sentence: str) -> None:
     """Print what went wrong."""
     print(f"lemlight: {sentence}", file=sys.stderr)
@@ -96,7 +124,7 @@ def explain(error: BaseException) -> str:
     if unknown and "group" not in text:
         key = unknown.group(1)
         close = difflib.get_close_matches(key.split(".")[-1], _known_keys(), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = f"did you mean {close[0]}? " if close and close[0] != key.split(".")[-1] else ""
         return f"{key}: there is no such key; {hint}`--cfg job` lists all of them"
     cause = error.__cause__
     return f"{text}\n{cause}" if isinstance(cause, OmegaConfBaseException) else text

@@ -1,20 +1,66 @@
-"""python -m lemlight.evaluate: the figures of any checkpoint on any data set."""
+"""python -m lemlight.evaluate: the metrics of any checkpoint on any data set."""
+
+from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
+from lemlight.cli import run_command, settings_of
+from lemlight.settings import EvaluateSettings
+
+
+def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Test a checkpoint, write the run folder, and return what metrics.json holds.
+
+    Preprocessing is the checkpoint's: what was trained is what is tested.
+
+    Raises:
+        LemlightError: anything that the user can mend.
+    """
+    from pathlib import Path
+
+    from lemlight.data.datamodule import MammogramFiles
+    from lemlight.files import write_yaml
+    from lemlight.localization.settings import build_settings, chosen_settings
+    from lemlight.reporting.run_results import Run, write_results
+    from lemlight.settings import plain
+    from lemlight.training.checkpoint import load_checkpoint, load_classifier
+    from lemlight.training.module import MammogramModule
+    from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
+
+    build_settings(settings.localization.model_dump())  # a method that cannot be built is found now
+    checkpoint = load_checkpoint(Path(settings.checkpoint))
+    classifier = load_classifier(checkpoint, settings.trust)
+    name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))
+    folder = Path(settings.output)
+    settings = settings.model_copy(update={"dataset": dataset})
+    write_yaml(plain(settings), folder / "config.yaml")
+    data = MammogramFiles(
+        dataset,
+        settings.store,
+        settings.prepare_workers,
+        split=settings.split != "all",
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+    )
+    data.setup()
+    data.record(folder)
+    say_known(data.fingerprints(settings.split), checkpoint)
+    module = MammogramModule(checkpoint.config, None, classifier)
+    module.lam = checkpoint.lam
+    title = f"{checkpoint.run_name}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
+    threshold = checkpoint.threshold if settings.threshold is None else settings.threshold
+    trainer = evaluation_trainer(settings.accelerator, folder)
+    chosen = chosen_settings(checkpoint.localization, checkpoint.path)
+    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, threshold)
+    return write_results(run, data.eval_dataloader(settings.split))
 
 
 def task(cfg: DictConfig) -> float | None:
     """Check the config, then evaluate; returns the AUC."""
-    from lemlight.config.check import check
-    from lemlight.config.commands import EvaluateConfig
-
-    config = check(cfg, EvaluateConfig)
-    from lemlight.recipe.evaluate import evaluate  # heavy: only once the config is known to be right
-
-    value: float | None = evaluate(config, HydraConfig.get().overrides.task)["auroc"]["value"]
+    settings = settings_of(cfg, EvaluateSettings)
+    value: float | None = evaluate(settings, HydraConfig.get().overrides.task)["auroc"]["value"]
     return value
 
 

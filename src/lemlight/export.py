@@ -1,27 +1,19 @@
 """python -m lemlight.export: a trained network as ONNX with its preprocessing, compared with the network itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
-
-if TYPE_CHECKING:
-    from lemlight.config.commands import ExportConfig
+from lemlight.cli import run_command, settings_of
+from lemlight.settings import ExportSettings
 
 
 def task(cfg: DictConfig) -> None:
     """Check the config, then export."""
-    from lemlight.config.check import check
-    from lemlight.config.commands import ExportConfig
-
-    export(check(cfg, ExportConfig))
+    export(settings_of(cfg, ExportSettings))
 
 
-def export(config: ExportConfig) -> None:
+def export(config: ExportSettings) -> None:
     """Export a checkpoint, compare the file with the network, and say by how much they differ.
 
     Raises:
@@ -42,7 +34,7 @@ def export(config: ExportConfig) -> None:
     )
 
     check_packages(TO_WRITE)
-    trained = open_checkpoint(Path(config.checkpoint))
+    trained = open_checkpoint(Path(config.checkpoint), config.trust)
     trained.classifier.requires_grad_(False)
     prepare = trained.preprocessing
     given = [] if config.input is None else find_images(Path(config.input))

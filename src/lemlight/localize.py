@@ -1,27 +1,19 @@
 """python -m lemlight.localize: probability, location map and regions of images, in original pixels."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
-
-if TYPE_CHECKING:
-    from lemlight.config.commands import LocalizeConfig
+from lemlight.cli import run_command, settings_of
+from lemlight.settings import LocalizeSettings
 
 
 def task(cfg: DictConfig) -> None:
     """Check the config, then localize."""
-    from lemlight.config.check import check
-    from lemlight.config.commands import LocalizeConfig
-
-    localize(check(cfg, LocalizeConfig))
+    localize(settings_of(cfg, LocalizeSettings))
 
 
-def localize(config: LocalizeConfig) -> None:
+def localize(config: LocalizeSettings) -> None:
     """Localize in every image of `config.input` and write the run folder.
 
     An image that cannot be read is a row with its error, and does not stop the rest.

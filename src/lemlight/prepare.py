@@ -1,19 +1,15 @@
 """python -m lemlight.prepare: find, check and store the images of a data set, and say on one page what is there."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
-
-if TYPE_CHECKING:
-    from lemlight.config.commands import PrepareCommandConfig
+from lemlight import settings
+from lemlight.cli import run_command, settings_of
 
 
-def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
+def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     """Check a data set, prepare it unless `check_only`, write the run folder, and return what was found.
 
     Raises:
@@ -21,8 +17,8 @@ def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
     """
     import pandas as pd
 
+    from lemlight.data.datamodule import find_images_of
     from lemlight.data.datasets.common import PUBLISHED
-    from lemlight.data.datasets.registry import build_table
     from lemlight.data.inventory import take_inventory
     from lemlight.data.io import read_file_headers
     from lemlight.data.splits import split_table
@@ -33,25 +29,25 @@ def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
     from lemlight.reporting import inventory_page
     from lemlight.training.privacy import public_config
 
-    folder, dataset, name = Path(config.output), config.dataset, config.dataset.name
-    write_yaml(config.model_dump(), folder / "config.yaml")
-    table, no_split = build_table(name, Path(dataset.root), **dataset.source_options()), None
+    folder, dataset, name = Path(config.output), config.dataset, str(config.choices["dataset"])
+    write_yaml(settings.plain(config), folder / "config.yaml")
+    table, no_split = find_images_of(dataset), None
     try:
-        table = split_table(table, **dataset.split.model_dump())
+        table = split_table(table, **dataset["split"])
     except LemlightError as error:
         if not config.check_only:
             raise
         no_split = error
 
     headers = read_file_headers(table["path"].tolist())
-    size, workers = PrepareSettings(**dataset.prepare.model_dump()), config.prepare_workers or cores()
+    size, workers = PrepareSettings(**dataset["prepare"]), config.prepare_workers or cores()
     if config.check_only:
         findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
         done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."
     else:
         findings = inventory_page.prepare_images(table, size, Path(config.store), workers, config.thumbnails)
         done = f"Prepared: every image that is used is stored with {size.height} x {size.width} px."
-    scheme = "" if no_split else dataset.split.scheme
+    scheme = "" if no_split else dataset["split"]["scheme"]
     found = take_inventory(table, headers, findings.left_out, findings.store, scheme)
 
     published = PUBLISHED.get(name)
@@ -59,9 +55,9 @@ def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
     inventory_page.write_lists(folder, table, findings, head | found)
     sections = inventory_page.inventory_sections(found, published, split_made=no_split is None)
     sheet = contact_sheet(findings.thumbnails, folder / "contact_sheet.png") if findings.thumbnails else None
-    (settings,) = pd.json_normalize({"dataset": public_config(dataset.model_dump())}).to_dict("records")
+    (shown,) = pd.json_normalize({"dataset": public_config(dataset)}).to_dict("records")
     page = folder / "prepare.html"
-    inventory_page.write_inventory_page(page, f"Data set {name}", done, sections, sheet, settings)
+    inventory_page.write_inventory_page(page, f"Data set {name}", done, sections, sheet, shown)
 
     print(f"\n{inventory_page.sections_text(sections)}\n")
     inventory_page.print_names(folder, table, findings)
@@ -78,10 +74,7 @@ def prepare_dataset(config: PrepareCommandConfig) -> dict[str, Any]:
 
 def task(cfg: DictConfig) -> None:
     """Check the config, then prepare."""
-    from lemlight.config.check import check
-    from lemlight.config.commands import PrepareCommandConfig
-
-    prepare_dataset(check(cfg, PrepareCommandConfig))
+    prepare_dataset(settings_of(cfg, settings.PrepareSettings))
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
-from lemlight.config.commands import ReportConfig
+from lemlight.cli import run_command, settings_of
+from lemlight.settings import ReportSettings
 
 
-def report(settings: ReportConfig) -> Path:
+def report(settings: ReportSettings) -> Path:
     """Compare the runs below `settings.runs`, write page and tables, print the table, and return the page's path.
 
     Runs that failed, are not finished or are damaged are listed, never fatal.
@@ -52,9 +52,7 @@ def report(settings: ReportConfig) -> Path:
 
 def task(cfg: DictConfig) -> None:
     """Check the config, then compare."""
-    from lemlight.config.check import check
-
-    report(check(cfg, ReportConfig))
+    report(settings_of(cfg, ReportSettings))
 
 
 def main() -> None:

@@ -1,29 +1,109 @@
 """python -m lemlight.train: prepare what is missing, fit, test the best checkpoint, write the report."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lemlight.cli import run_command
+from lemlight.cli import run_command, settings_of
+from lemlight.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from lemlight.sweeps.names import Sweep
+
+
+def train(
+    settings: TrainSettings,
+    overrides: Sequence[str] = (),
+    sweep: "Sweep | None" = None,
+    trust: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Train, test the best checkpoint, write the run folder, and return what metrics.json holds, and `validation`.
+
+    What is tested on is `settings.split`; the other splits are not predicted.
+
+    Args:
+        settings: the checked configuration.
+        overrides: of the command line, for the report.
+        sweep: that this training is a job of, for the dashboard.
+        trust: None for a configuration of one's own; modules that may be imported beside lemlight's for another one.
+
+    Raises:
+        LemlightError: anything that the user can mend, found as early as it can be.
+    """
+    from pathlib import Path
+
+    from pytorch_lightning import seed_everything
+
+    from lemlight.building import build
+    from lemlight.data.datamodule import MammogramFiles
+    from lemlight.files import write_yaml
+    from lemlight.reporting.run_results import Run, best_validation, choose_localization, write_results
+    from lemlight.settings import plain
+    from lemlight.sweeps.names import labels_of
+    from lemlight.training.callbacks import build_callbacks
+    from lemlight.training.checkpoint import metadata_of, run_name
+    from lemlight.training.logging import build_loggers, finish_loggers
+    from lemlight.training.module import MammogramModule, leave_process_group
+    from lemlight.training.trainer import build_trainer, check_labels, check_machine, fit, try_parts, versions
+
+    config, folder = plain(settings), Path(settings.output)
+    resume = Path(settings.resume) if settings.resume else None
+    check_machine(
+        settings.trainer, {"resume": settings.resume, "backbone.weights_file": settings.backbone.get("weights_file")}
+    )
+    write_yaml(config, folder / "config.yaml")
+    seed_everything(settings.seed, workers=True, verbose=False)
+    module = MammogramModule(config, trust, first_weights=resume is None)
+    try_parts(config, module.classifier)  # before the images: mistakes are found in seconds
+    callbacks = build_callbacks(settings.callbacks)
+    data = MammogramFiles(
+        settings.dataset,
+        settings.store,
+        settings.prepare_workers,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        augmentation=build(settings.augmentation, "augmentation"),
+        seed=settings.seed,
+    )
+    data.setup()
+    data.record(folder)
+    check_labels(data, settings.callbacks)
+    module.metadata = metadata_of(versions(), data.fingerprints("train"))
+    loggers = build_loggers(settings.logger or {}, config, **labels_of(run_name(config), config, overrides, sweep))
+    failed = True
+    try:
+        trainer = build_trainer(settings.trainer, folder, callbacks, loggers)
+        fit(trainer, module, data, resume)
+        title = f"{run_name(config)} on {settings.choices['dataset']}"
+        chosen = choose_localization(settings, trainer, module, data)
+        run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, settings.threshold)
+        summary = write_results(run, data.eval_dataloader(settings.split))
+        leave_process_group()
+        failed = False
+    finally:
+        finish_loggers(loggers, failed)
+    return summary | {"validation": best_validation(trainer)}
 
 
 def task(cfg: DictConfig) -> float | None:
     """Check the config, then train; returns the best monitored figure of the validation split, for a search."""
-    from lemlight.config.check import check
-    from lemlight.config.commands import TrainConfig
-    from lemlight.sweeps.names import Sweep
-
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         from lemlight.sweeps.jobs import run_job
 
         return run_job(cfg)
 
-    config = check(cfg, TrainConfig)
+    from lemlight.sweeps.names import Sweep
 
-    from lemlight.recipe.train import train  # heavy: only once the config is known to be right
+    settings, trust = settings_of(cfg, TrainSettings), None
+    if settings.resume:
+        from lemlight.training.resume import resumed
 
-    value: float | None = train(config, hydra.overrides.task, Sweep.of_this_process())["validation"]
+        settings, trust = resumed(settings, hydra.overrides.task), settings.trust
+    value: float | None = train(settings, hydra.overrides.task, Sweep.of_this_process(), trust)["validation"]
     return value
 
 

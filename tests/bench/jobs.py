@@ -13,13 +13,13 @@ JOBS = 8
 CORES = 2
 AT_MOST = 15.0  # seconds of a job before its first step and after its last one, imports aside
 ROUNDS = 2
-SMALL = ("+scale=small", "callbacks.progress_bar=false", "workers=0", "backbone=resnet18")
+SMALL = ("+scale=small", "trainer.enable_progress_bar=false", "workers=0", "backbone=resnet18")
 ONE_STEP = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")
 SHORT = ("dataset.patients=24", "trainer.max_epochs=4", "callbacks.checkpoint.monitor=val/loss")
 # a training that notes when it had imported everything, began its first step, ended its last one, and was over
 WATCHED = """
 import json, sys, time
-import lemlight.recipe.train
+import lemlight.reporting.run_results, lemlight.training.trainer, lemlight.data.datamodule
 from lemlight.train import main
 from lemlight.training.module import MammogramModule
 times = {"imported": time.monotonic()}

@@ -11,37 +11,24 @@ import torch
 from pytorch_lightning import Callback
 
 from lemlight.data.datamodule import MammogramData
-from lemlight.models.losses import combined_loss
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.module import MammogramModule
 from lemlight.training.trainer import build_trainer, fit
 from tests.bench.measure import Ratio, clocks, seconds
 from tests.bench.training_step import BETA, build_classifier
+from tests.composing import values_of
+from tests.parts import combined_loss
 
 SHAPE = (320, 256)
 BATCH = 8
 EPOCHS = 3
 LIMIT = 1.05
 CLIP = 1.0
-OPTIMIZER = {"name": "adam", "lr_backbone": 2e-4, "lr_head": 1e-3, "weight_decay": 0.0, "betas": [0.9, 0.999]}
-SCHEDULE = {"name": "constant", "warmup_epochs": 0}
-RAMP = {"shape": "linear", "start_value": 0.0, "end_value": 1.0, "start_at": 0.0, "end_at": 0.5}
-TRAINER = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "strategy": "auto",
-    "precision": "32-true",
-    "max_epochs": EPOCHS,
-    "accumulate": 1,
-    "gradient_clip": CLIP,
-    "deterministic": True,
-    "limit_train_batches": 1.0,
-    "limit_val_batches": 0,
-    "limit_test_batches": 1.0,
-    "overfit_batches": 0,
-    "detect_anomaly": False,
-    "num_nodes": 1,
-}
+RATES = {"lr_backbone": 2e-4, "lr_head": 1e-3, "weight_decay": 0.0}
+OPTIMIZER = {"_target_": "torch.optim.Adam", "betas": [0.9, 0.999], **RATES}
+SCHEDULE = {"warmup_epochs": 0}
+TRAINER = ["trainer=cpu", f"trainer.max_epochs={EPOCHS}", f"trainer.gradient_clip_val={CLIP}"]
+TRAINER += ["trainer.enable_progress_bar=false", "trainer.limit_val_batches=0"]
 
 
 class MemoryStore:
@@ -106,31 +93,13 @@ def measure(pairs, folder):
     labels = [number % 2 for number in range(steps * BATCH)]
     store = MemoryStore(len(labels))
     table = pd.DataFrame({"image_id": store.image_ids, "label": labels, "split": "train"})
-    module = MammogramModule(
-        build_classifier("resnet18", "lem"),
-        beta=BETA,
-        positive_weight=None,
-        optimizer=OPTIMIZER,
-        schedule=SCHEDULE,
-        card={
-            "config": {},
-            "label_names": ["benign", "malignant"],
-            "preprocessing": {},
-            "versions": {},
-            "trained_on": [],
-            "localization": {},
-        },
-    )
-    callbacks = build_callbacks(
-        folder,
-        seed=0,
-        checkpoint={"monitor": "train/loss", "mode": "min"},
-        ramp=RAMP,
-        early_stopping=None,
-        progress_bar=False,
-    )
+    config = values_of("optimizer=adam", "scheduler=constant", f"loss.beta={BETA}", f"output={folder}", *TRAINER)
+    for group, part in (("optimizer", OPTIMIZER), ("scheduler", SCHEDULE)):
+        config[group] |= part
+    config["callbacks"]["checkpoint"] |= {"monitor": "train/loss", "mode": "min"}
+    module = MammogramModule(config, None, build_classifier("resnet18", "lem"))
     clock = TakeTurns(BareLoop(store, labels))
-    trainer = build_trainer(folder, callbacks=[*callbacks, clock], loggers=[], **TRAINER)
+    trainer = build_trainer(config["trainer"], folder, [*build_callbacks(config["callbacks"]), clock], [])
     fit(trainer, module, MammogramData(table, store, BATCH, seed=0), None)
     first, own, bare = map(np.array, zip(*clock.steps, strict=True))
     ends = own[first, 0] - np.median(own[~first, 0])

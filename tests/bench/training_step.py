@@ -2,11 +2,10 @@
 
 import torch
 
-from lemlight.models.backbones import build_backbone
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.losses import combined_loss
-from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.models.pooling import Scorer
 from tests.bench.measure import paired
+from tests.parts import build_backbone, build_pooling, combined_loss
 
 BACKBONES = ("resnet18", "efficientnet_lite0")
 LAMBDA = {"lem": 0.5, "gap": 1.0}  # in the middle of the ramp; GAP is trained with its own loss alone

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import cv2
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from lemlight import evaluate, export, localize, prepare, report, train
+from tests.layouts import folder
 
 MAINS = {
     "train": train.main,
@@ -34,7 +32,7 @@ TINY = [
     "trainer=cpu",
     "trainer.max_epochs=1",
     "scheduler.warmup_epochs=0",
-    "callbacks.progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "callbacks.checkpoint.monitor=val/loss",
     "callbacks.checkpoint.mode=min",
     "batch_size=8",
@@ -136,35 +134,10 @@ def refused(lemlight_run):
     return run
 
 
-def breast(seed, malignant):
-    """A half disc on the left, brighter towards the chest wall, with a bright spot where malignant; uint16 (H, W)."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[:130, :90]
-    distance = np.hypot((y - 65) / 58, x / 75)
-    pixels = np.where(distance < 1, 22000 + 9000 * (1 - distance) + generator.normal(0, 900, distance.shape), 0)
-    if malignant:
-        pixels += 25000 * (np.hypot(y - generator.integers(40, 90), x - generator.integers(15, 45)) < 6)
-    return pixels.clip(0, 65535).astype(np.uint16)
-
-
 @pytest.fixture(scope="session")
 def write_folder():
-    """Write a data set for dataset=folder: two PNG images of each patient, every second patient malignant."""
-
-    def write(root, patients=16, name="p{patient:02}/{side}.png", patient_id="patient {patient}"):
-        rows = []
-        for patient in range(patients):
-            for side in "LR":
-                path = name.format(patient=patient, side=side)
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                pixels = breast(100 * patient + ord(side), patient % 2)
-                assert cv2.imwrite(str(root / path), pixels[:, ::-1] if side == "R" else pixels)
-                rows.append((path, patient % 2, patient_id.format(patient=patient), side))
-        table = pd.DataFrame(rows, columns=["path", "label", "patient", "laterality"])
-        table.to_csv(root / "images.csv", index=False)
-        return table
-
-    return write
+    """See tests.layouts.folder."""
+    return folder.write_folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lemlight.config.conf_dir import conf_dir
+from lemlight.cli import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
 GRIDS = [name for name in EXPERIMENTS if name != "search"]  # that one proposes its jobs as it goes: test_search_command

@@ -5,6 +5,7 @@ import time
 
 import pandas as pd
 import torch
+from omegaconf import OmegaConf
 
 
 def weights(folder):
@@ -43,3 +44,28 @@ def test_a_killed_training_that_is_resumed_gives_the_same_numbers(
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert sorted(path.name for path in last.parent.glob("*")) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_resumed_run_keeps_its_configuration_and_names_what_would_change_it(
+    lemlight_run, refused, folder_data, tmp_path
+):
+    run = tmp_path / "run"
+    wanted = [*folder_data, "pooling=lem", "seed=3"]
+    lemlight_run("train", *wanted, "trainer.max_epochs=2", folder=run)
+    resume = f"resume={run / 'checkpoints' / 'last.ckpt'}"
+    before = (run / "metrics.json").read_text()
+    said = refused(
+        "train", *wanted[2:], resume, "dataset.split.seed=5", "optimizer=sgd", "loss.beta=1", "optimizer.lr_head=0.5",
+        "trainer.max_epochs=3", *folder_data, folder=run,
+    )  # fmt: skip
+    for part in ("dataset.split.seed=5: the run has dataset.split.seed=0", "optimizer=sgd: the run has optimizer=adam",
+                 "loss.beta=1", "optimizer.lr_head=0.5"):  # fmt: skip
+        assert part in said
+    assert (run / "metrics.json").read_text() == before
+    # nothing but more epochs: all else is that of the checkpoint, not the default of this command
+    again = tmp_path / "again"
+    store = next(word for word in folder_data if word.startswith("store="))
+    lemlight_run("train", resume, store, "trainer.max_epochs=3", folder=again)
+    config = OmegaConf.load(again / "config.yaml")
+    assert (config.seed, config.trainer.max_epochs, config.choices.dataset) == (3, 3, "folder")
+    assert len(pd.read_csv(again / "logs" / "metrics.csv")) == 3

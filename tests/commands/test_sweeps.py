@@ -1,6 +1,5 @@
 """Real sweeps: whole, failing in part, killed, told to end, and called again; on one device and on two."""
 
-import csv
 import importlib.util
 import json
 import os
@@ -12,19 +11,9 @@ import pandas as pd
 import pytest
 
 from lemlight.sweeps import jobs
-from tests.sweeps.processes import processes_of, wait_for
+from tests.sweeps.observed import processes_of, same_metrics, states, table, wait_for
 
-FIGURES = ("metrics.json", "predictions.csv", "logs/metrics.csv")
 COMMAND = ["trainer.max_epochs=3", "pooling=gap,lem"]
-
-
-def states(sweep):
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep.glob("*/state.json"))}
-
-
-def table(sweep):
-    with (sweep / "table.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -115,9 +104,7 @@ def test_a_killed_sweep_goes_on_where_it_was(whole, start, tmp_path):
     said = (tmp_path / "said.txt").read_text()
     assert said.count("done before, skipped") == said.count("goes on from") == 1
     assert states(tmp_path / "sweep")["pooling=gap"] == before["pooling=gap"]
-    for job in before:
-        for file in FIGURES:
-            assert (tmp_path / "sweep" / job / file).read_text() == (whole[1] / job / file).read_text()
+    assert all(same_metrics(tmp_path / "sweep" / job, whole[1] / job) for job in before)
 
 
 def test_a_job_that_fails_lets_the_others_run_and_alone_goes_on(start, tmp_path):
@@ -221,6 +208,5 @@ def test_a_sweep_mixes_one_device_and_two(lemlight_run, start, folder_data, tmp_
     assert not (one / "train_ddp_process_1.log").exists()
     steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]
     assert steps[0][0] * 2 == steps[1][0]  # every second image on each device: no device trained on all or half
-    for name in FIGURES:
-        assert (two / name).read_text() == (alone.folder / name).read_text()
+    assert same_metrics(two, alone.folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["said.txt", "sweep"]  # no run in a folder of its own

@@ -8,13 +8,10 @@ import torch
 from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, recall_score, roc_auc_score
 
-from lemlight.config.check import check
-from lemlight.config.commands import TrainConfig
-from lemlight.config.conf_dir import conf_dir
+from lemlight.cli import conf_dir
 from lemlight.data.datasets.folder import folder
 from lemlight.data.splits import split_table
-from lemlight.recipe.model import build_classifier
-from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.training.checkpoint import load_checkpoint, load_classifier
 
 FIGURES = ("sheet", "overlays", "roc", "froc", "reliability", "curves")
 LEFT = {
@@ -66,8 +63,9 @@ def test_the_end_of_the_output_says_what_came_out_and_where(trained):
 
 
 def test_the_configuration_that_is_left_can_be_run_again(trained):
-    config = check(OmegaConf.load(trained.folder / "config.yaml"), TrainConfig)
-    assert (config.backbone.name, config.pooling.name, config.trainer.max_epochs) == ("efficientnet_lite0", "lem", 2)
+    config = OmegaConf.load(trained.folder / "config.yaml")
+    assert (config.choices.backbone, config.choices.pooling) == ("efficientnet_lite0", "lem")
+    assert config.trainer.max_epochs == 2
     assert config.output == str(trained.folder)
 
 
@@ -76,8 +74,8 @@ def test_every_test_image_is_predicted_once_and_no_other(trained, phantom):
     assert list(found) == COLUMNS
     csv = phantom_csv(phantom)
     table = folder(csv.parent, csv.name)
-    split = check(OmegaConf.load(trained.folder / "config.yaml"), TrainConfig).dataset.split
-    test = split_table(table, **split.model_dump()).query("split == 'test'")
+    split = OmegaConf.load(trained.folder / "config.yaml").dataset.split
+    test = split_table(table, **split).query("split == 'test'")
     assert found["image_id"].tolist() == test["image_id"].tolist()
     assert found["label"].tolist() == test["label"].tolist()
     assert found["patient_id"].tolist() == test["patient_id"].tolist()
@@ -147,7 +145,7 @@ def losses(lemlight_run, folder_data):
 def test_every_pooling_trains(pooling, losses):
     folder, row = losses(f"pooling={pooling}")
     checkpoint = load_checkpoint(folder / "checkpoints" / "best.ckpt")
-    load_weights(build_classifier(check(checkpoint.config, TrainConfig), first_weights=False), checkpoint)
+    load_classifier(checkpoint)
     assert row[["train/loss", "val/loss", "train/loss_gap", "train/loss_pool"]].notna().all()
     assert ("lambda" in row) == (pooling == "lem")
     assert (row["train/loss_regularizer"] > 0) == (pooling in ("lem", "sparse_mil"))
@@ -158,8 +156,7 @@ def test_every_pooling_trains(pooling, losses):
 def test_a_finer_score_map_has_twice_the_height_and_width(losses):
     folder, _ = losses("backbone.output_stride=16")
     checkpoint = load_checkpoint(folder / "checkpoints" / "best.ckpt")
-    classifier = build_classifier(check(checkpoint.config, TrainConfig), first_weights=False).eval()
-    load_weights(classifier, checkpoint)
+    classifier = load_classifier(checkpoint)
     with torch.no_grad():
         assert classifier(torch.rand(2, 1, 96, 64)).score_map.shape == (2, 6, 4)
 

@@ -8,12 +8,13 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
-from lemlight.data.augment import AugmentSettings
+from lemlight.building import build
 from lemlight.data.datamodule import MammogramData, TrainSampler, drop_left_out, unit_range
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
+from tests.parts import part_of
 
-AUGMENT = AugmentSettings(rotate=1, noise=1)
+AUGMENT = build(part_of("augmentation", "standard", rotate=1.0, noise=1.0), "augmentation")
 SHAPE = (37, 23)
 
 
@@ -75,18 +76,13 @@ def test_batch_has_the_promised_shapes_types_and_contents(table, store):
     kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
     assert kinds == {
         "image": ((4, 1, *SHAPE), torch.uint16),
-        "mask": ((4, 1, *SHAPE), torch.uint8),
         "label": ((4,), torch.float32),
-        "has_mask": ((4,), torch.bool),
         "index": ((4,), torch.int64),
     }
     for n, row in enumerate(batch["index"].tolist()):
         place = store.index_of(table.loc[row, "image_id"])
         np.testing.assert_array_equal(batch["image"][n, 0], store.images[place])
         assert batch["label"][n] == table.loc[row, "label"]
-        assert bool(batch["has_mask"][n]) == (place % 3 != 0)
-        expected = store.masks[place] if place % 3 else np.zeros(SHAPE)
-        np.testing.assert_array_equal(batch["mask"][n, 0], expected)
 
 
 def test_every_uint16_lands_in_the_unit_interval(table, store):
@@ -94,7 +90,7 @@ def test_every_uint16_lands_in_the_unit_interval(table, store):
     np.testing.assert_allclose(unit_range(images), np.arange(65536) / 65535, rtol=1e-6)
     assert unit_range(images)[[0, -1]].tolist() == [0.0, 1.0]
     store.images[:] = 65535
-    data = MammogramData(table, store, 4, augment=AUGMENT)
+    data = MammogramData(table, store, 4, augmentation=AUGMENT)
     assert unit_range(next(iter(data.val_dataloader()))["image"]).unique().tolist() == [1.0]
     assert data.dataset("train", AUGMENT)[0]["image"].unique().tolist() == [1.0]
 
@@ -105,16 +101,16 @@ def test_floats_are_left_as_they_are():
 
 
 def test_augmented_batches_are_float32_in_the_unit_interval(table, store):
-    batch = next(iter(MammogramData(table, store, 4, augment=AUGMENT).train_dataloader()))
+    batch = next(iter(MammogramData(table, store, 4, augmentation=AUGMENT).train_dataloader()))
     assert batch["image"].dtype == torch.float32
     assert batch["image"].min() >= 0
     assert batch["image"].max() <= 1
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(table, store):
-    expected = list(epochs(MammogramData(table, store, 4, workers=0, augment=AUGMENT)))
+    expected = list(epochs(MammogramData(table, store, 4, workers=0, augmentation=AUGMENT)))
     for workers in (1, 2):
-        found = list(epochs(MammogramData(table, store, 4, workers=workers, augment=AUGMENT)))
+        found = list(epochs(MammogramData(table, store, 4, workers=workers, augmentation=AUGMENT)))
         for one, other in zip(expected, found, strict=True):
             assert_same(one, other)
 
@@ -124,9 +120,9 @@ def by_row(batches):
 
 
 def test_epochs_and_seeds_differ_and_repeat(table, store):
-    first, second = epochs(MammogramData(table, store, 4, augment=AUGMENT))
-    again, _ = epochs(MammogramData(table, store, 4, augment=AUGMENT))
-    (other_seed,) = epochs(MammogramData(table, store, 4, augment=AUGMENT, seed=1), 1)
+    first, second = epochs(MammogramData(table, store, 4, augmentation=AUGMENT))
+    again, _ = epochs(MammogramData(table, store, 4, augmentation=AUGMENT))
+    (other_seed,) = epochs(MammogramData(table, store, 4, augmentation=AUGMENT, seed=1), 1)
     assert_same(first, again)
     for other in (second, other_seed):
         pairs = [(by_row(first)[row], image) for row, image in by_row(other).items()]
@@ -135,7 +131,7 @@ def test_epochs_and_seeds_differ_and_repeat(table, store):
 
 
 def test_val_and_test_keep_their_order_and_are_not_augmented(table, store):
-    data = MammogramData(table, store, 4, augment=AUGMENT)
+    data = MammogramData(table, store, 4, augmentation=AUGMENT)
     for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
         (batch,) = list(loader)
         assert batch["index"].tolist() == table.index[table["split"] == split].tolist()
@@ -156,7 +152,7 @@ def test_only_a_last_batch_of_one_is_dropped_in_training(images, batch_size, siz
 
 
 def test_loaders_leave_the_global_generator_alone(table, store):
-    data = MammogramData(table, store, 4, augment=AUGMENT)
+    data = MammogramData(table, store, 4, augmentation=AUGMENT)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -231,7 +227,7 @@ def test_lightning_sets_the_epoch_of_the_sampler(table, store, tmp_path):
 
 def read_as_rank(rank, folder, table, store):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    data = MammogramData(table, store, 4, augment=AUGMENT)
+    data = MammogramData(table, store, 4, augmentation=AUGMENT)
     loaders = {"train": data.train_dataloader(), "val": data.val_dataloader()}
     rows = {name: [row for batch in loader for row in batch["index"].tolist()] for name, loader in loaders.items()}
     (folder / f"{rank}.json").write_text(json.dumps(rows))

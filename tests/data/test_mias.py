@@ -108,6 +108,7 @@ def test_everything_wrong_is_listed_at_once(download):
     shutil.copyfile(images / "mdb005.pgm", download / "mdb005.pgm")
     shutil.copyfile(images / "mdb005.pgm", images / "mdb005lm.pgm")
     (images / "22678622_MG_L_CC_ANON.dcm").write_bytes(b"")
+    (images / "mdb005.dcm").write_bytes(b"")
     message = failure(download)
     for part in (
         "('mdb008 D NORMAL')",
@@ -120,7 +121,7 @@ def test_everything_wrong_is_listed_at_once(download):
         "without a line in the table (3): mdb008, mdb011, mdb099",
         "there twice (1): all-mias/mdb005.pgm and mdb005.pgm",
         "original MIAS, which has other coordinates (1): mdb005lm.pgm",
-        "not mini-MIAS's (1): all-mias/22678622_MG_L_CC_ANON.dcm",
+        "not mini-MIAS's (2): all-mias/22678622_MG_L_CC_ANON.dcm, all-mias/mdb005.dcm",
         "allow_missing",
     ):
         assert part in message, part

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -327,10 +328,20 @@ def refuse(number):
     raise LemlightError(f"no {number}")
 
 
+def joblib_children():
+    """Processes and threads of a pool: a training that forks beside them may hang."""
+    listed = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False
+    )
+    workers = [line for line in listed.stdout.splitlines() if "LokyProcess" in line]
+    return workers + [thread for thread in threading.enumerate() if "ExecutorManager" in thread.name]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_item_is_done_once(workers):
+def test_every_item_is_done_once_and_no_process_is_left(workers):
     assert sorted(map_in_processes(square, range(20), workers)) == [number * number for number in range(20)]
     assert list(map_in_processes(square, [], workers)) == []
+    assert not joblib_children()
     with pytest.raises(LemlightError, match="no 0"):
         list(map_in_processes(refuse, range(1), workers))
 

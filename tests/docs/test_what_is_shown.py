@@ -1,10 +1,11 @@
 """What README and docs show: every command composes, every choice is told of, every setting exists."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,28 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from lemlight import cli
-from lemlight.config.check import check
-from lemlight.config.commands import (
-    EvaluateConfig,
-    ExportConfig,
-    LocalizeConfig,
-    PrepareCommandConfig,
-    ReportConfig,
-    TrainConfig,
-)
-from lemlight.config.conf_dir import conf_dir
-from lemlight.config.data import SplitConfig
+from lemlight.building import check_settings
+from lemlight.cli import conf_dir
+from lemlight.data.splits import split_table
+from tests.composing import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs").rglob("*.txt"))]
-SCHEMAS = {
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-    "localize": LocalizeConfig,
-    "prepare": PrepareCommandConfig,
-    "report": ReportConfig,
-}
 NAMES = {"dataset=NAME": "dataset=folder", "experiment=NAME": "experiment=pooling"}
 FLAGS = {"-m", "...", "--cfg", "job", "--help"}
 COMMAND = re.compile(r"python -m lemlight\.\w+[^`\n]*")
@@ -73,7 +59,7 @@ def test_every_command_shown_composes(command, configs):
     with open_dict(config):
         del config["hydra"]
         config["output"] = "RUN"  # Hydra knows it in a run only
-    check(config, SCHEMAS[program])
+    check_settings(OmegaConf.to_container(config, resolve=True), SETTINGS[program])
 
 
 def launcher_is_there(words):
@@ -112,13 +98,17 @@ def test_nothing_that_can_be_chosen_is_forgotten():
         assert (ROOT / "docs" / "prepare_pages" / f"{name}.txt").read_text(encoding="utf-8").startswith("$ python -m")
     told = {
         "method.md": choices("pooling"),
-        "localization.md": list(OmegaConf.load(Path(conf_dir(), "localization/methods/default.yaml"))),
+        "localization.md": choices_in("localization/methods"),
         "experiments.md": choices("experiment"),
-        "data_sets.md": get_args(SplitConfig.model_fields["scheme"].annotation),
+        "data_sets.md": get_args(get_type_hints(inspect.unwrap(split_table))["scheme"]),
     }
     for page, names in told.items():
         assert names
         assert not [name for name in names if f"| `{name}`" not in pages[page] and f", `{name}`" not in pages[page]]
+
+
+def choices_in(group):
+    return list(OmegaConf.load(Path(conf_dir()) / group / "default.yaml"))
 
 
 def choices(group):

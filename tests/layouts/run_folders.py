@@ -21,6 +21,7 @@ def config_of(pooling="lem", seed=0, **changes):
         "dataset": {"root": f"/data/{NAME}", "split": {"scheme": "patient", "seed": 0, "fold": 0}},
         "loss": {"_target_": "lemlight.models.losses.CombinedLoss", "beta": 0.001},
         "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+        "callbacks": {"reseed": {"_target_": "lemlight.training.callbacks.Reseed", "seed": seed}},
         "localization": {"method": "importance"},
         "seed": seed,
         "threshold": 0.5,

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from lemlight.errors import LemlightError
 from lemlight.localization.baselines import CAM, GradCAM, GradCAMPlusPlus, Gradient, SmoothGrad
-from lemlight.models.backbones import build_backbone
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
+from lemlight.models.pooling import Scorer
+from tests.parts import POOLINGS, build_backbone, build_pooling
 
 BASELINES = {"cam": CAM, "grad_cam": GradCAM, "grad_cam_pp": GradCAMPlusPlus, "gradient": Gradient}
 METHODS = {name: method() for name, method in BASELINES.items()} | {"smooth_grad": SmoothGrad(copies=4)}

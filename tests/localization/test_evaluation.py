@@ -23,8 +23,9 @@ from lemlight.localization.settings import (
 )
 from lemlight.models.backbones import Backbone
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.models.pooling import Scorer
 from lemlight.reporting.localization_results import choose_settings, measure_localization
+from tests.parts import build_pooling
 
 METHODS = {"importance": Importance(), "cam": CAM(), "grad_cam": GradCAM()}
 TARGETS = {
@@ -182,11 +183,11 @@ class OwnMap:
         ({"compare": ["xyz"]}, "xyz: there is no such method; there are importance, smooth_grad, and"),
         ({"keep": 1.5}, "LocalizationSettings: keep=1.5"),
         ({"follow": "all"}, "follow=all"),
-        ({"methods": TARGETS | {"own": {"_target_": "nowhere.Map"}}}, "methods.own: .*nowhere"),
+        ({"methods": TARGETS | {"own": {"_target_": "nowhere.Map"}}}, "methods.own._target_=nowhere.Map: .*nowhere"),
         ({"methods": TARGETS | {"own": {"_target_": "builtins.int"}}}, "methods.own: a method is called"),
         (
             {"methods": {"importance": {"_target_": "lemlight.localization.baselines.SmoothGrad", "copies": 0}}},
-            "methods.importance: SmoothGrad: copies=0",
+            "SmoothGrad: copies=0",
         ),
     ],
 )

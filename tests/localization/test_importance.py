@@ -8,11 +8,11 @@ from torch import nn
 
 from lemlight.errors import LemlightError
 from lemlight.localization.excitation_backprop import Passage, location_maps
-from lemlight.models.backbones import build_backbone
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
-from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.models.pooling import Scorer
 from tests.localization.propagation.by_hand import Network, randomised
+from tests.parts import build_backbone, build_pooling
 
 NETWORKS = [
     ("resnet18", 32),

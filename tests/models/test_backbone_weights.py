@@ -9,7 +9,8 @@ import torch
 import torchvision
 
 from lemlight.errors import LemlightError
-from lemlight.models.backbones import build_backbone, bundled_weights
+from lemlight.models.backbones import bundled_weights
+from tests.parts import build_backbone
 
 
 def equal_parameters(one, other):

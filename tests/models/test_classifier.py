@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.models.backbones import build_backbone
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.losses import combined_loss
-from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
+from lemlight.models.pooling import Scorer
+from tests.parts import POOLINGS, build_backbone, build_pooling, combined_loss
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def test_the_scorer_without_bias_and_its_start():
     assert [name for name, _ in scorer.named_parameters()] == ["weight"]
     assert 0.008 < scorer.weight.std() < 0.012
     assert Scorer(4).bias.tolist() == [0.0]
-    with pytest.raises(LemlightError, match="channels must be at least 1"):
+    with pytest.raises(LemlightError, match="channels=0: must be greater than or equal to 1"):
         Scorer(0)
 
 

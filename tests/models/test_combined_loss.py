@@ -7,7 +7,8 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import Scores
-from lemlight.models.losses import combined_loss
+from lemlight.models.losses import CombinedLoss, PoolingLoss
+from tests.parts import combined_loss
 
 # Probabilities 0.75 and 0.25 by the pooling, 0.5 and 0.5 by GAP.
 SCORES = Scores(
@@ -46,6 +47,19 @@ def test_lambda_zero_sends_no_gradient_through_the_pooling():
 
 def test_impossible_values_are_all_named():
     with pytest.raises(LemlightError) as error:
-        combined_loss(SCORES, torch.ones(3), 1.5, beta=-1.0, positive_weight=0.0)
-    for word in ("lam must be in [0, 1], got 1.5", "beta", "positive_weight", "label must have shape (2,), got (3,)"):
+        combined_loss(SCORES, LABEL, 1.0, beta=-1.0, positive_weight=0.0)
+    for word in ("beta=-1.0: must be", "positive_weight"):
         assert word in str(error.value)
+    with pytest.raises(LemlightError, match=r"label must have shape \(2,\), got \(3,\)"):
+        combined_loss(SCORES, torch.ones(3), 1.0, beta=1.0)
+
+
+def test_the_loss_of_the_pooling_alone_knows_no_lambda_and_no_regularizer():
+    losses = PoolingLoss()(SCORES, LABEL, 0.3)
+    assert losses["total"].item() == losses["pool"].item()
+    assert losses["total"].item() == combined_loss(SCORES, LABEL, 1.0, beta=0.0)["total"].item()
+
+
+def test_balanced_is_the_ratio_of_the_classes_in_the_train_split():
+    assert CombinedLoss(0.0, "balanced", train_labels=[0, 0, 0, 1]).positive_weight == 3
+    assert CombinedLoss(0.0, "balanced", train_labels=[0, 0]).positive_weight is None

@@ -7,14 +7,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from omegaconf import OmegaConf
 from onnx import TensorProto, helper
 from torch import nn
 
-from lemlight.config.conf_dir import conf_dir
 from lemlight.errors import LemlightError
 from lemlight.models import exported as module
-from lemlight.models.backbones import Backbone, build_backbone
+from lemlight.models.backbones import Backbone
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import (
     FORMAT,
@@ -29,14 +27,14 @@ from lemlight.models.exported import (
     open_onnx,
     write_onnx,
 )
-from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.models.pooling import Scorer
+from tests import parts
+from tests.parts import build_backbone, build_pooling
 
 SHAPE = (83, 61)
 METADATA = {"label_names": ["ärztlich", "malignant"], "threshold": 0.25, "cam": None, "preprocessing": {"crop": True}}
-POOLINGS = {
-    path.stem: OmegaConf.to_container(OmegaConf.load(path))
-    for path in sorted(Path(conf_dir(), "pooling").glob("*.yaml"))
-} | {"lem, all ties, summed": {"name": "lem", "ties": "all", "aggregate": "sum"}}
+POOLINGS = {name: {"name": name} for name in parts.POOLINGS}
+POOLINGS |= {"lem, all ties, summed": {"name": "lem", "ties": "all", "aggregate": "sum"}}
 
 
 def make(backbone=None, **pooling):

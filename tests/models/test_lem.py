@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from lemlight.errors import LemlightError
 from lemlight.models.lem import ROUNDING, local_extrema
-from lemlight.models.pooling import build_pooling
+from tests.parts import build_pooling
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
 # Few different integers tie everywhere; floats with many values hardly ever do.
@@ -184,10 +184,10 @@ def test_gradcheck_in_float64():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ties": "once"}, "ties must be one of strict, all"),
-        ({"aggregate": "max"}, "aggregate must be one of mean, sum"),
-        ({"threshold": -1.0, "norm": "l3"}, r"threshold must be at least 0, got -1.0; norm must be one of"),
-        ({"penalty_factor": float("nan")}, "penalty_factor must be at least 0"),
+        ({"ties": "once"}, "ties=once: must be 'strict' or 'all'"),
+        ({"aggregate": "max"}, "aggregate=max: must be 'mean' or 'sum'"),
+        ({"threshold": -1.0, "norm": "l3"}, r"threshold=-1.0: must be greater.*; norm=l3: must be 'l1' or 'l2'"),
+        ({"penalty_factor": float("nan")}, "penalty_factor=nan"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

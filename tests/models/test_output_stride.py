@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lemlight.models.backbones import build_backbone
+from tests.parts import build_backbone
 
 
 def pair(name, tmp_path, weights="none"):

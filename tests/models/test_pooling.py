@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lemlight.models.pooling import POOLINGS, Scorer, build_pooling
+from lemlight.models.pooling import Scorer
+from tests.parts import POOLINGS, build_pooling
 
 CHANNELS = 6
 

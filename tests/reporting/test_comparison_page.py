@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from lemlight.config.commands import ReportConfig
 from lemlight.errors import LemlightError
 from lemlight.report import report
 from lemlight.reporting.comparison_page import command_of, differing_settings, leak_reports, notes_of
 from lemlight.reporting.methods import compare_runs
 from lemlight.reporting.runs import find_runs
+from lemlight.settings import ReportSettings as ReportConfig
 from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_state
 
 VOID = {"meta", "img", "br", "link", "input"}

@@ -1,7 +1,7 @@
 import pytest
 
-from lemlight.config.commands import ReportConfig
 from lemlight.report import report
+from lemlight.settings import ReportSettings as ReportConfig
 from tests.layouts.run_folders import write_state, write_sweep
 from tests.reporting.chromium import chromium, find_chromium
 

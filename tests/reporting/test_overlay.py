@@ -109,15 +109,10 @@ def test_zero_is_see_through_and_brightness_rises_with_strength():
     assert (np.diff(brightness) > 0).all()
 
 
-def test_a_map_of_zeros_is_stated(drawn, tmp_path):
-    overlay_figure(make_item(strength=np.zeros((96, 60)), regions=[]), tmp_path / "overlay.png")
-    assert texts(drawn[0].axes[1]) == ["no extremum"]
-    assert legend_texts(drawn[0]) == ["true lesion"]
-
-
 @pytest.mark.parametrize("lesions", [None, np.zeros((96, 60), bool)])
-def test_without_lesions_none_is_drawn_or_explained(drawn, tmp_path, lesions):
-    overlay_figure(make_item(lesions=lesions, regions=[]), tmp_path / "overlay.png")
+def test_a_map_of_zeros_is_stated_and_without_lesions_none_is_drawn_or_explained(drawn, tmp_path, lesions):
+    overlay_figure(make_item(strength=np.zeros((96, 60)), lesions=lesions, regions=[]), tmp_path / "overlay.png")
+    assert texts(drawn[0].axes[1]) == ["no extremum"]
     assert not drawn[0].axes[1].lines
     assert not drawn[0].legends
 
@@ -284,21 +279,14 @@ def test_each_type_shows_its_best_its_median_and_its_worst():
     }
 
 
-def test_lesions_of_one_type_fill_the_sheet():
+def test_lesions_of_one_type_fill_the_sheet_few_are_shown_once_each_and_unknown_types_have_the_place_alone():
     titles = choose_overlays(table(*numbered(30, "mass")))
     assert [title.split(":")[0] for title in titles.values()] == [
         f"mass, {place}" for place in ("best", "median", "worst") for _ in range(3)
     ]
-
-
-def test_lesions_of_unknown_type_have_the_place_alone():
+    for count in range(12):
+        assert len(choose_overlays(table(*numbered(count, "mass")))) == min(count, 3 * max(1, min(3, count // 3)))
     assert list(choose_overlays(table(("a", 0.5, ""))).values()) == ["best: DSC 0.50"]
-
-
-@pytest.mark.parametrize("count", range(12))
-def test_few_images_are_shown_once_each(count):
-    titles = choose_overlays(table(*numbered(count, "mass")))
-    assert len(titles) == min(count, 3 * max(1, min(3, count // 3)))
 
 
 def test_images_without_a_lesion_are_left_out_and_rare_types_too():

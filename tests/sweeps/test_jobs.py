@@ -15,7 +15,7 @@ from lemlight.sweeps import jobs
 from lemlight.sweeps.jobs import leaving_outcome, run_job, run_to_its_end
 from lemlight.sweeps.names import Sweep
 from lemlight.sweeps.table import JobState, differences, read_state
-from tests.sweeps.processes import processes_of, wait_for
+from tests.sweeps.observed import processes_of, wait_for
 
 
 def test_a_training_is_the_same_command_as_a_single_run_in_the_folder_of_the_job(job, trainings, tmp_path):
@@ -116,8 +116,8 @@ def test_what_another_configuration_or_version_left_is_set_aside(key, value, sai
 
 
 def test_differences_are_those_that_change_a_figure():
-    before = {"seed": 0, "workers": 2, "trainer": {"max_epochs": 3}, "callbacks": {"progress_bar": True}, "old": 1}
-    wanted = {"seed": 0, "workers": 0, "trainer": {"max_epochs": 4}, "callbacks": {"progress_bar": False}, "new": None}
+    before = {"seed": 0, "workers": 2, "trainer": {"max_epochs": 3, "enable_progress_bar": True}, "old": 1}
+    wanted = {"seed": 0, "workers": 0, "trainer": {"max_epochs": 4, "enable_progress_bar": False}, "new": None}
     assert differences(before, wanted) == ["new", "old", "trainer.max_epochs"]
     assert differences(before, before) == []
     logged = {"logger": {"wandb": {"mode": "online"}}}

@@ -1,4 +1,3 @@
-import csv
 import json
 from pathlib import Path
 
@@ -6,107 +5,93 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from lemlight.sweeps.table import (
-    JobState,
-    Row,
-    SweepTable,
-    best_first,
-    expected_jobs,
-    markdown,
-    read_rows,
-    varying,
-    write_table,
-)
+from lemlight.sweeps.table import JobState, SweepTable, best_first, expected_jobs, markdown, read_rows, write_table
+from tests.sweeps.observed import table
 
-BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}
+METRICS = {"auroc": FIGURE, "acc": FIGURE, "f1": {"value": None, "low": None, "high": None, "reason": "one class"}}
 
 
-def add_job(sweep, overrides, state="done", error=None, figures=None):
+def add_job(sweep, overrides, state="done", error=None):
     folder = sweep / "+".join(overrides)
     folder.mkdir(parents=True)
     result = 0.8125 if state == "done" else None
     JobState(state, [*overrides, "batch_size=4"], {"output": str(folder)}, error=error, result=result).write(folder)
-    (folder / "metrics.json").write_text(json.dumps(figures or {}))
-    return folder
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """A job that is done, one that failed, one that was killed, and one that never started."""
-    folder = tmp_path / "sweep"
-    figures = {"auroc": FIGURE, "acc": FIGURE, "f1": {"value": None, "low": None, "high": None, "reason": "one class"}}
-    add_job(folder, ["pooling=gap", "seed=0"], figures=figures)
-    add_job(folder, ["pooling=gap", "seed=1"], "failed", "no room\n  on this disk", figures)
-    add_job(folder, ["pooling=lem", "seed=0"], "running", figures=figures)
-    return folder
+    add_job(tmp_path / "sweep", ["pooling=gap", "seed=0"])
+    add_job(tmp_path / "sweep", ["pooling=gap", "seed=1"], "failed", "no room\n  on this disk")
+    add_job(tmp_path / "sweep", ["pooling=lem", "seed=0"], "running")
+    return tmp_path / "sweep"
 
 
 @pytest.fixture
 def command(sweep):
+    basic = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
     hydra = {
-        "sweeper": {"_target_": BASIC, "params": {"pooling": "gap,lem"}},
+        "sweeper": {"_target_": basic, "params": {"pooling": "gap,lem"}},
         "overrides": {"task": ["seed=0,1", "batch_size=4"]},
         "sweep": {"dir": str(sweep)},
     }
     return OmegaConf.create({"hydra": hydra})
 
 
-def rows_of(sweep):
-    with (sweep / "table.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_every_job_has_a_row_also_one_that_never_started(sweep, command):
-    rows = read_rows(sweep, expected_jobs(command))
-    assert [row.state for row in rows] == ["done", "failed", "unfinished", "missing"]
-    assert dict(rows[-1].overrides) == {"pooling": "lem", "seed": "1", "batch_size": "4"}
-    assert varying(rows) == ["pooling", "seed"]
-
-
-def test_only_a_job_that_is_done_shows_figures(sweep, command):
-    write_table(read_rows(sweep, expected_jobs(command)), sweep)
-    rows = rows_of(sweep)
-    assert [row["auroc_value"] for row in rows] == ["0.5", "", "", ""]
-    assert [row["validation"] for row in rows] == ["0.8125", "", "", ""]
-    assert [row["auroc_low"] for row in rows] == ["0.25", "", "", ""]
-    assert rows[0]["f1_value"] == "" == rows[0]["dsc_value"]
-    assert rows[1]["error"] == "no room on this disk"
-    lines = (sweep / "table.md").read_text().splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
-        "gap", "0", "done", "0.81", "0.50 [0.25, 0.75]", "0.50", "-", "-", "-", "-",
-    ]  # fmt: skip
-    assert "- pooling=gap+seed=1: no room on this disk" in lines
-
-
-def test_a_job_whose_lock_is_held_is_running(sweep):
-    with FileLock(sweep / "pooling=lem+seed=0" / ".lock"):
-        assert [row.state for row in read_rows(sweep)] == ["done", "failed", "running"]
-
-
-def test_a_state_that_cannot_be_read_is_a_failure_with_a_remedy(sweep):
-    (sweep / "pooling=gap+seed=0" / "state.json").write_text("{")
-    (row,) = [row for row in read_rows(sweep) if row.job == "pooling=gap+seed=0"]
-    assert row.state == "failed"
-    assert "remove it" in row.error
-
-
-def test_the_end_of_a_sweep_tells_by_its_exit_code(sweep, command, capsys):
+def test_every_job_has_a_row_also_one_that_never_started_and_only_one_that_is_done_has_figures(sweep, command):
     with pytest.raises(SystemExit) as end:
         SweepTable().on_multirun_end(command)
     assert end.value.code == 2
+    rows = table(sweep)
+    assert list(rows[0])[:4] == ["pooling", "seed", "state", "validation"]
+    assert [row["state"] for row in rows] == ["done", "failed", "unfinished", "missing"]
+    assert [(rows[-1]["pooling"], rows[-1]["seed"], rows[-1]["folder"])] == [("lem", "1", "")]
+    assert [row["auroc_value"] for row in rows] == ["0.5", "", "", ""]
+    assert [row["auroc_low"] for row in rows] == ["0.25", "", "", ""]
+    assert [row["validation"] for row in rows] == ["0.8125", "", "", ""]
+    assert rows[0]["f1_value"] == "" == rows[0]["dsc_value"]
+    assert rows[1]["error"] == "no room on this disk"
+
+
+def test_the_end_of_a_sweep_shows_the_table_and_says_what_is_open(sweep, command, capsys):
+    with pytest.raises(SystemExit):
+        SweepTable().on_multirun_end(command)
     said = capsys.readouterr()
     assert "3 of 4 jobs are not done" in said.err
-    assert (sweep / "table.md").read_text() in said.out
+    text = (sweep / "table.md").read_text()
+    assert text in said.out
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]] == [
+        "gap", "0", "done", "0.81", "0.50 [0.25, 0.75]", "0.50", "-", "-", "-", "-",
+    ]  # fmt: skip
+    assert "- pooling=gap+seed=1: no room on this disk" in text.splitlines()
 
 
 def test_a_complete_sweep_ends_well(tmp_path, command, capsys):
     for pooling in ("gap", "lem"):
         for seed in (0, 1):
-            add_job(tmp_path / "sweep 2", [f"pooling={pooling}", f"seed={seed}"], figures={"auroc": FIGURE})
+            add_job(tmp_path / "sweep 2", [f"pooling={pooling}", f"seed={seed}"])
     command.hydra.sweep.dir = str(tmp_path / "sweep 2")
     SweepTable().on_multirun_end(command)
     assert capsys.readouterr().err == ""
+
+
+def test_a_job_whose_lock_is_held_is_running(sweep):
+    with FileLock(sweep / "pooling=lem+seed=0" / ".lock"):
+        assert [row["state"] for row in read_rows(sweep)] == ["done", "failed", "running"]
+
+
+def test_a_state_that_cannot_be_read_is_a_failure_with_a_remedy(sweep):
+    (sweep / "pooling=gap+seed=0" / "state.json").write_text("{")
+    (row,) = [row for row in read_rows(sweep) if row["folder"] == "pooling=gap+seed=0"]
+    assert row["state"] == "failed"
+    assert "remove it" in row["error"]
+
+
+def test_a_moved_sweep_is_read_where_it_is_now(sweep, tmp_path):
+    moved = Path(sweep.rename(tmp_path / "moved"))
+    assert read_rows(moved)[0]["auroc_low"] == FIGURE["low"]
 
 
 def test_the_jobs_of_a_sweeper_that_draws_them_are_not_foreseen(command):
@@ -114,26 +99,15 @@ def test_the_jobs_of_a_sweeper_that_draws_them_are_not_foreseen(command):
     assert expected_jobs(command) == []
 
 
-def test_one_job_shows_all_of_its_overrides_and_none_shows_a_head(tmp_path):
-    assert varying([Row("a", {"seed": "0", "pooling": "gap"}, "done")]) == ["seed", "pooling"]
-    assert markdown([]).splitlines()[0].startswith("| state |")
-    write_table([], tmp_path)
-    assert rows_of(tmp_path) == []
-
-
-def test_a_moved_sweep_is_read_where_it_is_now(sweep, tmp_path):
-    moved = Path(sweep.rename(tmp_path / "moved"))
-    assert read_rows(moved)[0].figures["auroc"] == FIGURE
-
-
 @pytest.mark.parametrize(("direction", "jobs"), [("maximize", "bac"), ("minimize", "abc")])
 def test_the_best_trial_of_a_search_stands_first(direction, jobs):
-    rows = [Row("c", {}, "failed"), Row("a", {}, "done", validation=0.25), Row("b", {}, "done", validation=0.75)]
-    assert "".join(row.job for row in best_first(rows, direction)) == jobs
+    rows = [{"folder": "c"}, {"folder": "a", "validation": 0.25}, {"folder": "b", "validation": 0.75}]
+    assert "".join(row["folder"] for row in best_first(rows, direction)) == jobs
 
 
 def test_a_drawn_number_is_whole_in_the_csv_and_short_in_the_markdown(tmp_path):
-    row = Row("a", {"loss.beta": "0.00027417736752420927"}, "done")
+    row = {"folder": "a", "overrides": {"loss.beta": "0.00027417736752420927"}, "state": "done"}
     write_table([row], tmp_path)
-    assert rows_of(tmp_path)[0]["loss.beta"] == "0.00027417736752420927"
+    assert table(tmp_path)[0]["loss.beta"] == "0.00027417736752420927"
     assert markdown([row]).splitlines()[2].split()[1] == "0.000274"
+    assert markdown([]).splitlines()[0].startswith("| state |")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lemlight.errors import LemlightError
-from lemlight.training.checkpoint import FORMAT, load_checkpoint, load_weights, seal
+from lemlight.training.checkpoint import FORMAT, load_checkpoint, load_weights, plain
 
 
 class Bomb:
@@ -33,9 +33,11 @@ def changed(path, change):
     return path
 
 
-def test_a_checkpoint_brings_back_weights_and_card_and_no_path_of_the_machine(tiny, saved, tmp_path):
+def test_a_checkpoint_brings_back_weights_and_metadata_and_no_path_of_the_machine(tiny, saved, tmp_path):
     checkpoint = load_checkpoint(saved)
-    assert {name: getattr(checkpoint, name) for name in tiny.CARD} == tiny.CARD
+    assert (checkpoint.versions, checkpoint.trained_on) == (tiny.METADATA["versions"], tiny.METADATA["trained_on"])
+    assert {name: checkpoint.config[name] for name in tiny.CONFIG} == tiny.CONFIG
+    assert (checkpoint.preprocessing, checkpoint.label_names) == ({"height": 20, "width": 14}, ["benign", "malignant"])
     assert (checkpoint.epoch, checkpoint.step) == (0, 3)
     fresh = tiny.make_classifier()
     assert set(checkpoint.state_dict) == set(fresh.state_dict())
@@ -62,7 +64,7 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(saved, tmp_path):
     victim = tmp_path / "victim"
     hostile = changed(saved, lambda content: None)
     content = torch.load(hostile, weights_only=True)
-    content["lemlight"]["config"]["harmless"] = Bomb(victim)
+    content["hyper_parameters"]["config"]["harmless"] = Bomb(victim)
     torch.save(content, hostile)
     with pytest.raises(LemlightError, match="is refused: it holds objects other than tensors and plain values"):
         load_checkpoint(hostile)
@@ -77,7 +79,9 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(saved, tmp_path):
 
 def test_a_target_in_the_config_stays_text(saved, tmp_path):
     target = {"_target_": "os.system", "command": f"touch {tmp_path / 'victim'}"}
-    checkpoint = load_checkpoint(changed(saved, lambda content: content["lemlight"]["config"].update(backbone=target)))
+    checkpoint = load_checkpoint(
+        changed(saved, lambda content: content["hyper_parameters"]["config"].update(backbone=target))
+    )
     assert checkpoint.config["backbone"] == target
     assert not (tmp_path / "victim").exists()
 
@@ -96,10 +100,10 @@ def test_files_that_are_no_checkpoint_say_so(saved, tmp_path):
     with pytest.raises(LemlightError, match="damaged"):
         load_checkpoint(tmp_path / "archive.zip")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(LemlightError, match="no card"):
+    with pytest.raises(LemlightError, match="no metadata"):
         load_checkpoint(tmp_path / "other.ckpt")
     torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
-    with pytest.raises(LemlightError, match="no card"):
+    with pytest.raises(LemlightError, match="no metadata"):
         load_checkpoint(tmp_path / "tensor.ckpt")
 
 
@@ -116,12 +120,14 @@ def test_a_truncated_checkpoint_says_so(saved, share):
     [
         (lambda content: content["lemlight"].update(format=FORMAT + 1), "upgrade lemlight"),
         (lambda content: content["lemlight"].update(format="x"), "no format number"),
-        (lambda content: content["lemlight"].update(config=[], versions=None), "config, versions missing"),
+        (lambda content: content["lemlight"].update(versions=None), "versions missing"),
+        (lambda content: content["hyper_parameters"].update(config=[]), "hyper_parameters missing"),
+        (lambda content: content["lemlight"].update(format=FORMAT - 1), "train again"),
         (lambda content: content.update(state_dict={"a": 1}, epoch=None), "state_dict, epoch missing"),
-        (lambda content: content.pop("lemlight"), "no card"),
+        (lambda content: content.pop("lemlight"), "no metadata"),
     ],
 )
-def test_a_card_that_does_not_fit_names_what_is_wrong(saved, change, message):
+def test_metadata_that_do_not_fit_names_what_is_wrong(saved, change, message):
     with pytest.raises(LemlightError, match=message):
         load_checkpoint(changed(saved, change))
 
@@ -141,11 +147,18 @@ def test_another_architecture_is_named_by_its_keys_and_shapes_and_nothing_is_loa
         load_weights(gap, load_checkpoint(saved))
 
 
-def test_a_card_is_plain_data_only(tiny, tmp_path):
-    card = seal(tiny.CARD | {"config": {"root": tmp_path, "size": (2, 3), 4: None}})
-    assert card["config"] == {"root": str(tmp_path), "size": [2, 3], "4": None}
-    assert json.loads(json.dumps(card)) == card
+def test_metadata_are_plain_data_only(tmp_path):
+    values = plain({"root": tmp_path, "size": (2, 3), 4: None})
+    assert values == {"root": str(tmp_path), "size": [2, 3], "4": None}
+    assert json.loads(json.dumps(values)) == values
     with pytest.raises(TypeError, match="not Tensor"):
-        seal(tiny.CARD | {"preprocessing": {"mean": torch.zeros(1)}})
-    with pytest.raises(TypeError, match="versions"):
-        seal({key: value for key, value in tiny.CARD.items() if key != "versions"})
+        plain({"mean": torch.zeros(1)})
+
+
+def test_the_checkpoint_tells_lambda_of_its_epoch(tiny, saved, tmp_path):
+    late = {"shape": "step", "start_value": 0.25, "end_value": 1.0, "start_at": 0.0, "end_at": 1.0}
+    tiny.train_tiny(
+        tmp_path / "late", epochs=1, ramp={**late, "shape": "linear", "start_value": 0.25, "end_value": 0.25}
+    )
+    assert load_checkpoint(saved).lam == 1.0
+    assert load_checkpoint(tmp_path / "late" / "checkpoints" / "best.ckpt").lam == 0.25

@@ -6,26 +6,35 @@ import sys
 import time
 
 import pytest
-import wandb
+import wandb as library
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lemlight.errors import LemlightError
 from lemlight.training import logging as module
 from lemlight.training.logging import build_loggers, finish_loggers
+from tests.parts import part_of
 
 WANDB = {"project": "poolings", "group": "sweep", "name": "lem-0", "tags": ["phantom"], "mode": "offline"}
 PATIENT = "P_00820"
 CONFIG = {
-    "pooling": {"name": "poolingmarker"},
+    "choices": {"pooling": "poolingmarker"},
     "dataset": {"root": f"/archive/{PATIENT}", "csv": f"{PATIENT}.csv", "filter": [f"/archive/{PATIENT}/L.dcm"]},
     "resume": f"runs/{PATIENT}/last.ckpt",
 }
 
 
+def wandb(folder, **options):
+    return {"wandb": part_of("logger", "wandb")["wandb"] | {"save_dir": str(folder)} | options}
+
+
+def tensorboard(folder):
+    return {"tensorboard": part_of("logger", "tensorboard")["tensorboard"] | {"save_dir": str(folder / "logs")}}
+
+
 @pytest.fixture(autouse=True)
 def _no_wandb_left():
     yield
-    assert wandb.run is None
+    assert library.run is None
 
 
 def records(folder, kind):
@@ -51,7 +60,7 @@ def test_an_offline_run_holds_the_curves_and_nothing_of_patient_machine_or_user(
     monkeypatch.setattr(socket, "gethostname", lambda: "plantedhost")
     monkeypatch.setenv("USER", "planteduser")
     monkeypatch.setenv("LOGNAME", "planteduser")
-    loggers = build_loggers(tmp_path, tensorboard=False, wandb=WANDB, config=CONFIG)
+    loggers = build_loggers(wandb(tmp_path, **WANDB), CONFIG)
     trainer = tiny.make_trainer(tmp_path, epochs=2, loggers=loggers)
     tiny.fit(trainer, tiny.make_module(), tiny.make_data(), None)
     finish_loggers(loggers, failed=False)
@@ -73,7 +82,7 @@ def test_an_offline_run_holds_the_curves_and_nothing_of_patient_machine_or_user(
 def test_the_next_job_of_a_sweep_opens_its_own_run_also_after_a_failure(tmp_path):
     runs = []
     for job, failed in (("first", True), ("second", False)):
-        loggers = build_loggers(tmp_path / job, tensorboard=False, wandb=WANDB | {"name": job}, config={"seed": 0})
+        loggers = build_loggers(wandb(tmp_path / job, **(WANDB | {"name": job})), {"seed": 0})
         runs.append(loggers[0].experiment.id)
         finish_loggers(loggers, failed)
     assert runs[0] != runs[1]
@@ -84,20 +93,20 @@ def test_the_next_job_of_a_sweep_opens_its_own_run_also_after_a_failure(tmp_path
 def test_a_resumed_job_goes_on_in_its_run(tmp_path):
     ids = set()
     for _ in range(2):
-        loggers = build_loggers(tmp_path, tensorboard=False, wandb=WANDB, config={})
+        loggers = build_loggers(wandb(tmp_path, **WANDB), {})
         ids.add(loggers[0].experiment.id)
         finish_loggers(loggers, failed=False)
     assert len(ids) == 1
 
 
 def test_disabled_or_none_there_is_no_logger(tmp_path):
-    assert build_loggers(tmp_path, tensorboard=False, wandb=None, config=CONFIG) == []
-    assert build_loggers(tmp_path, tensorboard=False, wandb=WANDB | {"mode": "disabled"}, config=CONFIG) == []
+    assert build_loggers({}, CONFIG) == []
+    assert build_loggers(wandb(tmp_path, **(WANDB | {"mode": "disabled"})), CONFIG) == []
     finish_loggers([], failed=True)
 
 
 def test_tensorboard_gets_the_curves(tiny, tmp_path):
-    loggers = build_loggers(tmp_path, tensorboard=True, wandb=None, config=CONFIG)
+    loggers = build_loggers(tensorboard(tmp_path), CONFIG)
     trainer = tiny.make_trainer(tmp_path, epochs=2, loggers=loggers)
     tiny.fit(trainer, tiny.make_module(), tiny.make_data(), None)
     finish_loggers(loggers, failed=False)
@@ -110,4 +119,4 @@ def test_tensorboard_gets_the_curves(tiny, tmp_path):
 def test_without_tensorboard_the_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(LemlightError, match=r"pip install 'lemlight\[tensorboard\]'"):
-        build_loggers(tmp_path, tensorboard=True, wandb=None, config={})
+        build_loggers(tensorboard(tmp_path), {})

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
 from lemlight.training.module import EVERY, LossWatch, gather_rows, predict, score_maps
+from tests.parts import part_of
 
 
 def all_scores(tiny, module, loader):
@@ -46,7 +47,7 @@ def test_the_logged_loss_is_the_mean_over_images_of_batches_of_different_sizes(t
         def on_train_epoch_start(self, trainer, pl_module):
             pl_module.classifier.eval()
 
-    still = {"name": "sgd", "lr_backbone": 0.0, "lr_head": 0.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    still = part_of("optimizer", "sgd", lr_backbone=0.0, lr_head=0.0, weight_decay=0.0, momentum=0.0, nesterov=False)
     module = tiny.make_module(tiny.make_classifier(pooling="gap"), optimizer=still, positive_weight=3.0)
     data = tiny.make_data(train=22, batch_size=4)
     trainer = tiny.make_trainer(tmp_path, epochs=1, ramp=None, more=[Freeze()])
@@ -57,7 +58,7 @@ def test_the_logged_loss_is_the_mean_over_images_of_batches_of_different_sizes(t
 
 
 def test_training_learns_what_is_easy(tiny, tmp_path):
-    trainer = tiny.make_trainer(tmp_path, epochs=12, accumulate=1)
+    trainer = tiny.make_trainer(tmp_path, epochs=12, accumulate_grad_batches=1)
     tiny.fit(trainer, tiny.make_module(tiny.make_classifier(pooling="gmp")), tiny.make_data(train=64, val=40), None)
     assert trainer.callback_metrics["val/auroc"] > 0.8
 
@@ -141,3 +142,11 @@ def test_gathered_rows_are_sorted_and_each_index_stays_once():
     assert index.tolist() == [1, 3, 4]
     assert value.tolist() == [10, 30, 40]
     assert pair.tolist() == [[2, 3], [4, 5], [0, 1]]
+
+
+def test_a_trainer_of_ones_own_tests_the_module_as_lightning_does(tiny, tmp_path):
+    module, data = tiny.make_module(), tiny.make_data(test=23)
+    metrics = tiny.make_trainer(tmp_path).test(module, data, verbose=False)[0]
+    _, label, logit, _ = all_scores(tiny, module, data.test_dataloader())
+    assert metrics["test/auroc"] == pytest.approx(roc_auc_score(label, logit))
+    assert set(metrics) == {"test/auroc", "test/acc", "test/loss"}

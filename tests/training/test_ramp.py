@@ -1,11 +1,12 @@
 import csv
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.training.callbacks import SHAPES, LambdaRamp, ramp_value
+from lemlight.training.callbacks import LambdaRamp, Shape, ramp_value
 
 GIVEN = {"start_value": 0.1, "end_value": 0.9, "start_at": 0.2, "end_at": 0.6}
 
@@ -30,7 +31,7 @@ def test_values_by_hand(shape, share, value):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.sampled_from(SHAPES), st.floats(0, 1), st.floats(0, 1))
+@given(st.sampled_from(get_args(Shape)), st.floats(0, 1), st.floats(0, 1))
 def test_a_rising_ramp_never_falls_and_keeps_its_ends(shape, one, other):
     low, high = sorted((one, other))
     assert 0.1 <= ramp_value(shape, low, **GIVEN) <= ramp_value(shape, high, **GIVEN) <= 0.9
@@ -39,9 +40,21 @@ def test_a_rising_ramp_never_falls_and_keeps_its_ends(shape, one, other):
 
 def test_all_mistakes_are_named_at_once():
     with pytest.raises(LemlightError) as caught:
-        LambdaRamp("square", start_value=-0.1, end_value=1.5, start_at=0.5, end_at=0.5)
-    for part in ("square", "start_value=-0.1", "end_value=1.5", "start_at=0.5 below end_at=0.5"):
+        LambdaRamp("square", start_value=-0.1, end_value=1.5, start_at=0.5, end_at=0.6)
+    for part in ("shape=square", "start_value=-0.1", "end_value=1.5"):
         assert part in str(caught.value)
+    with pytest.raises(LemlightError, match=r"start_at=0.5 below end_at=0.5"):
+        LambdaRamp("linear", start_value=0.0, end_value=1.0, start_at=0.5, end_at=0.5)
+
+
+@pytest.mark.parametrize(("pooling", "every", "lam"), [("lem", False, 0.5), ("gmp", False, 1.0), ("gmp", True, 0.5)])
+def test_lambda_ramps_for_lem_alone_unless_all_are_to(tiny, tmp_path, pooling, every, lam):
+    ramp = {"shape": "linear", "start_value": 0.5, "end_value": 0.5, "start_at": 0.0, "end_at": 1.0}
+    module = tiny.make_module(tiny.make_classifier(pooling=pooling))
+    module.config["loss"]["ramp_all_poolings"] = every
+    trainer = tiny.make_trainer(tmp_path, epochs=1, ramp=ramp)
+    tiny.fit(trainer, module, tiny.make_data(), None)
+    assert (module.lam, "lambda" in trainer.callback_metrics) == (lam, lam < 1)
 
 
 def test_the_module_gets_lambda_before_every_batch_and_the_last_step_its_end(tiny, tmp_path):

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from lemlight.training.logging import build_loggers, finish_loggers, log_results, sent_config, unnamed
+from tests.parts import part_of
 
 WANDB = {"project": "poolings", "group": None, "name": "lem-0", "tags": [], "mode": "offline"}
 SUMMARY = {"split": "test", "images": 2, "auroc": {"value": 0.9, "low": 0.8, "high": 1.0}, "f1": {"value": None}}
@@ -22,6 +23,14 @@ PREDICTIONS = pd.DataFrame(
     },
     index=[7, 3],
 )
+
+
+def wandb(folder, **options):
+    return {"wandb": part_of("logger", "wandb")["wandb"] | {"save_dir": str(folder)} | options}
+
+
+def tensorboard(folder):
+    return {"tensorboard": part_of("logger", "tensorboard")["tensorboard"] | {"save_dir": str(folder / "logs")}}
 
 
 def written(folder, last):
@@ -51,7 +60,7 @@ def test_a_table_stays_in_its_run_and_leaves_nothing_in_the_home(tmp_path, monke
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))
     picture = tmp_path / "sheet.png"
     imsave(picture, np.zeros((4, 3)))
-    loggers = build_loggers(tmp_path / "run", tensorboard=False, wandb=WANDB, config={})
+    loggers = build_loggers(wandb(tmp_path / "run", **WANDB), {})
     log_results(loggers, SUMMARY, {"sheet": picture}, PREDICTIONS)
     finish_loggers(loggers, failed=False)
     (table,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/media/table/test/predictions*.json")

@@ -17,24 +17,34 @@ from torch import nn
 
 from lemlight.data.datamodule import MammogramData
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.pooling import Scorer, build_pooling
+from lemlight.models.pooling import Scorer
 from lemlight.training.callbacks import build_callbacks
-from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.training.checkpoint import FORMAT, load_checkpoint, load_weights
 from lemlight.training.module import MammogramModule, leave_process_group, predict
 from lemlight.training.trainer import build_trainer, fit
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.parts import build_pooling, part_of
+
 SHAPE = (20, 14)  # not square
 RAMP = {"shape": "linear", "start_value": 0.0, "end_value": 1.0, "start_at": 0.0, "end_at": 0.8}
-CARD = {
-    "config": {"seed": 0, "backbone": {"name": "tiny"}},
-    "label_names": ["benign", "malignant"],
-    "preprocessing": {"height": 20, "width": 14},
+METADATA = {
+    "format": FORMAT,
     "versions": {"torch": str(torch.__version__)},
     "trained_on": ["0123abcd"],
     "localization": {},
 }
-SCHEDULE = {"name": "cosine", "final_share": 0.1, "warmup_epochs": 1.0}
-ADAM = {"name": "adamw", "lr_backbone": 0.01, "lr_head": 0.05, "weight_decay": 0.01}
+SCHEDULE = part_of("scheduler", "cosine", final_share=0.1, warmup_epochs=1.0)
+ADAM = part_of("optimizer", "adamw", lr_backbone=0.01, lr_head=0.05, weight_decay=0.01)
+CONFIG = {
+    "seed": 0,
+    "threshold": 0.5,
+    "label_names": ["benign", "malignant"],
+    "choices": {"backbone": "tiny", "pooling": "lem"},
+    "backbone": {"_target_": "tests.tiny"},
+    "pooling": part_of("pooling", "lem"),
+    "dataset": {"prepare": {"height": 20, "width": 14}, "split": {"scheme": "patient"}},
+}
 
 
 class MemoryStore:
@@ -76,44 +86,27 @@ def make_classifier(channels=4, pooling="lem"):
     return MammogramClassifier(backbone, Scorer(channels), build_pooling(pooling, channels))
 
 
-def make_module(classifier=None, schedule=SCHEDULE, optimizer=ADAM, card=CARD, positive_weight=None):
-    return MammogramModule(
-        classifier if classifier is not None else make_classifier(),
-        beta=0.1,
-        positive_weight=positive_weight,
-        optimizer=optimizer,
-        schedule=schedule,
-        card=card,
-    )
+def make_module(classifier=None, schedule=SCHEDULE, optimizer=ADAM, metadata=METADATA, positive_weight=None):
+    loss = part_of("loss", "combined", beta=0.1, positive_weight=positive_weight)
+    config = CONFIG | {"optimizer": optimizer, "scheduler": schedule, "loss": loss}
+    module = MammogramModule(config, None, classifier if classifier is not None else make_classifier())
+    module.metadata = metadata
+    return module
 
 
 def make_trainer(folder, epochs=4, ramp=RAMP, early_stopping=None, monitor="val/loss", more=(), loggers=(), **options):
-    mode = "min" if monitor.endswith("loss") else "max"
-    callbacks = build_callbacks(
-        folder,
-        seed=0,
-        checkpoint={"monitor": monitor, "mode": mode},
-        ramp=ramp,
-        early_stopping=early_stopping,
-        progress_bar=False,
-    )
-    settings = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "strategy": "auto",
-        "precision": "32-true",
-        "max_epochs": epochs,
-        "accumulate": 2,
-        "gradient_clip": 1.0,
-        "deterministic": True,
-        "limit_train_batches": 1.0,
-        "limit_val_batches": 1.0,
-        "limit_test_batches": 1.0,
-        "overfit_batches": 0,
-        "detect_anomaly": False,
-        "num_nodes": 1,
-    }
-    return build_trainer(folder, callbacks=[*more, *callbacks], loggers=loggers, **(settings | options))
+    parts = part_of("callbacks", "default")
+    parts["reseed"]["seed"] = 0
+    parts["epoch_table"]["path"] = str(folder / "logs" / "metrics.csv")
+    for name in ("checkpoint", "last_checkpoint"):
+        parts[name]["folder"] = str(folder / "checkpoints")
+    parts["checkpoint"] |= {"monitor": monitor, "mode": "min" if monitor.endswith("loss") else "max"}
+    parts["lambda_ramp"] = parts["lambda_ramp"] | ramp if ramp else None
+    if early_stopping is not None:
+        parts["early_stopping"] = part_of("callbacks", "early_stopping")["early_stopping"] | early_stopping
+    settings = part_of("trainer", "default", accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=2)
+    settings |= {"limit_predict_batches": 1.0, "enable_progress_bar": False}
+    return build_trainer(settings | options, folder, [*more, *build_callbacks(parts)], loggers)
 
 
 class Kill(Callback):

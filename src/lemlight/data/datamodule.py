@@ -1,20 +1,26 @@
-"""Samplers that shard by rank themselves and carry the randomness of a run: nothing depends on the workers."""
+"""The LightningDataModule: files -> image table -> splits -> prepared store -> batches; see docs/own/dataset.md."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lemlight.data.augment import AugmentSettings, build_augmentation
-from lemlight.data.table import first_ten
+from lemlight.building import BESIDE, TARGET, build
+from lemlight.data.augment import Augmentation, NoAugmentation
+from lemlight.data.splits import LeakReport, leak_report, split_table
+from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
+from lemlight.data.table import check_table, first_ten
 from lemlight.errors import LemlightError
+from lemlight.files import cores, write_json, written_aside
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
@@ -60,6 +66,8 @@ class EvalSampler(Sampler[int]):
             yield position % self.length
 
 
+say = rank_zero_only(print)  # once, whatever the number of devices
+
 Key = int | tuple[int, int]
 Batch = dict[str, Tensor]
 TO_UNIT = np.float32(1 / 65535)  # uint16 of the store -> [0, 1]
@@ -90,21 +98,20 @@ class Store(Protocol):
 class MammogramDataset(Dataset[Batch]):
     """Rows of a table as batches; a key is a position in `rows`, or (position, augmentation seed).
 
-    A batch holds image (N, 1, H, W), label (N,) float32, mask (N, 1, H, W) uint8 of 0 and 1 (0 where unknown),
-    has_mask (N,) bool, index (N,) int64 = row of the table. A key without a seed is not augmented. Images are float32
-    in [0, 1] where the data set augments, else uint16 as stored, half the bytes; `unit_range` takes both.
+    A batch holds image (N, 1, H, W), label (N,) float32 and index (N,) int64 = row of the table. A key without a seed
+    is not augmented. Images are float32 in [0, 1] where the data set augments, else uint16 as stored, half the bytes;
+    `unit_range` takes both.
     """
 
     def __init__(
-        self, table: pd.DataFrame, rows: Sequence[int], store: Store, augment: AugmentSettings | None = None
+        self, table: pd.DataFrame, rows: Sequence[int], store: Store, augmentation: Augmentation | None = None
     ) -> None:
         chosen = table.iloc[list(rows)]
         self.store = store
         self.rows = torch.as_tensor(list(rows), dtype=torch.int64)
         self.labels = torch.as_tensor(chosen["label"].tolist(), dtype=torch.float32)
         self.places = [store.index_of(image_id) for image_id in chosen["image_id"]]
-        self.augments = augment is not None
-        self.augmentation = build_augmentation(augment)
+        self.augmentation = None if isinstance(augmentation, NoAugmentation) else augmentation
 
     def __len__(self) -> int:
         return len(self.places)
@@ -115,25 +122,17 @@ class MammogramDataset(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Read a whole batch straight into its tensors: no copy per image, no stacking."""
         positions = [key if isinstance(key, int) else key[0] for key in keys]
-        has_mask = np.zeros(len(keys), dtype=bool)
-        images = masks = None
+        shape = self.store.image(self.places[positions[0]]).shape
+        images: NDArray[Any] = np.empty((len(keys), 1, *shape), np.uint16 if self.augmentation is None else np.float32)
         for n, (key, position) in enumerate(zip(keys, positions, strict=True)):
-            pixels, mask = self.store.image(self.places[position]), self.store.mask(self.places[position])
-            if images is None or masks is None:
-                images = np.empty((len(keys), 1, *pixels.shape), dtype=np.float32 if self.augments else np.uint16)
-                masks = np.zeros((len(keys), 1, *pixels.shape), dtype=np.uint8)
-            if mask is not None:
-                np.not_equal(mask, 0, out=masks[n, 0].view(np.bool_))
-                has_mask[n] = True
-            if not self.augments:
+            pixels = self.store.image(self.places[position])
+            if self.augmentation is None:
                 images[n, 0] = pixels
                 continue
             np.multiply(pixels, TO_UNIT, out=images[n, 0])
             if not isinstance(key, int):
-                images[n, 0], masks[n, 0] = self.augmentation(images[n, 0], masks[n, 0], key[1])
-        arrays: dict[str, Any] = {"image": images, "mask": masks, "has_mask": has_mask}
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return batch | {"label": self.labels[positions], "index": self.rows[positions]}
+                images[n, 0] = self.augmentation(images[n, 0], key[1])
+        return {"image": torch.from_numpy(images), "label": self.labels[positions], "index": self.rows[positions]}
 
 
 def drop_left_out(table: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -161,44 +160,63 @@ class MammogramData(LightningDataModule):
 
     Train shuffles and augments by (seed, epoch, position); val and test keep the order of the table and are not
     augmented. Train drops a last batch of a single image, which BatchNorm cannot take, and nothing else.
-    `start_method` is how workers start: fork, forkserver, spawn, or None for Python's default.
+
+    Args:
+        table: with image_id, label and split; a `MammogramFiles` finds and prepares it itself.
+        store: the prepared images.
+        batch_size: of one device.
+        workers: processes that read.
+        augmentation: of the train split.
+        seed: of order and augmentation.
+        start_method: how workers start: fork, forkserver, spawn, or None for Python's default.
     """
+
+    table: pd.DataFrame
+    store: Store
 
     def __init__(
         self,
-        table: pd.DataFrame,
-        store: Store,
+        table: pd.DataFrame | None,
+        store: Store | None,
         batch_size: int,
         workers: int = 0,
-        augment: AugmentSettings | None = None,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
         start_method: str | None = None,
     ) -> None:
         super().__init__()
+        self.batch_size, self.workers = batch_size, workers
+        self.augmentation, self.seed, self.start_method = augmentation, seed, start_method
+        self.first_epoch = 0
+        if table is not None and store is not None:
+            self._take(table, store)
+
+    def _take(self, table: pd.DataFrame, store: Store) -> None:
         absent = table.loc[~table["image_id"].isin(store.image_ids), "image_id"]
         if len(absent):
             raise LemlightError(
                 f"{len(absent)} images are not in the prepared store: {first_ten(absent)}; prepare again"
             )
-        self.table = table.reset_index(drop=True)
-        self.store, self.batch_size, self.workers = store, batch_size, workers
-        self.augment, self.seed, self.start_method = augment, seed, start_method
-        self.first_epoch = 0
+        self.table, self.store = table.reset_index(drop=True), store
+
+    def labels(self, split: str) -> list[int]:
+        """The labels of a split, 0 or 1, in the order of the table."""
+        return [int(label) for label in self.table.loc[self.table["split"] == split, "label"]]
 
     def start_at(self, epoch: int) -> None:
         """Begin with this epoch: a worker asks for its first keys before Lightning has named the epoch."""
         self.first_epoch = epoch
 
-    def dataset(self, split: str, augment: AugmentSettings | None = None) -> MammogramDataset:
+    def dataset(self, split: str, augmentation: Augmentation | None = None) -> MammogramDataset:
         """Give one split as a data set; LemlightError if it is empty."""
         rows = np.flatnonzero(self.table["split"] == split)
         if not len(rows):
             raise LemlightError(f"the {split} split holds no image: change dataset.split, or see the images left out")
-        return MammogramDataset(self.table, rows.tolist(), self.store, augment)
+        return MammogramDataset(self.table, rows.tolist(), self.store, augmentation)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in an order of their own in every epoch."""
-        dataset = self.dataset("train", self.augment)
+        dataset = self.dataset("train", self.augmentation)
         rank, world_size = _rank_and_world_size()
         sampler = TrainSampler(len(dataset), self.seed, rank, world_size)
         sampler.set_epoch(self.first_epoch)
@@ -238,3 +256,76 @@ def _rank_and_world_size() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+class MammogramFiles(MammogramData):
+    """A data set from its files on: found, assigned to splits, prepared where that is missing, then as batches.
+
+    Args:
+        dataset: `dataset` of the config: a `_target_` that returns an image table, its arguments, `prepare`, `split`.
+        store: folder of the prepared stores.
+        prepare_workers: processes that prepare images; None: one per core.
+        split: False puts every image into one split, "all".
+        options: see `MammogramData`.
+
+    Attributes:
+        leaks: who stands on both sides of the split.
+    """
+
+    store: PreparedStore
+    leaks: LeakReport
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        store: str,
+        prepare_workers: int | None = None,
+        split: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(None, None, **options)
+        self.part, self.root, self.prepare_workers, self.split = dict(dataset), Path(store), prepare_workers, split
+
+    def prepare_data(self) -> None:
+        """Prepare what the store lacks; Lightning calls it on one process of a machine."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the store and the table; again does nothing."""
+        if not hasattr(self, "table"):
+            self._open()
+
+    def _open(self) -> None:
+        """Find, split, prepare; LemlightError for files, labels or splits that cannot be used, all of them at once."""
+        table = find_images_of(self.part)
+        scheme = self.part["split"]["scheme"] if self.split else ""
+        table = split_table(table, **self.part["split"]) if self.split else table.assign(split="all")
+        store = prepare(table, PrepareSettings(**self.part["prepare"]), self.root, self.prepare_workers or cores())
+        if len(store.left_out):
+            say(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
+        self._take(drop_left_out(table, store), store)
+        self.leaks = leak_report(self.table, scheme)
+        say(self.leaks.text())
+
+    def fingerprints(self, split: str) -> list[str]:
+        """Hashes of the prepared images of a split, in the order of the table."""
+        chosen = self.table.loc[self.table["split"] == split, "image_id"]
+        return [self.store.fingerprint(self.store.index_of(image_id)) for image_id in chosen]
+
+    def record(self, folder: Path) -> None:
+        """Keep in the run folder who stands on both sides, and which images were left out and why."""
+        write_json(self.leaks.to_dict(), folder / "leaks.json")
+        with written_aside(folder / LEFT_OUT) as aside:
+            self.store.left_out.to_csv(aside, index=False)
+
+
+def find_images_of(part: Mapping[str, Any]) -> pd.DataFrame:
+    """Build the image table of a data set from `dataset` of the config, and check it."""
+    arguments = {key: value for key, value in part.items() if key not in BESIDE["dataset"]}
+    table = build(arguments, "dataset")
+    if not isinstance(table, pd.DataFrame):
+        raise LemlightError(
+            f"dataset: {part[TARGET]} must return an image table, a pandas.DataFrame with the columns image_id, path, "
+            f"patient_id and label; it returned {type(table).__name__}"
+        )
+    return check_table(table, f"the image table of {part[TARGET]}")

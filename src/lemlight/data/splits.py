@@ -97,6 +97,17 @@ def _warnings(scheme: str, counts: list[SplitCounts], patients: tuple[str, ...],
 Scheme = Literal["patient", "kfold", "image", "column"]
 
 
+def check_split(test_share: float, val_share: float, folds: int, fold: int, **others: object) -> None:
+    """Refuse settings of a split that contradict one another, with LemlightError; the others stand each for itself."""
+    if test_share + val_share >= 1:
+        raise LemlightError(
+            f"dataset.split: test_share={test_share} and val_share={val_share} leave nothing to train on: "
+            "together they must stay below 1"
+        )
+    if fold >= folds:
+        raise LemlightError(f"dataset.split.fold={fold}: folds count from 0, so it must be below folds={folds}")
+
+
 @checked
 def split_table(
     table: pd.DataFrame,
@@ -119,13 +130,7 @@ def split_table(
     Raises:
         LemlightError: too few patients, one class only in train, an incomplete column, or a patient in two splits.
     """
-    if test_share + val_share >= 1:
-        raise LemlightError(
-            f"dataset.split: test_share={test_share} and val_share={val_share} leave nothing to train on: "
-            "together they must stay below 1"
-        )
-    if fold >= folds:
-        raise LemlightError(f"dataset.split.fold={fold}: folds count from 0, so it must be below folds={folds}")
+    check_split(test_share, val_share, folds, fold)
     _check_classes(table["label"], "the data set")
     key, what = ("image_id", "images") if scheme == "image" else ("patient_id", "patients")
     labels = table.groupby(key)["label"].max().sort_index()  # of a patient: 1 if any image is malignant

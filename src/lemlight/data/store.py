@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 from pydantic import Field
@@ -366,7 +367,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
         batch_size=1,
         pre_dispatch="2*n_jobs",  # enough to keep them busy, few enough to bound the memory
         initializer=_start_worker,
-        idle_worker_timeout=30,  # s: the processes do not outlive their work by more
+        idle_worker_timeout=5,  # s: so long may Ctrl-C take
     )
     try:
         yield from parallel(delayed(function)(item) for item in items)
@@ -375,6 +376,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
             "a worker process was killed, most likely because the memory ran out: set prepare_workers to a "
             "smaller number and start again; what is done stays done"
         ) from error
+    get_reusable_executor().shutdown()  # a training forks: no thread of the pool may outlive the work
 
 
 def _start_worker() -> None:

@@ -17,7 +17,7 @@ from lemlight.localization.propagation_rules import exact
 from lemlight.localization.regions import Region, find_regions
 from lemlight.localization.settings import Follow
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.lem import Extrema, local_extrema
+from lemlight.models.lem import Extrema, Ties, local_extrema
 
 FOLLOW = get_args(Follow)
 
@@ -28,7 +28,7 @@ def select_extrema(
     *,
     follow: str,
     keep: float,
-    ties: str = "strict",
+    ties: Ties = "strict",
     threshold: float = 0.5,
 ) -> Extrema:
     """Choose the extrema that a location map starts from (Zhu et al., Bioengineering 2025, Algorithm 2).
@@ -238,7 +238,7 @@ def _extrema(
         probability,
         follow=settings.follow,
         keep=keep,
-        ties=classifier.pooling.ties,
+        ties=classifier.ties,
         threshold=settings.threshold,
     )
 

@@ -39,7 +39,7 @@ class Localizing:
     @property
     def output_stride(self) -> int:
         """Px of the image per cell of the score map."""
-        return self.classifier.backbone.output_stride
+        return self.classifier.output_stride
 
     def lesions(self, image_id: str) -> NDArray[np.uint8] | None:
         """The lesions of an image as labels (H, W); None where they are not known."""

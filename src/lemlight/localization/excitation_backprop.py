@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lemlight.errors import LemlightError
-from lemlight.localization import propagation_functions as functions
+from lemlight.localization import propagation_rules as rules
 from lemlight.localization.baselines import evaluating
 from lemlight.localization.propagation_rules import (
     ACTIVATION,
@@ -98,24 +98,24 @@ class Propagation(TorchFunctionMode):
         return tensor
 
     def _ruled(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Any:
-        name = functions.plain_name(function.__name__)
-        if name in functions.CONVOLUTIONS:
+        name = rules.plain_name(function.__name__)
+        if name in rules.CONVOLUTIONS:
             return self._convolution(function, args, kwargs)
-        if name in functions.AVERAGES and kwargs.get("mode") != "bicubic":  # which has weights below 0
+        if name in rules.AVERAGES and kwargs.get("mode") != "bicubic":  # which has weights below 0
             return self._average(function, args, kwargs)
-        if name in functions.SUMS and kwargs.get("alpha", 1) == 1:
+        if name in rules.SUMS and kwargs.get("alpha", 1) == 1:
             return _sum(_value(function, args, kwargs), *_operands(args, kwargs))
-        if name in functions.SCALINGS | functions.PRODUCTS:
+        if name in rules.SCALINGS | rules.PRODUCTS:
             return _scaled(function, name, args, kwargs)
-        if name in functions.GATES:
+        if name in rules.GATES:
             return _value(function, args, kwargs)
         if name == "batch_norm":
             return self._batch_norm(function, args, kwargs)
-        if name in functions.ACTIVATIONS | functions.NORMALISATIONS:
+        if name in rules.ACTIVATIONS | rules.NORMALISATIONS:
             return hand_through(args[0], _value(function, args, kwargs))
-        if name in functions.PADS:
+        if name in rules.PADS:
             return self._pad(function, args, kwargs)
-        if name in functions.MOVES and function.__name__ != f"{name}_":
+        if name in rules.MOVES and function.__name__ != f"{name}_":
             result = function(*args, **kwargs)
             move_activation(function, args, kwargs, result)
             return result
@@ -194,7 +194,7 @@ def _scaled(function: Function, name: str, args: Any, kwargs: dict[str, Any]) ->
     one, other = _operands(args, kwargs)
     value = _value(function, args, kwargs)
     carriers = [part for part in (one, other) if is_map(part) and part.shape == value.shape]
-    if len(carriers) != 1 or (carriers[0] is not one and name not in functions.PRODUCTS):
+    if len(carriers) != 1 or (carriers[0] is not one and name not in rules.PRODUCTS):
         _refuse(f"the function '{name}' of two maps")
     return keep_activation(carriers[0], hand_through(carriers[0], value))
 
@@ -205,8 +205,8 @@ def _operands(args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
 
 def _in_place(function: Function, args: Any, kwargs: dict[str, Any]) -> bool:
     name = function.__name__
-    by_position = name in functions.ACTIVATIONS and any(value is True for value in args[1:])
-    return functions.plain_name(name) != name or kwargs.get("inplace") is True or by_position
+    by_position = name in rules.ACTIVATIONS and any(value is True for value in args[1:])
+    return rules.plain_name(name) != name or kwargs.get("inplace") is True or by_position
 
 
 def _value(function: Function, args: Any, kwargs: dict[str, Any]) -> Tensor:
@@ -230,7 +230,7 @@ def _without_graph(function: Function, args: Any, kwargs: dict[str, Any]) -> Any
 def _without_rule(function: Function, args: Any, kwargs: dict[str, Any]) -> Any:
     """Sizes, indices and comparisons carry no importance; any other function does, and would need a rule."""
     name = function.__name__
-    if functions.plain_name(name) == name and name != "numpy":
+    if rules.plain_name(name) == name and name != "numpy":
         result = function(*args, **kwargs)
         if not any(tensor.requires_grad or name == "__get__" for tensor in tensors_in(result)):
             return result

@@ -1,10 +1,10 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,10 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 import lemlight
-from lemlight.config.base import Section, Share
-from lemlight.config.check import check
-from lemlight.config.commands import LocalizeConfig, TrainConfig
-from lemlight.config.data import PrepareConfig
+from lemlight.arguments import Count, Probability
+from lemlight.building import Settings, check_settings
 from lemlight.data.breast import find_geometry, prepare_pixels
 from lemlight.data.datamodule import unit_range
 from lemlight.data.geometry import BreastGeometry
@@ -30,10 +28,19 @@ from lemlight.localization.regions import Region, smoothed
 from lemlight.localization.settings import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
-from lemlight.recipe.model import build_classifier
-from lemlight.training.checkpoint import load_checkpoint, load_weights
+from lemlight.settings import LocalizeSettings
+from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_classifier
 
 EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
+
+
+class Preprocessing(Settings):
+    """How images are prepared for a network, as its file says: size in px, cropped to the breast, turned or not."""
+
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    crop: bool
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Predictor:
 
     explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
     device: torch.device
-    preprocessing: PrepareConfig
+    preprocessing: Preprocessing
     method: str
     regions: RegionSettings
     label_names: list[str]
@@ -72,19 +79,19 @@ class Predictor:
         return Prediction(image, geometry, explanation, strength, regions)
 
 
-def prepare_image(path: Path, prepare: PrepareConfig) -> tuple[Image, BreastGeometry, Tensor]:
+def prepare_image(path: Path, prepare: Preprocessing) -> tuple[Image, BreastGeometry, Tensor]:
     """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
     image = read_image(path)
     geometry, prepared = _prepared(image.pixels, prepare)
     return image, geometry, prepared
 
 
-def phantom_as_prepared(prepare: PrepareConfig) -> Tensor:
+def phantom_as_prepared(prepare: Preprocessing) -> Tensor:
     """A synthetic mammogram as prepared, `(1, 1, H, W)`: a breast before air, which noise is not."""
     return _prepared(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels, prepare)[1]
 
 
-def _prepared(pixels: NDArray[np.float32], prepare: PrepareConfig) -> tuple[BreastGeometry, Tensor]:
+def _prepared(pixels: NDArray[np.float32], prepare: Preprocessing) -> tuple[BreastGeometry, Tensor]:
     geometry, breast = find_geometry(pixels, (prepare.height, prepare.width), crop=prepare.crop, flip=prepare.flip)
     return geometry, unit_range(torch.from_numpy(prepare_pixels(pixels, geometry, breast)))[None, None]
 
@@ -93,42 +100,38 @@ def _prepared(pixels: NDArray[np.float32], prepare: PrepareConfig) -> tuple[Brea
 class Trained:
     """A checkpoint, its network on the CPU in eval mode, and how images are prepared for it."""
 
+    checkpoint: Checkpoint
     classifier: MammogramClassifier
-    config: TrainConfig
-    preprocessing: PrepareConfig
-    label_names: list[str]
+    preprocessing: Preprocessing
     chosen: dict[str, Chosen]
 
 
-def open_checkpoint(path: Path) -> Trained:
+def open_checkpoint(path: Path, trust: Sequence[str]) -> Trained:
     """Load a network with all that a prediction needs; LemlightError where the file cannot be used."""
     checkpoint = load_checkpoint(path)
-    config = check(checkpoint.config, TrainConfig, where=f"the configuration in {path}")
-    preprocessing = check(checkpoint.preprocessing, PrepareConfig, where=f"the preprocessing in {path}")
-    classifier = build_classifier(config, first_weights=False)
-    load_weights(classifier, checkpoint)
+    preprocessing = check_settings(checkpoint.preprocessing, Preprocessing, where=f"the preprocessing in {path}")
     chosen = chosen_settings(checkpoint.localization, path)
-    return Trained(classifier.eval(), config, preprocessing, checkpoint.label_names, chosen)
+    return Trained(checkpoint, load_classifier(checkpoint, trust), preprocessing, chosen)
 
 
-def build_predictor(config: LocalizeConfig) -> Predictor:
+def build_predictor(config: LocalizeSettings) -> Predictor:
     """Load a checkpoint, or open an exported network; values of the command line come before those of the file."""
     exported = is_exported(Path(config.checkpoint))
     return _from_onnx(config) if exported else _from_checkpoint(config)
 
 
-def _from_checkpoint(config: LocalizeConfig) -> Predictor:
-    trained = open_checkpoint(Path(config.checkpoint))
+def _from_checkpoint(config: LocalizeSettings) -> Predictor:
+    trained = open_checkpoint(Path(config.checkpoint), config.trust)
     device, name = device_of(config.accelerator), config.method or "importance"
     method = build_methods({name: config.localization.methods[name]})[name]
-    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.backbone.output_stride)
-    threshold = trained.config.threshold if config.threshold is None else config.threshold
+    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride)
+    threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
     maps = MapSettings(config.follow, regions.keep, threshold)
     explaining = partial(explain, trained.classifier.to(device), method=method, settings=maps)
-    return Predictor(explaining, device, trained.preprocessing, name, regions, trained.label_names)
+    return Predictor(explaining, device, trained.preprocessing, name, regions, trained.checkpoint.label_names)
 
 
-def _from_onnx(config: LocalizeConfig) -> Predictor:
+def _from_onnx(config: LocalizeSettings) -> Predictor:
     """Open an exported network.
 
     Raises:
@@ -143,7 +146,7 @@ def _from_onnx(config: LocalizeConfig) -> Predictor:
     if config.accelerator not in ("auto", "cpu"):
         raise LemlightError(f"accelerator={config.accelerator}: exported networks run on the CPU; use accelerator=auto")
     network = open_onnx(Path(config.checkpoint))
-    metadata = check(network.metadata, ExportMetadata, where=f"the metadata in {network.path}")
+    metadata = check_settings(network.metadata, ExportMetadata, where=f"the metadata in {network.path}")
     chosen = {} if metadata.cam is None else {EXPORTED_METHOD: metadata.cam}
     regions = settings_of(EXPORTED_METHOD, chosen, _given(config), metadata.output_stride)
     threshold = metadata.threshold if config.threshold is None else config.threshold
@@ -159,7 +162,7 @@ def _explain_exported(network: ExportedNetwork, threshold: float, images: Tensor
     return explain_scores(probability.double(), score_map, (images.shape[2], images.shape[3]), threshold)
 
 
-def _given(config: LocalizeConfig) -> dict[str, float | None]:
+def _given(config: LocalizeSettings) -> dict[str, float | None]:
     return {"keep": config.keep, "smoothing": config.smoothing, "cutoff": config.cutoff}
 
 
@@ -173,16 +176,16 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
-class ExportMetadata(Section):
+class ExportMetadata(Settings):
     """What an exported file says of its network; `cam` is what the training chose for maps of that method, if any."""
 
     lemlight: str
     backbone: str
-    output_stride: Literal[16, 32]
+    output_stride: Count
     pooling: str
-    preprocessing: PrepareConfig
+    preprocessing: Preprocessing
     label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
-    threshold: Share
+    threshold: Probability
     cam: Chosen | None
 
 
@@ -190,11 +193,11 @@ def export_metadata(trained: Trained) -> ExportMetadata:
     """What the export of a checkpoint says: nothing in it names a folder, an image or a machine."""
     return ExportMetadata(
         lemlight=lemlight.__version__,
-        backbone=trained.config.backbone.name,
-        output_stride=trained.config.backbone.output_stride,
-        pooling=trained.config.pooling.name,
+        backbone=str(trained.checkpoint.choices.get("backbone")),
+        output_stride=trained.classifier.output_stride,
+        pooling=str(trained.checkpoint.choices.get("pooling")),
         preprocessing=trained.preprocessing,
-        label_names=trained.label_names,
-        threshold=trained.config.threshold,
+        label_names=trained.checkpoint.label_names,
+        threshold=trained.checkpoint.threshold,
         cam=trained.chosen.get(EXPORTED_METHOD),
     )

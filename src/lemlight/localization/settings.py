@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, Probability, checked
-from lemlight.config.base import Section
-from lemlight.config.check import check
+from lemlight.building import Settings, build, check_settings
 from lemlight.errors import LemlightError
 
 Follow = Literal["predicted", "maxima", "minima", "both"]
@@ -75,20 +74,12 @@ def build_settings(config: Mapping[str, Any]) -> LocalizationSettings:
     return LocalizationSettings(**{**config, "methods": build_methods(config["methods"])})
 
 
-def build_methods(targets: Mapping[str, Any]) -> dict[str, Method]:
+def build_methods(parts: Mapping[str, Any]) -> dict[str, Method]:
     """Build methods from their `_target_`, by name; LemlightError where one cannot be built."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    built: dict[str, Method] = {}
-    for name, target in targets.items():
-        try:
-            built[name] = instantiate(target)
-        except InstantiationException as error:
-            reason = error.__cause__ if isinstance(error.__cause__, LemlightError) else error
-            raise LemlightError(f"localization.methods.{name}: {reason}") from error
-        if not callable(built[name]):
-            raise LemlightError(f"localization.methods.{name}: a method is called, see docs/localization.md")
+    built: dict[str, Method] = {name: build(part, f"localization.methods.{name}") for name, part in parts.items()}
+    for name, method in built.items():
+        if not callable(method):
+            raise LemlightError(f"localization.methods.{name}: a method is called, see docs/own/localization.md")
     return built
 
 
@@ -110,7 +101,7 @@ class RegionSettings:
         return asdict(self)
 
 
-class Chosen(Section):
+class Chosen(Settings):
     """What a training chose for a method on a split, as a checkpoint holds it."""
 
     keep: Probability
@@ -124,7 +115,7 @@ class Chosen(Section):
 def chosen_settings(localization: Mapping[str, Any], path: object) -> dict[str, Chosen]:
     """What a training chose, by method, from the checkpoint at `path`; LemlightError where the file is damaged."""
     where = f"the localization settings in {path}"
-    return {method: check(values, Chosen, where=where) for method, values in localization.items()}
+    return {method: check_settings(values, Chosen, where=where) for method, values in localization.items()}
 
 
 def settings_of(

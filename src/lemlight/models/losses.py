@@ -1,52 +1,81 @@
-"""The combined loss."""
+"""The losses: what a classifier says of images and their labels -> scalars to minimize.
 
-import torch
-from torch import Tensor
+A loss is a module whose `forward(scores, label, lam)` returns a dict of scalars; `total` is minimized, the others are
+logged. An argument `train_labels` of its constructor is given the labels of the train split. See docs/own/loss.md.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
 from torch.nn import functional
 
+from lemlight.arguments import NotNegative, Positive, checked
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import Scores
 
+PositiveWeight = Positive | Literal["balanced"] | None
 
-def combined_loss(
-    scores: Scores, label: Tensor, lam: float | Tensor, beta: float, positive_weight: float | None = None
-) -> dict[str, Tensor]:
+
+class CombinedLoss(nn.Module):
     """Combined loss, Eq. 7-8: `(1 - lam) * BCE(gap) + lam * (BCE(pool) + beta * regularizer)`.
 
     The place of beta is our reading [reading]; weight decay belongs to the optimizer.
 
     Args:
-        scores: what `MammogramClassifier` returned.
-        label: `(N,)`, 1 = malignant, 0 = benign.
-        lam: in [0, 1]; 0 is a CNN with GAP, 1 the pooling method alone.
-        beta: weight of the pooling's regularizer, at least 0; the paper's is "a very small value" [open].
-        positive_weight: weight of the positive class in both cross-entropies, more than 0; None is 1.
+        beta: weight of the pooling's regularizer; the paper's is "a very small value" [open].
+        positive_weight: weight of malignant images in both cross-entropies: null is 1, "balanced" makes both classes of
+            the train split weigh the same.
+        ramp_all_poolings: whether lambda ramps for every pooling, not for those alone that ask for it.
+        train_labels: of the train split, 0 or 1.
 
-    Returns:
-        Scalars `total`, `gap`, `pool` (cross-entropies) and `regularizer` (not yet times beta).
-
-    Raises:
-        LemlightError: a value outside its range, or labels of another shape.
+    Attributes:
+        positive_weight: the number that "balanced" became.
     """
-    _check(scores, label, lam, beta, positive_weight)
-    weight = None if positive_weight is None else scores.logit.new_tensor(positive_weight)
-    target = label.to(scores.logit.dtype)
-    gap = functional.binary_cross_entropy_with_logits(scores.gap_logit, target, pos_weight=weight)
-    pool = functional.binary_cross_entropy_with_logits(scores.logit, target, pos_weight=weight)
-    total = (1 - lam) * gap + lam * (pool + beta * scores.regularizer)
-    return {"total": total, "gap": gap, "pool": pool, "regularizer": scores.regularizer}
+
+    @checked
+    def __init__(
+        self,
+        beta: NotNegative,
+        positive_weight: PositiveWeight = None,
+        ramp_all_poolings: bool = False,
+        train_labels: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.beta, self.ramp_all_poolings = beta, ramp_all_poolings
+        self.positive_weight = balanced_weight(train_labels) if positive_weight == "balanced" else positive_weight
+
+    def forward(self, scores: Scores, label: Tensor, lam: float | Tensor) -> dict[str, Tensor]:
+        """Give the scalars `total`, `gap`, `pool` (cross-entropies) and `regularizer` (not yet times beta).
+
+        Args:
+            scores: of a `MammogramClassifier`.
+            label: `(N,)`, 1 = malignant, 0 = benign.
+            lam: lambda in [0, 1]; 0 is a CNN with GAP, 1 the pooling method alone.
+        """
+        if label.shape != scores.logit.shape:
+            raise LemlightError(f"loss: label must have shape {tuple(scores.logit.shape)}, got {tuple(label.shape)}")
+        weight = None if self.positive_weight is None else scores.logit.new_tensor(self.positive_weight)
+        target = label.to(scores.logit.dtype)
+        gap = functional.binary_cross_entropy_with_logits(scores.gap_logit, target, pos_weight=weight)
+        pool = functional.binary_cross_entropy_with_logits(scores.logit, target, pos_weight=weight)
+        total = (1 - lam) * gap + lam * (pool + self.beta * scores.regularizer)
+        return {"total": total, "gap": gap, "pool": pool, "regularizer": scores.regularizer}
 
 
-def _check(scores: Scores, label: Tensor, lam: float | Tensor, beta: float, positive_weight: float | None) -> None:
-    problems = []
-    # A tensor is not looked at: that would make the device wait.
-    if not isinstance(lam, torch.Tensor) and not 0 <= lam <= 1:
-        problems.append(f"lam must be in [0, 1], got {lam}")
-    if not beta >= 0:
-        problems.append(f"beta must be at least 0, got {beta}")
-    if positive_weight is not None and not positive_weight > 0:
-        problems.append(f"positive_weight must be more than 0, got {positive_weight}")
-    if label.shape != scores.logit.shape:
-        problems.append(f"label must have shape {tuple(scores.logit.shape)}, got {tuple(label.shape)}")
-    if problems:
-        raise LemlightError("loss: " + "; ".join(problems))
+class PoolingLoss(CombinedLoss):
+    """Binary cross-entropy of the pooling's logit alone: no GAP term, no regularizer, whatever lambda is."""
+
+    @checked
+    def __init__(self, positive_weight: PositiveWeight = None, train_labels: Sequence[int] = ()) -> None:
+        super().__init__(0.0, positive_weight, False, train_labels)
+
+    def forward(self, scores: Scores, label: Tensor, lam: float | Tensor) -> dict[str, Tensor]:
+        """Give the same scalars; `total` is `pool`."""
+        return super().forward(scores, label, 1.0)
+
+
+def balanced_weight(labels: Sequence[int]) -> float | None:
+    """The weight of malignant images with which both classes weigh the same; None without malignant ones."""
+    malignant = sum(labels)
+    return (len(labels) - malignant) / malignant if malignant else None

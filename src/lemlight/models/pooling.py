@@ -1,16 +1,18 @@
-"""The pooling methods: score map (and features) -> logit."""
+"""The scorer and the pooling methods: features -> score map -> logit.
 
-import inspect
+A pooling method is a module whose `forward(score_map, features, scorer)` turns score maps `(N, h, w)` of features
+`(N, C, h, w)` into logits `(N,)`. An argument `channels` of its constructor is given C. See docs/own/pooling.md.
+"""
+
 import math
-from difflib import get_close_matches
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lemlight.errors import LemlightError
-from lemlight.models.lem import check_sparse_options, check_ties, local_extrema, masked_mean, sparse_loss
+from lemlight.arguments import Count, Fraction, NotNegative, Positive, checked
+from lemlight.models.lem import Norm, Ties, local_extrema, masked_mean, sparse_loss
 
 
 class Scorer(nn.Module):
@@ -26,10 +28,9 @@ class Scorer(nn.Module):
         bias: `(1,)` or None.
     """
 
-    def __init__(self, channels: int, bias: bool = True) -> None:
+    @checked
+    def __init__(self, channels: Count, bias: bool = True) -> None:
         super().__init__()
-        if channels < 1:
-            raise LemlightError(f"scorer: channels must be at least 1, got {channels}")
         self.weight = nn.Parameter(torch.empty(1, channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1)) if bias else None
         nn.init.normal_(self.weight, std=0.01)
@@ -48,18 +49,20 @@ class Scorer(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Turns the scores of the regions of an image into one logit.
+    """What lemlight's own pooling methods share; a user's own may be any module with this `forward`.
 
     Each image is pooled on its own: the result does not depend on the rest of the batch.
 
     Attributes:
         ties: how the extrema of its score maps are told, see `local_extrema`; of LEM a choice.
+        ramps: whether lambda ramps for it (Eq. 8): for LEM alone, whose early extrema are random.
     """
 
-    ties = "strict"
+    ties: Ties = "strict"
+    ramps = False
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
-        """Pool a score map `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`."""
+        """Pool score maps `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it pools")
 
     def regularizer(self, score_map: Tensor) -> Tensor:
@@ -67,19 +70,9 @@ class Pooling(nn.Module):
         return score_map.new_zeros(())
 
 
-def check_share(method: str, name: str, value: float) -> None:
-    """Check that a share of regions lies in (0, 1].
-
-    Raises:
-        LemlightError: naming method and option.
-    """
-    if not 0 < value <= 1:
-        raise LemlightError(f"{method}: {name} is a share of the regions and must be in (0, 1], got {value}")
-
-
-def share_count(share: float, regions: int) -> int:
-    """Return the number of regions in a share of them: rounded, at least 1."""
-    return max(1, round(share * regions))
+def fraction_count(fraction: float, regions: int) -> int:
+    """Return the number of regions in a fraction of them: rounded, at least 1."""
+    return max(1, round(fraction * regions))
 
 
 class GlobalAveragePooling(Pooling):
@@ -99,45 +92,45 @@ class GlobalMaxPooling(Pooling):
 
 
 class RegionGroupMaxPooling(Pooling):
-    """Score all regions, average the feature vectors of the top share `k`, score that (Shu et al., TMI 2020, 39:2246).
+    """RGP: score all regions, average the features of the best fraction `k`, score that (Shu, TMI 2020, 39:2246).
 
     The scorer is linear, so the score of the average vector is the average of the k scores: it is computed so.
     The choice of regions is not differentiated. k = 1 is GAP.
 
     Args:
-        k: share of regions, in (0, 1]; 0.7 in the published configuration.
+        k: fraction of regions; 0.7 in the published configuration.
     """
 
-    def __init__(self, k: float = 0.7) -> None:
+    @checked
+    def __init__(self, k: Fraction = 0.7) -> None:
         super().__init__()
-        check_share("rgp", "k", k)
         self.k = k
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
         scores = score_map.flatten(1)
-        return scores.topk(share_count(self.k, scores.shape[1]), dim=1).values.mean(dim=1)
+        return scores.topk(fraction_count(self.k, scores.shape[1]), dim=1).values.mean(dim=1)
 
 
 class GlobalGroupMaxPooling(Pooling):
-    """Average the top share `k` of every channel on its own, score that C-vector (Shu et al., TMI 2020, 39:2246).
+    """GGP: average the best fraction `k` of every channel on its own, score that C-vector (Shu, TMI 2020, 39:2246).
 
     The choice of activations is not differentiated. k = 1 is GAP.
 
     Args:
-        k: share of the activations of a channel, in (0, 1]; 0.7 in the published configuration.
+        k: fraction of the activations of a channel; 0.7 in the published configuration.
     """
 
-    def __init__(self, k: float = 0.7) -> None:
+    @checked
+    def __init__(self, k: Fraction = 0.7) -> None:
         super().__init__()
-        check_share("ggp", "k", k)
         self.k = k
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool features `(N, C, h, w)` into `(N,)`."""
         activations = features.flatten(2)
         activations = activations.to(torch.promote_types(activations.dtype, torch.float32))
-        count = share_count(self.k, activations.shape[2])
+        count = fraction_count(self.k, activations.shape[2])
         averages = activations.topk(count, dim=2).values.mean(dim=2, keepdim=True)
         return scorer.score_vectors(averages).squeeze(1)
 
@@ -146,13 +139,12 @@ class LogSumExpPooling(Pooling):
     """`logit = (1/r) log mean_ij exp(r S_ij)` (Pinheiro and Collobert 2015; Sun 2016), without overflow.
 
     Args:
-        r: sharpness, more than 0: r -> 0 is GAP, r -> inf is GMP. 4 by default [open].
+        r: sharpness: r -> 0 is GAP, r -> inf is GMP. 4 by default [open].
     """
 
-    def __init__(self, r: float = 4.0) -> None:
+    @checked
+    def __init__(self, r: Positive = 4.0) -> None:
         super().__init__()
-        if not 0 < r < math.inf:
-            raise LemlightError(f"lse: r must be more than 0 and finite, got {r} (r -> 0 is gap, r -> inf is gmp)")
         self.r = r
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
@@ -165,25 +157,22 @@ class MaxMinPooling(Pooling):
     """`logit = (mean of the top kmax + alpha * mean of the bottom kmin) / 2` (WILDCAT; Durand 2016, 2017).
 
     Args:
-        kmax: share of regions with the highest scores, in (0, 1]; WILDCAT's 0.2 [open].
-        kmin: share of regions with the lowest scores, in (0, 1] [open].
-        alpha: weight of the lowest, at least 0; WILDCAT's 0.7 [open].
+        kmax: fraction of regions with the highest scores; WILDCAT's 0.2 [open].
+        kmin: fraction of regions with the lowest scores [open].
+        alpha: weight of the lowest; WILDCAT's 0.7 [open].
     """
 
-    def __init__(self, kmax: float = 0.2, kmin: float = 0.2, alpha: float = 0.7) -> None:
+    @checked
+    def __init__(self, kmax: Fraction = 0.2, kmin: Fraction = 0.2, alpha: NotNegative = 0.7) -> None:
         super().__init__()
-        check_share("max_min", "kmax", kmax)
-        check_share("max_min", "kmin", kmin)
-        if not alpha >= 0:
-            raise LemlightError(f"max_min: alpha must be at least 0, got {alpha}")
         self.kmax, self.kmin, self.alpha = kmax, kmin, alpha
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
         scores = score_map.flatten(1)
         regions = scores.shape[1]
-        highest = scores.topk(share_count(self.kmax, regions), dim=1).values.mean(dim=1)
-        lowest = scores.topk(share_count(self.kmin, regions), dim=1, largest=False).values.mean(dim=1)
+        highest = scores.topk(fraction_count(self.kmax, regions), dim=1).values.mean(dim=1)
+        lowest = scores.topk(fraction_count(self.kmin, regions), dim=1, largest=False).values.mean(dim=1)
         return (highest + self.alpha * lowest) / 2
 
 
@@ -233,13 +222,12 @@ class AttentionMIL(Pooling):
 
     Args:
         channels: C of the features.
-        hidden: length of the attention vectors, at least 1; 128 in the source.
+        hidden: length of the attention vectors; 128 in the source.
     """
 
-    def __init__(self, channels: int, hidden: int = 128) -> None:
+    @checked
+    def __init__(self, channels: Count, hidden: Count = 128) -> None:
         super().__init__()
-        if hidden < 1:
-            raise LemlightError(f"attention_mil: hidden must be at least 1, got {hidden}")
         self.content = nn.Conv2d(channels, hidden, kernel_size=1)
         self.gate = nn.Conv2d(channels, hidden, kernel_size=1)
         self.weight = nn.Conv2d(hidden, 1, kernel_size=1)
@@ -254,9 +242,6 @@ class AttentionMIL(Pooling):
         logits: Tensor = self.weight(hidden).squeeze(1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.flatten(1).softmax(dim=1).view_as(logits)
-
-
-AGGREGATES = ("mean", "sum")
 
 
 class LocalExtremumMapping(Pooling):
@@ -274,19 +259,18 @@ class LocalExtremumMapping(Pooling):
         norm: of the sparse loss [open].
     """
 
+    ramps = True
+
+    @checked
     def __init__(
         self,
-        aggregate: str = "mean",
-        ties: str = "strict",
-        threshold: float = 1.0,
-        penalty_factor: float = 3.0,
-        norm: str = "l1",
+        aggregate: Literal["mean", "sum"] = "mean",
+        ties: Ties = "strict",
+        threshold: NotNegative = 1.0,
+        penalty_factor: NotNegative = 3.0,
+        norm: Norm = "l1",
     ) -> None:
         super().__init__()
-        if aggregate not in AGGREGATES:
-            raise LemlightError(f"lem: aggregate must be one of {', '.join(AGGREGATES)}, got '{aggregate}'")
-        check_ties(ties)
-        check_sparse_options(threshold, penalty_factor, norm)
         self.aggregate, self.ties = aggregate, ties
         self.threshold, self.penalty_factor, self.norm = threshold, penalty_factor, norm
 
@@ -303,40 +287,3 @@ class LocalExtremumMapping(Pooling):
         """Sparse loss (Eq. 6) of the map."""
         extrema = local_extrema(score_map, self.ties)
         return sparse_loss(score_map, extrema, self.threshold, self.penalty_factor, self.norm)
-
-
-POOLINGS: dict[str, type[Pooling]] = {
-    "gap": GlobalAveragePooling,
-    "gmp": GlobalMaxPooling,
-    "rgp": RegionGroupMaxPooling,
-    "ggp": GlobalGroupMaxPooling,
-    "lem": LocalExtremumMapping,
-    "lse": LogSumExpPooling,
-    "max_min": MaxMinPooling,
-    "peak": PeakStimulation,
-    "sparse_mil": SparseMIL,
-    "attention_mil": AttentionMIL,
-}
-
-
-def build_pooling(name: str, channels: int, **options: Any) -> Pooling:
-    """Build a pooling method for features of `channels` channels.
-
-    Raises:
-        LemlightError: unknown name or option, or a value outside its range.
-    """
-    if name not in POOLINGS:
-        matches = get_close_matches(name, POOLINGS, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(matches)}? " if matches else ""
-        raise LemlightError(f"pooling '{name}' is unknown. {hint}There are {', '.join(POOLINGS)}.")
-    pooling = POOLINGS[name]
-    accepted = inspect.signature(pooling).parameters
-    # Without an __init__ of its own a method shows nn.Module's catch-all *args, **kwargs.
-    legal = [key for key, value in accepted.items() if value.kind is value.POSITIONAL_OR_KEYWORD and key != "channels"]
-    unknown = [key for key in options if key not in legal]
-    if unknown:
-        known = f"it has {', '.join(legal)}" if legal else "it has none"
-        raise LemlightError(f"pooling '{name}' has no option {', '.join(unknown)}; {known}.")
-    if "channels" in accepted:
-        options["channels"] = channels
-    return pooling(**options)

@@ -18,7 +18,6 @@ from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
 from lemlight.plots.comparison import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
 from lemlight.plots.style import CLASS_NAMES, value_text
-from lemlight.recipe.model import versions
 from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
 from lemlight.reporting.methods import ABSENT, CLASS, ComparedRuns, differing_keys, method_settings
 from lemlight.reporting.runs import TrainingRun
@@ -26,6 +25,7 @@ from lemlight.reporting.tables import COLUMNS, cells, metrics_of
 from lemlight.sweeps.names import WITHOUT_EFFECT
 from lemlight.training.checkpoint import load_checkpoint
 from lemlight.training.privacy import public_override
+from lemlight.training.trainer import versions
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"

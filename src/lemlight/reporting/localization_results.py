@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import lemlight
-from lemlight.config.commands import LocalizeConfig
 from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import FoundImage
 from lemlight.errors import ImageError
@@ -28,6 +27,7 @@ from lemlight.plots.curves import froc_figure
 from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
 from lemlight.reporting.dicom_seg import write_dicom_seg
 from lemlight.reporting.runs import FOLDER, LIST
+from lemlight.settings import LocalizeSettings
 
 MALIGNANT, BENIGN = 4, 2  # examples of each class
 SEED = 0  # of the draw: the same test images give the same examples in every training
@@ -173,7 +173,7 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         )
         _write_png(np.round(one.strength * 255), folder / f"{number}_map.png")
         score_map = one.explanation.score_map[one.number].cpu()
-        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.pooling.ties))
+        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties))
         _write_arrays(
             folder / f"{number}_scores.npz", {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
         )
@@ -195,7 +195,7 @@ def draw_examples(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_prediction(
-    prediction: Prediction, item: FoundImage, predictor: Predictor, config: LocalizeConfig, folder: Path
+    prediction: Prediction, item: FoundImage, predictor: Predictor, config: LocalizeSettings, folder: Path
 ) -> dict[str, Any]:
     """Write map, overlay and segmentation of one image, as far as they are wanted; its row of predictions.csv."""
     explanation = prediction.explanation

@@ -41,7 +41,7 @@ class Methods:
 def find_methods(configs: Sequence[Mapping[str, Any]]) -> Methods:
     """Name the method of every run's config: by the chosen files where these differ, else by the differing values."""
     settings = [method_settings(config) for config in configs]
-    varying = [key for key in differing_keys(settings) if key not in REPEATS]
+    varying = [key for key in differing_keys(settings) if key not in REPEATS and not _is_seed(key, settings)]
     varying.sort(key=lambda key: GROUPS.index(key) if key in GROUPS else len(GROUPS))
     keys: list[str] = []
     for key in varying:
@@ -93,6 +93,11 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _is_seed(key: str, settings: Sequence[Settings]) -> bool:
+    """Whether a setting is the run's seed again in all runs, as a callback has it."""
+    return key.endswith(".seed") and all(own.get(key) == own.get("seed") for own in settings)
 
 
 def _values(own: Settings, keys: Iterable[str]) -> tuple[str, ...]:

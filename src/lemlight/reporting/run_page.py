@@ -108,6 +108,16 @@ def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
     return rows
 
 
+def lambda_note(lam: float) -> str:
+    """What there is to know of weights that come from the midst of the ramp; empty after it."""
+    if lam == 1:
+        return ""
+    return (
+        f"the tested weights are of an epoch in which lambda had reached {lam:.2f}: to that extent GAP's loss trained "
+        "them, not the pooling's (callbacks.lambda_ramp.end_at)"
+    )
+
+
 def write_run_page(
     folder: Path,
     title: str,
@@ -144,6 +154,7 @@ def write_run_page(
     page = environment.get_template("run.html.j2").render(
         title=title,
         how=how_text(summary),
+        note=lambda_note(summary.get("lambda", 1.0)),
         rows=metric_rows(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],

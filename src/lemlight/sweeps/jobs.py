@@ -61,11 +61,16 @@ def run_job(config: DictConfig) -> float | None:
         end_with(parent.pid)  # a worker of joblib outlives its sweep
     try:
         with _exit_on_sigterm():
-            if slurm.leads():
-                return _lead(config, folder, sweep)
-            train, resume = slurm.wait_for_plan(folder)
-            if train:
-                _train(folder, resume, sweep, leaves_outcome=False)  # the leading task says what it failed with
+            if not slurm.leads():
+                train, resume = slurm.wait_for_plan(folder)
+                if train:
+                    _train(folder, resume, sweep, leaves_outcome=False)  # the leading task says what it failed with
+                return None
+            with FileLock(folder / LOCK, timeout=0):
+                return _keep_account(config, folder, sweep)
+    except Timeout:
+        print(f"{folder.name}: runs in another process, skipped")
+        slurm.announce(folder, train=False)
     except Exception as error:
         if type(error).__name__ != "UncompletedJobError":  # by submitit's handler, before the time limit
             raise
@@ -73,25 +78,12 @@ def run_job(config: DictConfig) -> float | None:
     return None
 
 
-def _lead(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"{folder.name}: runs in another process, skipped")
-        slurm.announce(folder, train=False)
-        return None
-    try:
-        return _run_alone(config, folder, sweep)
-    finally:
-        lock.release()
-
-
-def _run_alone(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
+def _keep_account(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
     before = read_state(folder)
-    state = JobState("running", _overrides(), _plain(config), version=lemlight.__version__)
+    overrides = list(HydraConfig.get().overrides.task)
+    state = JobState("running", overrides, _plain(config), version=lemlight.__version__)
     output = Path(state.config.get("output") or folder)
-    changed = before is not None and _why_anew(before, state)
+    changed = _why_anew(before, state) if before is not None else ""
     if before is not None and before.state == "done" and not changed and (output / "metrics.json").is_file():
         print(f"{folder.name}: done before, skipped")
         slurm.announce(folder, train=False)
@@ -107,13 +99,9 @@ def _run_alone(config: DictConfig, folder: Path, sweep: Sweep) -> float | None:
         print(f"{folder.name}: goes on from {resume}")
     slurm.announce(folder, train=True, resume=resume)
     code = _train(folder, resume, sweep)
-    outcome = _outcome(folder, code)
-    if "error" in outcome:
-        state.failed(outcome["error"]).write(folder)
-        return None
-    state.done(outcome["result"]).write(folder)
-    result: float | None = outcome["result"]
-    return result
+    state = state.after(**_outcome(folder, code))
+    state.write(folder)
+    return state.result
 
 
 def _outcome(folder: Path, code: int) -> dict[str, Any]:
@@ -128,10 +116,6 @@ def _outcome(folder: Path, code: int) -> dict[str, Any]:
     sentence = f"the training was ended by {signal.Signals(-code).name}{memory}"
     say(f"{folder.name}: {sentence}")
     return {"error": sentence}
-
-
-def _overrides() -> list[str]:
-    return [str(override) for override in HydraConfig.get().overrides.task]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -177,7 +161,7 @@ def command_of_job(folder: Path, resume: str | None) -> list[str]:
     hydra = HydraConfig.get()
     configs = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     words = [word for path in configs for word in ("--config-dir", path)]
-    words += [*_overrides(), *hydra.overrides.hydra, f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
+    words += [*hydra.overrides.task, *hydra.overrides.hydra, f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
     return [sys.executable, "-m", "lemlight.train", *words, *([f"resume={_quoted(resume)}"] if resume else [])]
 
 

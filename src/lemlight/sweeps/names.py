@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,15 +16,7 @@ SWEEP = "LEMLIGHT_SWEEP"  # the variable that tells a training of which sweep it
 LONGEST = 100  # characters of a name
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
 # settings of the machine, of the paths and of what is shown: they change no figure
-WITHOUT_EFFECT = (
-    "workers",
-    "prepare_workers",
-    "store",
-    "output",
-    "logger",
-    "examples",
-    "callbacks.progress_bar",
-)
+WITHOUT_EFFECT = ("workers", "prepare_workers", "store", "output", "logger", "examples", "trainer.enable_progress_bar")
 DRAWN = re.compile(r"\d+\.\d{6,}(e-?\d+)?")
 
 
@@ -44,11 +37,11 @@ def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:
     """
     swept = [override for override in overrides if is_axis(override)]
     fixed = [override for override in overrides if override not in swept and not without_effect(override)]
-    experiments = [_value(override) for override in fixed if _key(override) == "experiment"]
-    if not experiments:
-        return file_name([*_sorted(swept), *_sorted(fixed)]) or "defaults"
+    chosen = [override.partition("=")[2] for override in fixed if _key(override) == "experiment"]
+    if not chosen:
+        return file_name([*sorted(swept, key=_key), *sorted(fixed, key=_key)]) or "defaults"
     beside = [override for override in fixed if _key(override) not in {*axes, "experiment"}]
-    return file_name([experiments[-1], *_sorted(beside)])
+    return file_name([chosen[-1], *sorted(beside, key=_key)])
 
 
 def job_name(overrides: Sequence[str], of_the_sweep: Sequence[str], axes: Iterable[str] = ()) -> str:
@@ -60,7 +53,7 @@ def job_name(overrides: Sequence[str], of_the_sweep: Sequence[str], axes: Iterab
         axes: keys over which the experiment sweeps; they stay, even where the command line holds one fixed.
     """
     fixed = {_key(override) for override in of_the_sweep if not is_axis(override)} - set(axes)
-    return file_name(_sorted(override for override in overrides if _key(override) not in fixed)) or "only"
+    return file_name(sorted((override for override in overrides if _key(override) not in fixed), key=_key)) or "only"
 
 
 def is_axis(override: str) -> bool:
@@ -89,16 +82,8 @@ def file_name(parts: Sequence[str]) -> str:
     return f"{name[: LONGEST - HASHED - 1]}-{digest}"
 
 
-def _sorted(overrides: Iterable[str]) -> list[str]:
-    return sorted(overrides, key=_key)
-
-
 def _key(override: str) -> str:
     return override.lstrip("+").partition("=")[0]
-
-
-def _value(override: str) -> str:
-    return override.partition("=")[2]
 
 
 def register_resolvers() -> None:
@@ -148,6 +133,16 @@ class Sweep:
         """The sweep that has started this training; None for a training of its own."""
         given = os.environ.get(SWEEP)
         return Sweep(**json.loads(given)) if given else None
+
+
+def labels_of(name: str, config: Mapping[str, Any], overrides: Sequence[str], sweep: "Sweep | None") -> dict[str, Any]:
+    """What a logger may be told of a run: `label`, `sweep_group` and `labels`; no path in any of them."""
+    dataset = str(config["choices"].get("dataset"))
+    return {
+        "label": run_label(name, overrides, sweep),
+        "sweep_group": group_label(overrides, sweep),
+        "labels": tag_labels(overrides, [dataset]),
+    }
 
 
 def run_label(name: str, overrides: Sequence[str], sweep: Sweep | None) -> str:

@@ -1,4 +1,4 @@
-"""What is known of a job of a sweep: state.json in its folder, there from its start on."""
+"""What is known of the jobs of a sweep: state.json in the folder of each, from its start on, and a table over all."""
 
 import csv
 import json
@@ -18,7 +18,15 @@ from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers, without_effect
 
 STATE = "state.json"
 LOCK = ".lock"  # held as long as the job runs
-State = Literal["running", "done", "failed"]
+METRICS = {"auroc": "AUC", "acc": "ACC", "sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1"}
+METRICS |= {"dsc": "DSC"}
+PARTS = ("value", "low", "high")
+WITH_INTERVAL = ("auroc",)
+UNKNOWN = "-"
+FINE = ("done", "running")
+DIRECTIONS = ("maximize", "minimize")  # of a search; a grid has none
+
+Row = dict[str, Any]
 
 
 def now() -> str:
@@ -35,7 +43,7 @@ class JobState:
     sentence that it failed with, `result` the metric that it returned, `version` that of lemlight. Times are UTC.
     """
 
-    state: State
+    state: Literal["running", "done", "failed"]
     overrides: list[str]
     config: dict[str, Any] = field(default_factory=dict)
     started: str = field(default_factory=now)
@@ -44,13 +52,9 @@ class JobState:
     result: float | None = None
     version: str = ""
 
-    def done(self, result: float | None) -> "JobState":
-        """Give the state after the job's last step."""
-        return replace(self, state="done", ended=now(), result=result)
-
-    def failed(self, error: str) -> "JobState":
-        """Give the state after an error."""
-        return replace(self, state="failed", ended=now(), error=error, result=None)
+    def after(self, result: float | None = None, error: str | None = None) -> "JobState":
+        """Give the state after the end of the training: failed if there is an error."""
+        return replace(self, state="failed" if error else "done", ended=now(), result=result, error=error)
 
     def write(self, folder: Path) -> None:
         """Write state.json, whole or not at all; LemlightError if it cannot be written."""
@@ -73,80 +77,46 @@ def differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if path in WITHOUT_EFFECT:
-            continue
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{path}.")
-        else:
-            flat[path] = value
+    for path, value in ((f"{prefix}{key}", value) for key, value in values.items()):
+        if path not in WITHOUT_EFFECT:
+            flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return flat
 
 
-FIGURES = {
-    "auroc": "AUC",
-    "acc": "ACC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1",
-    "dsc": "DSC",
-}
-WITH_INTERVAL = ("auroc",)
-UNKNOWN = "-"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A job: its folder's name (empty if it never started), its overrides, its state, error and metrics.json.
-
-    `state` is done, failed, running (somewhere else), unfinished (it was killed) or missing (it never started).
-    `validation` is the monitored figure of the best checkpoint: what to choose by, where the others are to report.
-    """
-
-    job: str
-    overrides: Mapping[str, str]
-    state: str
-    error: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    validation: float | None = None
-
-
 def read_rows(folder: Path, expected: Sequence[Sequence[str]] = ()) -> list[Row]:
-    """Read every job below the folder of a sweep; those of `expected` (overrides of a job each) without one miss."""
+    """Read every job below the folder of a sweep; those of `expected` (overrides of a job each) without one miss.
+
+    A row holds `folder`, `overrides` by key, `state` (done, failed, running somewhere else, unfinished: it was killed,
+    or missing: it never started), `error`, `validation` (the monitored figure of the best checkpoint: what to choose
+    by, where the others are to report), and of each metric NAME_value, NAME_low and NAME_high.
+    """
     rows = [_row(path.parent) for path in sorted(folder.glob(f"*/{STATE}"))]
-    there = {_telling(row.overrides) for row in rows}
-    wanted = [_by_key(overrides) for overrides in expected]
-    return rows + [Row("", overrides, "missing") for overrides in wanted if _telling(overrides) not in there]
+    there = [row["overrides"] for row in rows]
+    return rows + [{"overrides": job, "state": "missing"} for job in map(_by_key, expected) if job not in there]
 
 
 def _row(job: Path) -> Row:
     state = read_state(job)
     if state is None:
-        return Row(job.name, {}, "failed", f"{job / STATE} cannot be read: remove it and run the command again")
-    shown: str = state.state
-    if shown == "running" and not _lock_is_held(job / LOCK):
-        shown = "unfinished"
-    figures = _figures(job, state.config) if shown == "done" else {}
-    error = " ".join((state.error or "").split())
-    return Row(job.name, _by_key(state.overrides), shown, error, figures, state.result)
+        error = f"{job / STATE} cannot be read: remove it and run the command again"
+        return {"folder": job.name, "overrides": {}, "state": "failed", "error": error}
+    shown = "unfinished" if state.state == "running" and not _is_locked(job) else state.state
+    row = {"folder": job.name, "overrides": _by_key(state.overrides), "state": shown, "validation": state.result}
+    row["error"] = " ".join((state.error or "").split())
+    places = [job / "metrics.json", Path(state.config.get("output") or job, "metrics.json")]  # the user's own output=
+    there = [path for path in places if path.is_file()]
+    if shown == "done" and there:
+        found = json.loads(there[0].read_text(encoding="utf-8"))
+        row |= {f"{name}_{part}": (found.get(name) or {}).get(part) for name in METRICS for part in PARTS}
+    return row
 
 
-def _figures(job: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    for folder in (job, Path(config.get("output") or job)):  # the second one is the user's own output=
-        if (folder / "metrics.json").is_file():
-            return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-    return {}
-
-
-def _lock_is_held(path: Path) -> bool:
-    lock = FileLock(path)
+def _is_locked(job: Path) -> bool:
     try:
-        lock.acquire(blocking=False)
+        with FileLock(job / LOCK, timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 def _by_key(overrides: Sequence[str]) -> dict[str, str]:
@@ -154,28 +124,20 @@ def _by_key(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _telling(overrides: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    return frozenset(overrides.items())
-
-
 def best_first(rows: Sequence[Row], direction: str) -> list[Row]:
     """Sort the trials of a search: the best validation figure first, those without one last."""
     sign = -1 if direction == "maximize" else 1
-    return sorted(rows, key=lambda row: float("inf") if row.validation is None else sign * row.validation)
+    return sorted(rows, key=lambda row: float("inf") if row.get("validation") is None else sign * row["validation"])
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> None:
-    """Write table.csv (a column per figure and bound) and table.md into the folder of a sweep."""
-    axes = varying(rows)
-    bounds = [f"{name}_{part}" for name in FIGURES for part in ("value", "low", "high")]
+    """Write table.csv (a column per metric and bound) and table.md into the folder of a sweep."""
+    bounds = [f"{name}_{part}" for name in METRICS for part in PARTS]
+    columns = [*varying(rows), "state", "validation", *bounds, "error", "folder"]
     with written_aside(folder / "table.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*axes, "state", "validation", *bounds, "error", "folder"])
-        for row in rows:
-            cells = [_bound(row, name, part) for name in FIGURES for part in ("value", "low", "high")]
-            place = [*(row.overrides.get(key, "") for key in axes), row.state]
-            validation = "" if row.validation is None else row.validation
-            writer.writerow([*place, validation, *cells, row.error, row.job])
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row["overrides"] | row for row in rows)
     with written_aside(folder / "table.md") as aside:
         aside.write_text(markdown(rows), encoding="utf-8")
 
@@ -183,43 +145,32 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table as Markdown with aligned columns, for a page as for a terminal, and the errors below it."""
     axes = varying(rows)
-    lines = [[*axes, "state", "validation", *FIGURES.values()]]
+    lines = [[*axes, "state", "validation", *METRICS.values()]]
     for row in rows:
-        figures = [_shown(row, name) for name in FIGURES]
-        validation = UNKNOWN if row.validation is None else f"{row.validation:.2f}"
-        place = [short_numbers(row.overrides.get(key, UNKNOWN)) for key in axes]
-        lines.append([*place, row.state, validation, *figures])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    texts = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    errors = [f"- {row.job}: {row.error}" for row in rows if row.error]
+        place = [short_numbers(row["overrides"].get(key, UNKNOWN)) for key in axes]
+        metrics = [_shown(row, name) for name in METRICS]
+        lines.append([*place, row["state"], _two_digits(row.get("validation")), *metrics])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
+    texts.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    errors = [f"- {row['folder']}: {row['error']}" for row in rows if row.get("error")]
     return "\n".join([*texts, *(["", "Failed:", "", *errors] if errors else [])]) + "\n"
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
     """Name the overridden keys in which the jobs differ, in the order of the command; all keys of a single job."""
-    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
-    differ = [key for key in keys if len({row.overrides.get(key) for row in rows}) > 1]
-    return differ or keys
+    keys = list(dict.fromkeys(key for row in rows for key in row["overrides"]))
+    return [key for key in keys if len({row["overrides"].get(key) for row in rows}) > 1] or keys
 
 
-def _bound(row: Row, name: str, part: str) -> Any:
-    value = (row.figures.get(name) or {}).get(part)
-    return "" if value is None else value
+def _two_digits(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _shown(row: Row, name: str) -> str:
-    value, low, high = (_bound(row, name, part) for part in ("value", "low", "high"))
-    if value == "":
-        return UNKNOWN
-    interval = f" [{low:.2f}, {high:.2f}]" if name in WITH_INTERVAL and low != "" and high != "" else ""
-    return f"{value:.2f}{interval}"
-
-
-FINE = ("done", "running")
-DIRECTIONS = ("maximize", "minimize")  # of a search; a grid has none
+    value, low, high = (row.get(f"{name}_{part}") for part in PARTS)
+    with_interval = name in WITH_INTERVAL and None not in (value, low, high)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if with_interval else _two_digits(value)
 
 
 class SweepTable(Callback):
@@ -243,12 +194,10 @@ class SweepTable(Callback):
             rows = best_first(rows, direction)
         write_table(rows, folder)
         print(f"\n{markdown(rows)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
-        open_jobs = [row for row in rows if row.state not in FINE]
-        if open_jobs:
-            print(
-                f"lemlight: {len(open_jobs)} of {len(rows)} jobs are not done; the same command runs only those",
-                file=sys.stderr,
-            )
+        not_done = sum(row["state"] not in FINE for row in rows)
+        if not_done:
+            sentence = f"{not_done} of {len(rows)} jobs are not done; the same command runs only those"
+            print(f"lemlight: {sentence}", file=sys.stderr)
             sys.exit(2)
 
 
@@ -263,5 +212,4 @@ def expected_jobs(config: DictConfig) -> list[list[str]]:
     overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
     if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
         return []
-    batches = BasicSweeper.split_arguments(overrides, None)
-    return [list(job) for batch in batches for job in batch]
+    return [list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]

@@ -1,4 +1,7 @@
-"""The ramp of lambda, the weight of the pooling's loss against GAP's (Zhu et al. 2025, Eq. 8)."""
+"""The callbacks of a training: the ramp of lambda, the table of epochs, checkpoints; any of Lightning's go beside them.
+
+They are built from `callbacks` of the config, a dict of `_target_`, and act in its order. See docs/own/callback.md.
+"""
 
 import csv
 import math
@@ -6,27 +9,33 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+from lemlight.arguments import Count, NotNegative, NotNegativeCount, Probability, checked
+from lemlight.building import TARGET, build, did_you_mean
 from lemlight.errors import LemlightError
-from lemlight.training.module import MammogramModule
 
-SHAPES = ("linear", "cosine", "step")
+VALIDATED = ("val/loss", "val/acc", "val/auroc")
+TRAINED = ("train/loss", "train/loss_gap", "train/loss_pool", "train/loss_regularizer")
+NEEDED = ("checkpoint", "last_checkpoint", "epoch_table")
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+Shape = Literal["linear", "cosine", "step"]
 
 
 def ramp_value(
-    shape: str, share: float, *, start_value: float, end_value: float, start_at: float, end_at: float
+    shape: Shape, fraction: float, *, start_value: float, end_value: float, start_at: float, end_at: float
 ) -> float:
-    """Give lambda at `share` in [0, 1] of the training: `start_value` up to `start_at`, `end_value` from `end_at` on.
+    """Give lambda at `fraction` of the training: `start_value` up to `start_at`, `end_value` from `end_at` on.
 
     In between a straight line (the paper: "gradually increases to 1"), half a cosine, or, for step, still the start.
     """
-    position = min(1.0, max(0.0, (share - start_at) / (end_at - start_at)))
+    position = min(1.0, max(0.0, (fraction - start_at) / (end_at - start_at)))
     if shape == "cosine":
         position = (1 - math.cos(math.pi * position)) / 2
     elif shape == "step":
@@ -35,36 +44,46 @@ def ramp_value(
 
 
 class LambdaRamp(Callback):
-    """Set `module.lam` before every batch from the optimizer steps done so far, and log it as `lambda`.
+    """Set lambda, the weight of the pooling's loss against GAP's (Zhu et al. 2025, Eq. 8), before every batch.
 
-    Nothing is remembered from batch to batch, so a resumed training goes on with the very same values.
-    Raises LemlightError, listing all that is wrong: an unknown shape, values outside [0, 1], a ramp that ends before
-    it starts.
+    Only for a pooling that asks for it (`ramps`), or for every one with `loss.ramp_all_poolings`; the others keep
+    lambda at 1. Nothing is remembered from batch to batch, so a resumed training goes on with the very same values.
     """
 
-    def __init__(self, shape: str, start_value: float, end_value: float, start_at: float, end_at: float) -> None:
-        given = {"start_value": start_value, "end_value": end_value, "start_at": start_at, "end_at": end_at}
-        wrong = [f"{name}={value} must lie in [0, 1]" for name, value in given.items() if not 0 <= value <= 1]
-        if shape not in SHAPES:
-            wrong.append(f"shape={shape} is unknown: choose one of {', '.join(SHAPES)}")
+    @checked
+    def __init__(
+        self,
+        shape: Shape,
+        start_value: Probability,
+        end_value: Probability,
+        start_at: Probability,
+        end_at: Probability,
+    ) -> None:
         if not start_at < end_at:
-            wrong.append(f"the ramp must start before it ends: set start_at={start_at} below end_at={end_at}")
-        if wrong:
-            raise LemlightError("callbacks.lambda_ramp: " + "; ".join(wrong))
+            raise LemlightError(
+                f"callbacks.lambda_ramp: the ramp must start before it ends: set start_at={start_at} below "
+                f"end_at={end_at}"
+            )
         self.shape = shape
-        self.given = given
+        self.given = {"start_value": start_value, "end_value": end_value, "start_at": start_at, "end_at": end_at}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set lambda; the last optimizer step of the training stands at share 1."""
-        assert isinstance(pl_module, MammogramModule)
-        last_step = max(int(trainer.estimated_stepping_batches) - 1, 1)
-        share = min(trainer.global_step / last_step, 1.0)
-        pl_module.lam = ramp_value(self.shape, share, **self.given)
+        """Set lambda; the last optimizer step of the training stands at fraction 1."""
+        if _ramps(pl_module):
+            last_step = max(int(trainer.estimated_stepping_batches) - 1, 1)
+            fraction = min(trainer.global_step / last_step, 1.0)
+            pl_module.lam = ramp_value(self.shape, fraction, **self.given)  # type: ignore[assignment]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the value that the epoch ended with."""
-        assert isinstance(pl_module, MammogramModule)
-        pl_module.log("lambda", pl_module.lam, sync_dist=True)
+        if _ramps(pl_module):
+            pl_module.log("lambda", pl_module.lam, sync_dist=True)  # type: ignore[arg-type]
+
+
+def _ramps(module: LightningModule) -> bool:
+    pooling = getattr(getattr(module, "classifier", None), "pooling", None)
+    every = getattr(getattr(module, "loss", None), "ramp_all_poolings", None)
+    return every is not None and bool(every or getattr(pooling, "ramps", False))
 
 
 class ReseedEveryEpoch(Callback):
@@ -75,7 +94,8 @@ class ReseedEveryEpoch(Callback):
     the loader's iterator, which draws from the same state, but not in the first epoch after resuming.
     """
 
-    def __init__(self, seed: int) -> None:
+    @checked
+    def __init__(self, seed: NotNegativeCount) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -96,8 +116,8 @@ class EpochTable(Callback):
     writes the training figures of an epoch after its checkpoint, so that a kill in between loses them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self.rows: list[dict[str, str]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,16 +146,15 @@ class EpochTable(Callback):
         os.replace(aside, self.path)
 
 
-PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
-
-
 class FolderCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint with one fixed file name, whose state holds no path: a run folder can be moved, then resumed.
 
     `monitor=None` keeps the newest epoch, otherwise the best one is kept.
     """
 
-    def __init__(self, folder: Path, name: str, monitor: str | None = None, mode: str = "min") -> None:
+    def __init__(
+        self, folder: str | Path, name: str, monitor: str | None = None, mode: Literal["min", "max"] = "min"
+    ) -> None:
         super().__init__(
             dirpath=folder,
             filename=name,
@@ -164,7 +183,16 @@ class FolderCheckpoint(ModelCheckpoint):
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """An EarlyStopping that stays stopped: resumed after it has stopped, a training does not run one epoch more."""
+    """An EarlyStopping that stays stopped: resumed after it has stopped, a training does not run one epoch more.
+
+    An undefined figure counts as no improvement instead of ending the training.
+    """
+
+    @checked
+    def __init__(
+        self, monitor: str, mode: Literal["min", "max"], patience: Count = 10, min_delta: NotNegative = 0.0
+    ) -> None:
+        super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta, check_finite=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the patience was used up before."""
@@ -172,45 +200,44 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
 
-def build_callbacks(
-    folder: Path,
-    *,
-    seed: int,
-    checkpoint: Mapping[str, Any],
-    ramp: Mapping[str, Any] | None,
-    early_stopping: Mapping[str, Any] | None,
-    progress_bar: bool,
-) -> list[Callback]:
-    """Build the callbacks of a training in the run folder `folder`, in the order in which they must act.
+def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
+    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed."""
+    absent = [name for name in NEEDED if not parts.get(name)]
+    if absent:
+        raise LemlightError(
+            f"callbacks: {', '.join(absent)} is missing, without which a training leaves nothing: start an own file "
+            "with `defaults: [default]`"
+        )
+    callbacks = {name: build(part, f"callbacks.{name}") for name, part in parts.items() if part}
+    for name, one in callbacks.items():
+        if not isinstance(one, Callback):
+            raise LemlightError(f"callbacks.{name}: {parts[name][TARGET]} is no pytorch_lightning.Callback")
+    return list(callbacks.values())
 
-    They leave `logs/metrics.csv` (a row per epoch), `checkpoints/best.ckpt` (by `checkpoint`: monitor, mode) and
-    `checkpoints/last.ckpt` (every epoch, after all that belongs to it). `ramp` are LambdaRamp's arguments, None for a
-    pooling without a ramp; `early_stopping`: monitor, mode, patience, min_delta.
+
+def check_monitors(parts: Mapping[str, Any], val_labels: Sequence[int]) -> None:
+    """Refuse to watch what is never logged, or is undefined for val images with these labels: before the training.
+
+    A name that lemlight does not log is let pass where a callback from outside may log it.
     """
-    callbacks: list[Callback] = [ReseedEveryEpoch(seed)]
-    if ramp is not None:
-        callbacks.append(LambdaRamp(**ramp))
-    callbacks.append(EpochTable(folder / "logs" / "metrics.csv"))
-    if progress_bar:
-        callbacks.append(TQDMProgressBar())
-    if early_stopping is not None:
-        # an undefined figure counts as no improvement instead of ending the training
-        callbacks.append(ResumableEarlyStopping(**early_stopping, check_finite=False))
-    best = FolderCheckpoint(folder / "checkpoints", "best", checkpoint["monitor"], checkpoint["mode"])
-    return [*callbacks, best, FolderCheckpoint(folder / "checkpoints", "last")]
+    given = {name: part for name, part in parts.items() if part}
+    outside = any(not str(part[TARGET]).startswith(("lemlight.", "pytorch_lightning.")) for part in given.values())
+    for name, part in given.items():
+        if part.get("monitor") is not None:
+            _check_monitor(str(part["monitor"]), part.get("mode"), val_labels, f"callbacks.{name}", outside)
 
 
-VALIDATED = ("val/loss", "val/acc", "val/auroc")
-TRAINED = ("train/loss", "train/loss_gap", "train/loss_pool", "train/loss_regularizer")
-
-
-def check_monitor(monitor: str, val_labels: Sequence[int], key: str = "callbacks.checkpoint") -> None:
-    """Raise LemlightError if `monitor` is never logged or is undefined for images with these labels (0 or 1).
-
-    `key` is the section of the config that the monitor stands in. The order of `val_labels` does not matter.
-    """
-    if monitor not in VALIDATED + TRAINED:
-        raise LemlightError(f"{key}.monitor={monitor} is not logged: choose one of {', '.join(VALIDATED + TRAINED)}")
+def _check_monitor(monitor: str, mode: str | None, val_labels: Sequence[int], key: str, outside: bool) -> None:
+    known = VALIDATED + TRAINED
+    if monitor not in known:
+        if outside:
+            return
+        raise LemlightError(
+            f"{key}.monitor={monitor} is not logged{did_you_mean(monitor, known)}: choose one of {', '.join(known)}"
+        )
+    better = "min" if "loss" in monitor else "max"
+    if mode not in (None, better):
+        raise LemlightError(f"{key}.mode={mode}: {monitor} is better at its {better}; set {key}.mode={better}")
     if monitor in VALIDATED and len(val_labels) == 0:
         raise LemlightError(
             f"{key}.monitor={monitor} needs a val split, which has no image: raise dataset.split.val_share"

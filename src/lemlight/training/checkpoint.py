@@ -1,4 +1,4 @@
-"""The card that travels in every checkpoint: what was trained is what is deployed."""
+"""Checkpoints: what they hold beside the weights, reading one that may come from a stranger, writing them whole."""
 
 import errno
 import os
@@ -13,33 +13,30 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from lemlight.building import check_trust
 from lemlight.errors import LemlightError
+from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.exported import is_exported
 
-CARD_KEY = "lemlight"
-FORMAT = 1
-CARD_FIELDS = {
-    "config": dict,
-    "label_names": list,
-    "preprocessing": dict,
+METADATA = "lemlight"  # the key of what lemlight puts into a checkpoint beside Lightning's own
+FORMAT = 2
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "trained_on": list,
     "localization": dict,
+    "lambda": (int, float),
 }
+PREFIX = "classifier."
+COMPILED = "_orig_mod."
+SHOWN = 5  # keys listed of each kind of difference
 
 
-def seal(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a card as plain values, with the number of its format.
+def metadata_of(versions: Mapping[str, str], trained_on: Sequence[str]) -> dict[str, Any]:
+    """The metadata of a training that begins: versions, and the fingerprints of the prepared training images.
 
-    A card holds config, label_names, preprocessing, versions, trained_on (fingerprints of the prepared training images)
-    and localization (what was chosen on the validation split, by method; empty before that). Raises TypeError for a
-    missing or unknown field and for values that are not plain: the mistake of a programmer, who is to see it before the
-    training.
+    `localization` is filled after it with what was chosen on the validation split, by method.
     """
-    wrong = set(card) ^ set(CARD_FIELDS)
-    if wrong:
-        raise TypeError(f"a checkpoint's card holds {', '.join(CARD_FIELDS)}: check {', '.join(sorted(wrong))}")
-    return {"format": FORMAT, **{name: plain(value) for name, value in card.items()}}
+    return {"format": FORMAT, "versions": dict(versions), "trained_on": list(trained_on), "localization": {}}
 
 
 def plain(value: Any) -> Any:
@@ -55,47 +52,81 @@ def plain(value: Any) -> Any:
         return {str(key): plain(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
         return [plain(member) for member in value]
-    raise TypeError(f"a checkpoint's card holds plain values only, not {type(value).__name__}")
-
-
-PREFIX = "classifier."
-COMPILED = "_orig_mod."
-SHOWN = 5  # keys listed of each kind of difference
+    raise TypeError(f"a checkpoint's metadata holds plain values only, not {type(value).__name__}")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read; `config` and `preprocessing` are plain data that nothing has acted upon."""
+    """A checkpoint that was read; `config` is plain data that nothing has acted upon.
+
+    config: the whole configuration of the training. versions: of lemlight, torch, ... . trained_on: fingerprints of the
+    prepared training images. localization: what was chosen on the validation split, by method. lam: lambda of the loss
+    at the end of the epoch.
+    """
 
     path: Path
     config: dict[str, Any]
-    label_names: list[str]
-    preprocessing: dict[str, Any]
     versions: dict[str, str]
     trained_on: list[str]
     localization: dict[str, Any]
+    lam: float
     state_dict: dict[str, Tensor]
     epoch: int
     step: int
+
+    @property
+    def label_names(self) -> list[str]:
+        """Of the two classes, benign first."""
+        return [str(name) for name in self.config["label_names"]]
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which an image is predicted malignant."""
+        return float(self.config["threshold"])
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How images were prepared: height, width, crop, flip."""
+        return dict(self.config["dataset"]["prepare"])
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The chosen YAML file of each group of the config."""
+        return dict(self.config.get("choices") or {})
+
+    @property
+    def run_name(self) -> str:
+        """Pooling, backbone and seed."""
+        return run_name(self.config)
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """A name for dashboards and headings: pooling, backbone, seed, and the fold of a cross-validation."""
+    choices, split = config["choices"], config["dataset"]["split"]
+    fold = f"-fold{split['fold']}" if split["scheme"] == "kfold" else ""
+    return f"{choices['pooling']}-{choices['backbone']}-seed{config['seed']}{fold}"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU without running any code that it may carry.
 
-    Raises LemlightError for a file that is missing, truncated, no checkpoint, of a newer format, without lemlight's
-    card, or that holds anything but tensors and plain values.
+    Raises LemlightError for a file that is missing, truncated, no checkpoint, of another format, without lemlight's
+    metadata, or that holds anything but tensors and plain values.
     """
     content = _read(path)
-    if not isinstance(content, dict) or not isinstance(content.get(CARD_KEY), dict):
-        raise LemlightError(f"{path} is not a checkpoint of lemlight (no card): give one that lemlight.train wrote")
-    card = content[CARD_KEY]
-    if not isinstance(card.get("format"), int):
-        raise LemlightError(f"{path} is a damaged checkpoint: its card has no format number")
-    if card["format"] > FORMAT:
-        raise LemlightError(
-            f"{path} has checkpoint format {card['format']}, this lemlight reads up to {FORMAT}: upgrade lemlight"
-        )
-    wrong = [name for name, kind in CARD_FIELDS.items() if not isinstance(card.get(name), kind)]
+    if not isinstance(content, dict) or not isinstance(content.get(METADATA), dict):
+        raise LemlightError(f"{path} is not a checkpoint of lemlight (no metadata): give one that lemlight.train wrote")
+    metadata = content[METADATA]
+    number = metadata.get("format")
+    if not isinstance(number, int):
+        raise LemlightError(f"{path} is a damaged checkpoint: its metadata has no format number")
+    if number != FORMAT:
+        remedy = "upgrade lemlight" if number > FORMAT else "train again, or use the lemlight that wrote it"
+        raise LemlightError(f"{path} has checkpoint format {number}, this lemlight reads {FORMAT}: {remedy}")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(metadata.get(name), kind)]
+    config: Any = (content.get("hyper_parameters") or {}).get("config")
+    if not isinstance(config, dict) or not _is_config(config):
+        wrong.append("hyper_parameters")
     weights = content.get("state_dict")
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         wrong.append("state_dict")
@@ -103,13 +134,38 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if wrong or not isinstance(weights, dict):
         raise LemlightError(f"{path} is a damaged checkpoint: {', '.join(wrong)} missing or of a wrong type")
     named = {str(key).replace(COMPILED, ""): value for key, value in weights.items()}
+    fields = {name: metadata[name] for name in FIELDS if name != "lambda"}
     return Checkpoint(
         path=path,
-        **{name: card[name] for name in CARD_FIELDS},
+        config=config,
+        **fields,
+        lam=float(metadata["lambda"]),
         state_dict={key.removeprefix(PREFIX): value for key, value in named.items() if key.startswith(PREFIX)},
         epoch=content["epoch"],
         step=content["global_step"],
     )
+
+
+def _is_config(config: Mapping[str, Any]) -> bool:
+    """Whether the sections are there that everything that opens a checkpoint needs."""
+    sections = all(isinstance(config.get(name), dict) for name in ("backbone", "pooling", "dataset", "choices"))
+    labels, threshold = config.get("label_names"), config.get("threshold")
+    if not (sections and isinstance(labels, list) and len(labels) == 2 and isinstance(threshold, int | float)):
+        return False
+    return all(isinstance(config["dataset"].get(name), dict) for name in ("prepare", "split"))
+
+
+def load_classifier(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> MammogramClassifier:
+    """Rebuild the network of a checkpoint with its weights, in eval mode on the CPU.
+
+    Raises:
+        LemlightError: it has parts from outside of lemlight whose modules are not in `trust`, or other weights.
+    """
+    check_trust(checkpoint.config, trust, str(checkpoint.path))
+    bias = bool(checkpoint.config.get("scorer_bias", True))
+    classifier = build_classifier({**checkpoint.config, "scorer_bias": bias}, first_weights=False)
+    load_weights(classifier, checkpoint)
+    return classifier.eval()
 
 
 def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
@@ -209,8 +265,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         )
 
 
-def add_to_card(path: Path, **fields: Any) -> None:
-    """Write plain values into the card of a checkpoint of ours, the rest of the file as it was."""
+def add_to_metadata(path: Path, **fields: Any) -> None:
+    """Write plain values into the metadata of a checkpoint of ours, the rest of the file as it was."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    content[CARD_KEY] |= {name: plain(value) for name, value in fields.items()}
+    content[METADATA] |= {name: plain(value) for name, value in fields.items()}
     AtomicCheckpointIO().save_checkpoint(content, path)

@@ -1,46 +1,54 @@
-"""TensorBoard and W&B beside the CSV table that is always written."""
+"""Loggers beside the CSV table that is always written, and what they are sent; see docs/own/logger.md."""
 
 import secrets
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.image import imread
+from pydantic import Field
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from lemlight.arguments import checked
+from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.training.privacy import public_config
 
+LONGEST_TAG = 64  # characters, of W&B
 
-def build_loggers(
-    folder: Path, *, tensorboard: bool, wandb: Mapping[str, Any] | None, config: Mapping[str, Any]
-) -> list[Logger]:
-    """Build the loggers of a training in `folder` and send them the public part of `config`.
 
-    `wandb`: project, group, name, tags, mode (offline, online or disabled), or None. Raises LemlightError when
-    TensorBoard is asked for and not installed.
+def build_loggers(parts: Mapping[str, Any], config: Mapping[str, Any], **labels: Any) -> list[Logger]:
+    """Build the loggers of a config, null left out, and send each the public part of `config`.
+
+    `labels`: what a logger may be told of the run, see `wandb_logger`. Raises LemlightError where one is no logger or
+    its package is not installed.
     """
-    loggers: list[Logger] = []
-    if tensorboard:
-        if find_spec("tensorboard") is None:
-            raise LemlightError(
-                "logger.tensorboard=true needs the package tensorboard: pip install 'lemlight[tensorboard]'"
-            )
-        loggers.append(TensorBoardLogger(folder / "logs", name="tensorboard", version=""))
-    if wandb is not None and wandb["mode"] != "disabled":
-        loggers.append(_wandb_logger(folder, wandb))
-    for logger in loggers:
+    loggers = {name: build(part, f"logger.{name}", **labels) for name, part in parts.items() if part}
+    for name, logger in loggers.items():
+        if logger is not None and not isinstance(logger, Logger):
+            raise LemlightError(f"logger.{name}: {parts[name]['_target_']} is no logger of pytorch_lightning")
+    built = [logger for logger in loggers.values() if logger is not None]
+    for logger in built:
         logger.log_hyperparams(sent_config(config))
-    return loggers
+    return built
+
+
+def tensorboard_logger(save_dir: str | Path) -> TensorBoardLogger:
+    """Write for TensorBoard into `save_dir`/tensorboard; LemlightError when it is not installed."""
+    if find_spec("tensorboard") is None:
+        raise LemlightError(
+            "logger=tensorboard needs a package: pip install 'lemlight[tensorboard]', or use logger=csv"
+        )
+    return TensorBoardLogger(save_dir, name="tensorboard", version="")
 
 
 def sent_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Give the public part of `config` with a text in place of every list, without the loggers' own section.
 
-    It stays nested: W&B shows and filters nested keys with dots (`pooling.name`), but cannot filter keys that hold
+    It stays nested: W&B shows and filters nested keys with dots (`choices.pooling`), but cannot filter keys that hold
     dots themselves.
     """
     return _without_lists({key: value for key, value in public_config(config).items() if key != "logger"})
@@ -64,9 +72,27 @@ def finish_loggers(loggers: Sequence[Logger], failed: bool) -> None:
             logger.experiment.finish(exit_code=1 if failed else 0)
 
 
-def _wandb_logger(folder: Path, options: Mapping[str, Any]) -> WandbLogger:
+@checked
+def wandb_logger(
+    save_dir: str | Path,
+    project: Annotated[str, Field(min_length=1)],
+    mode: Literal["offline", "online", "disabled"] = "offline",
+    group: str | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    label: str | None = None,
+    sweep_group: str | None = None,
+    labels: Sequence[str] = (),
+) -> WandbLogger | None:
+    """One run of W&B for this training, below `save_dir`; None when disabled.
+
+    `label`, `sweep_group` and `labels` stand in for a name and a group that are not given, and beside the tags.
+    """
+    if mode == "disabled":
+        return None
     from wandb import Settings
 
+    folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # nothing about the machine, the user, the command line or the code: a path may carry a patient's or hospital's name
     settings = Settings(
@@ -87,14 +113,14 @@ def _wandb_logger(folder: Path, options: Mapping[str, Any]) -> WandbLogger:
         x_save_requirements=False,
     )
     return WandbLogger(
-        project=options["project"],
-        group=options["group"],
+        project=project,
+        group=group or sweep_group,
         job_type="train",
-        name=options["name"],
-        tags=list(options["tags"]),
+        name=name or label,
+        tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in [*tags, *labels] if tag)),
         save_dir=folder,
         version=_run_id(folder / "logs" / "wandb_run_id"),
-        mode=options["mode"],
+        mode=mode,
         settings=settings,
         log_model=False,
     )

@@ -1,4 +1,4 @@
-"""Which of Lightning's messages and warnings a user is spared."""
+"""The LightningModule around a classifier and its loss, and what it gathers over processes."""
 
 import logging
 import warnings
@@ -8,20 +8,20 @@ from typing import Any
 import pandas as pd
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lemlight.building import build, check_trust
 from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
-from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.lem import local_extrema
-from lemlight.models.losses import combined_loss
-from lemlight.training.checkpoint import CARD_KEY, seal
-from lemlight.training.optimizers import build_optimizer, build_schedule
+from lemlight.training.checkpoint import METADATA, plain
+from lemlight.training.optimizers import build_optimizer, build_scheduler
 
 NOISE = (
     r".*LeafSpec.*",  # Lightning 2.6 with torch 2.15
@@ -81,7 +81,7 @@ class LossWatch:
             raise LemlightError(
                 f"the training loss became NaN or infinite in epoch {trainer.current_epoch}, step {step}: lower "
                 "optimizer.lr_backbone and optimizer.lr_head, set trainer.precision=32-true, or clip the gradient with "
-                "trainer.gradient_clip=1.0; the checkpoints of the epochs before are untouched"
+                "trainer.gradient_clip_val=1.0; the checkpoints of the epochs before are untouched"
             )
 
 
@@ -114,34 +114,38 @@ def leave_process_group() -> None:
 
 
 class MammogramModule(LightningModule):
-    """Train a classifier (images (N, 1, H, W) in [0, 1] -> Scores) with the combined loss of Zhu et al. 2025, Eq. 8.
+    """Train a classifier (images (N, 1, H, W) in [0, 1] -> Scores) with a loss (Zhu et al. 2025, Eq. 8, by default).
 
-    `lam` in [0, 1] is the weight of the pooling's loss against GAP's: 1 unless a LambdaRamp owns it. `beta` weighs the
-    regularizer, `positive_weight` the malignant class. `optimizer` and `schedule` are what `build_optimizer` and
-    `build_schedule` take; `card` (config, label_names, preprocessing, versions) travels in every checkpoint.
-    The classifier is laid out channels-last, which is faster on every device and changes no function.
+    `config` holds the parts `backbone`, `pooling`, `loss`, `optimizer`, `scheduler` (each with its `_target_`) and
+    `scorer_bias`, as plain values: they are the hyper-parameters of a checkpoint, so that `load_from_checkpoint` works.
+    It then builds lemlight's and torch's own parts alone, and others only of the modules in `trust`; `trust=None`
+    trusts the config, which is right for one of your own. With a `classifier` that one is trained in place of the
+    config's. The classifier is laid out channels-last, which is faster on every device and changes no function.
+
+    Attributes:
+        lam: in [0, 1], the weight of the pooling's loss against GAP's: 1 unless a LambdaRamp owns it.
+        metadata: plain values that travel in every checkpoint, see `lemlight.training.checkpoint`.
     """
 
     lam: float
 
     def __init__(
         self,
-        classifier: MammogramClassifier,
-        *,
-        beta: float,
-        positive_weight: float | None,
-        optimizer: Mapping[str, Any],
-        schedule: Mapping[str, Any],
-        card: Mapping[str, Any],
+        config: Mapping[str, Any],
+        trust: Sequence[str] | None = (),
+        classifier: MammogramClassifier | None = None,
+        first_weights: bool = False,
     ) -> None:
         super().__init__()
+        if trust is not None:
+            check_trust(config, trust, "the configuration of this module")
+        self.config: dict[str, Any] = plain(config)
+        self.save_hyperparameters({"config": self.config}, logger=False)
+        built = classifier if classifier is not None else build_classifier(self.config, first_weights)
         # torch's stub of Module.to lacks the overload for a memory format alone
-        self.classifier: MammogramClassifier = classifier.to(memory_format=torch.channels_last)
-        self.beta = beta
-        self.positive_weight = positive_weight
-        self.optimizer_options = dict(optimizer)
-        self.schedule_options = dict(schedule)
-        self.card = seal(card)
+        self.classifier: MammogramClassifier = built.to(memory_format=torch.channels_last)
+        self.loss: nn.Module | None = None
+        self.metadata: dict[str, Any] = {}
         self.lam = 1.0
         self.loss_watch = LossWatch()
         self.images_seen, self.loss_sums = 0, dict[str, Tensor]()
@@ -149,10 +153,13 @@ class MammogramModule(LightningModule):
         self.predictions: list[Tensor] = []
 
     def setup(self, stage: str) -> None:
-        """Quieten this process too, and spare it what determinism does not need."""
+        """Build the loss for the labels of the train split; quieten this process, too."""
         quiet()
         # deterministic algorithms fill every new tensor, for readers of unwritten memory: 5 % of a step for nobody
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at run time
+        if stage == "fit":
+            labels = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
+            self.loss = build_loss(self.config["loss"], labels("train") if labels else ())
 
     def forward(self, images: Tensor) -> Any:
         """Give the Scores of images (N, 1, H, W), in [0, 1] or uint16 as stored (see `unit_range`)."""
@@ -160,7 +167,8 @@ class MammogramModule(LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Give the loss of one batch; raises LemlightError where it is not finite (see LossWatch)."""
-        losses = combined_loss(self(batch["image"]), batch["label"], self.lam, self.beta, self.positive_weight)
+        assert self.loss is not None  # see setup
+        losses: dict[str, Tensor] = self.loss(self(batch["image"]), batch["label"], self.lam)
         self.loss_watch.note(losses["total"], self.trainer, batch_idx)
         self._log_losses(losses, len(batch["label"]))
         return losses["total"]
@@ -188,16 +196,19 @@ class MammogramModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss (BCE of the pooling's logit, comparable over lambda), val/acc and val/auroc (NaN: one class)."""
-        _, logit, label = gather_rows(*concatenate(self.batches))
+        self._log_figures("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was validated before."""
         self.batches = []
-        probability = self._probability(logit)
-        target = label.long()
-        whole: dict[str, Any] = {"sync_dist": True, "prog_bar": True}
-        both = 0 < target.sum() < len(target)
-        auroc = binary_auroc(probability, target) if both else torch.full_like(probability[0], torch.nan)
-        self.log("val/loss", binary_cross_entropy_with_logits(logit.double(), label.double()).float(), **whole)
-        self.log("val/acc", binary_accuracy(probability, target), **whole)
-        self.log("val/auroc", auroc.float(), **whole)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Keep the logits of one batch until the epoch's end."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/loss, test/acc and test/auroc; figures with intervals are those of the commands."""
+        self._log_figures("test")
 
     def on_predict_epoch_start(self) -> None:
         """Forget the predictions of an earlier run."""
@@ -206,7 +217,7 @@ class MammogramModule(LightningModule):
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
         scores = self(batch["image"])
-        extrema = local_extrema(scores.score_map, self.classifier.pooling.ties)
+        extrema = local_extrema(scores.score_map, self.classifier.ties)
         counts = (extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1))
         self.batches.append((batch["index"], scores.logit.float(), *counts))
 
@@ -214,18 +225,35 @@ class MammogramModule(LightningModule):
         """Set `predictions`: index, probability, n_maxima, n_minima of every image once, sorted by index."""
         index, logit, n_maxima, n_minima = gather_rows(*concatenate(self.batches))
         self.batches = []
-        self.predictions = [index.cpu(), self._probability(logit).cpu(), n_maxima.cpu(), n_minima.cpu()]
+        self.predictions = [index.cpu(), self._probability(logit), n_maxima.cpu(), n_minima.cpu()]
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer, and the schedule over the optimizer steps that the trainer expects."""
-        optimizer = build_optimizer(self.classifier, self.optimizer_options)
+        """Build the optimizer, and the schedule over the steps that the trainer expects."""
+        optimizer = build_optimizer(self.classifier, self.config["optimizer"])
         steps, epochs = int(self.trainer.estimated_stepping_batches), int(self.trainer.max_epochs or 1)
-        schedule = build_schedule(optimizer, self.schedule_options, total_steps=steps, epochs=epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": build_scheduler(optimizer, self.config["scheduler"], steps, epochs),
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the card beside the weights."""
-        checkpoint[CARD_KEY] = self.card
+        """Put the metadata beside the weights."""
+        checkpoint[METADATA] = plain(self.metadata) | {"lambda": float(self.lam)}
+
+    def _log_figures(self, split: str) -> None:
+        _, logit, label = gather_rows(*concatenate(self.batches))
+        self.batches = []
+        probability = self._probability(logit)
+        logit, label = logit.cpu().double(), label.cpu()  # there is no float64 on MPS
+        target = label.long()
+        both = 0 < target.sum() < len(target)
+        figures = {
+            "loss": binary_cross_entropy_with_logits(logit, label.double()),
+            "acc": binary_accuracy(probability, target),
+            "auroc": binary_auroc(probability, target) if both else torch.tensor(torch.nan),
+        }
+        for name, value in figures.items():
+            self.log(f"{split}/{name}", value.float().to(self.device), sync_dist=True, prog_bar=True)
 
     def _log_losses(self, losses: Mapping[str, Tensor], images: int) -> None:
         """Log the epoch's means at its last batch: logging every batch would cost a millisecond each time."""
@@ -244,13 +272,22 @@ class MammogramModule(LightningModule):
             self.log_dict({f"train/loss_{name}": value for name, value in means.items()}, **mean)
 
     def _probability(self, logit: Tensor) -> Tensor:
+        """Probabilities on the CPU, float64: float32 would round confident logits to ties."""
         if not logit.isfinite().all():
             bad = int((~logit.isfinite()).sum())
             raise LemlightError(
                 f"the network gives no number for {bad} of {len(logit)} images (epoch {self.current_epoch}): lower the "
                 "learning rates or set trainer.precision=32-true; a checkpoint with such weights is of no use"
             )
-        return logit.double().sigmoid()  # float32 would round confident logits to ties
+        return logit.cpu().double().sigmoid()
+
+
+def build_loss(part: Mapping[str, Any], train_labels: Sequence[int]) -> nn.Module:
+    """Build a loss for the labels of the train split; LemlightError where it is no module."""
+    loss = build(part, "loss", train_labels=list(train_labels))
+    if not isinstance(loss, nn.Module):
+        raise LemlightError(f"loss: {part['_target_']} gives no torch.nn.Module, but {type(loss).__name__}")
+    return loss
 
 
 COLUMNS = ("index", "probability", "n_maxima", "n_minima")

@@ -1,20 +1,22 @@
-"""Adam, AdamW and SGD with one learning rate for the backbone and one for the head."""
+"""Optimizers of torch with one learning rate for the backbone and one for the head, and the rate over the training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lemlight.arguments import Count, Fraction, NotNegative, Positive, Probability, checked
+from lemlight.building import build
 from lemlight.errors import LemlightError
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+WARMUP_START = 0.01  # a rate of exactly 0 would waste the first step
 
 
 def parameter_groups(
-    classifier: nn.Module, *, lr_backbone: float, lr_head: float, weight_decay: float
+    classifier: nn.Module, *, lr_backbone: NotNegative, lr_head: Positive, weight_decay: NotNegative
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters by rate (backbone or head) and by decay; groups without parameters are left out.
 
@@ -35,54 +37,81 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(classifier: nn.Module, options: Mapping[str, Any]) -> Optimizer:
-    """Build the optimizer named in `options`: name, lr_backbone, lr_head, weight_decay and what it takes besides.
+def build_optimizer(classifier: nn.Module, part: Mapping[str, Any]) -> Optimizer:
+    """Build any optimizer of torch from its `_target_`, its own arguments, and `lr_backbone` and `lr_head`.
 
-    Besides: `betas` for adam and adamw, `momentum` and `nesterov` for sgd. Adam's decay is part of the gradient
-    (an L2 penalty), AdamW's is not. Raises LemlightError for an unknown name and when nothing is left to train.
+    Raises:
+        LemlightError: nothing is left to train, or the optimizer does not take its arguments.
     """
-    rest = dict(options)
-    name = rest.pop("name")
-    if name not in OPTIMIZERS:
-        raise LemlightError(f"optimizer.name={name} is unknown: choose one of {', '.join(OPTIMIZERS)}")
-    shared = {key: rest.pop(key) for key in ("lr_backbone", "lr_head", "weight_decay")}
-    groups = parameter_groups(classifier, **shared)
+    rest = dict(part)
+    rates = {name: rest.pop(name) for name in ("lr_backbone", "lr_head")}
+    groups = parameter_groups(classifier, **rates, weight_decay=rest.get("weight_decay", 0.0))
     if not groups:
         raise LemlightError("the classifier has no parameter to train: every one of them is frozen")
-    if "betas" in rest:
-        rest["betas"] = tuple(rest["betas"])
-    return OPTIMIZERS[name](groups, **rest)
+    optimizer: Optimizer = build(rest, "optimizer", groups)
+    return optimizer
 
 
-SCHEDULES = ("step", "cosine", "constant")
-WARMUP_START = 0.01  # a rate of exactly 0 would waste the first step
+def build_scheduler(optimizer: Optimizer, part: Mapping[str, Any], total_steps: int, epochs: int) -> dict[str, Any]:
+    """Build a schedule from its `_target_` as Lightning takes it.
 
-
-def schedule_factor(options: Mapping[str, Any], epoch: float, epochs: int) -> float:
-    """Give the factor on the learning rates at `epoch`, a fractional epoch in [0, epochs].
-
-    step: times `factor` after every `every_epochs` epochs, counted from the start of the training.
-    cosine: half a cosine from 1 at the end of the warm-up to `final_share` at the end of the training.
-    constant: 1. All of them rise linearly over the first `warmup_epochs` epochs.
+    Any scheduler of torch will do. `interval` is what it is stepped after: step (of the optimizer) or epoch. Arguments
+    `total_steps` and `epochs` of its constructor are given those of the training.
     """
-    warmup = float(options["warmup_epochs"])
-    rise = WARMUP_START + (1 - WARMUP_START) * epoch / warmup if epoch < warmup else 1.0
-    if options["name"] == "step":
-        decays = math.floor(epoch / options["every_epochs"])
-        return rise * math.pow(options["factor"], decays)
-    if options["name"] == "cosine":
-        share = min(1.0, max(0.0, epoch - warmup) / max(epochs - warmup, 1e-9))
-        final = float(options["final_share"])
-        return rise * (final + (1 - final) * (1 + math.cos(math.pi * share)) / 2)
-    if options["name"] == "constant":
-        return rise
-    raise LemlightError(f"scheduler.name={options['name']} is unknown: choose one of {', '.join(SCHEDULES)}")
+    rest = dict(part)
+    interval = rest.pop("interval", "epoch")
+    scheduler = build(rest, "scheduler", optimizer, total_steps=total_steps, epochs=epochs)
+    return {"scheduler": scheduler, "interval": interval}
 
 
-def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], *, total_steps: int, epochs: int) -> LambdaLR:
-    """Build the scheduler that is stepped after every optimizer step; `total_steps` counts those, not batches.
+@checked
+def constant(optimizer: Optimizer, total_steps: int, epochs: int, warmup_epochs: NotNegative = 0) -> LambdaLR:
+    """The same rate throughout, after a linear rise over the first `warmup_epochs` epochs."""
+    return _by_epoch(optimizer, total_steps, epochs, warmup_epochs, lambda epoch: 1.0)
+
+
+@checked
+def step(
+    optimizer: Optimizer,
+    total_steps: int,
+    epochs: int,
+    every_epochs: Count,
+    factor: Fraction,
+    warmup_epochs: NotNegative = 0,
+) -> LambdaLR:
+    """Times `factor` after every `every_epochs` epochs, counted from the start; a linear rise at the start."""
+    return _by_epoch(
+        optimizer, total_steps, epochs, warmup_epochs, lambda epoch: math.pow(factor, math.floor(epoch / every_epochs))
+    )
+
+
+@checked
+def cosine(
+    optimizer: Optimizer, total_steps: int, epochs: int, final_share: Probability, warmup_epochs: NotNegative = 0
+) -> LambdaLR:
+    """Half a cosine from 1 at the end of the warm-up to `final_share` of the first rate at the end of the training."""
+
+    def fall(epoch: float) -> float:
+        share = min(1.0, max(0.0, epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
+        return final_share + (1 - final_share) * (1 + math.cos(math.pi * share)) / 2
+
+    return _by_epoch(optimizer, total_steps, epochs, warmup_epochs, fall)
+
+
+def _by_epoch(
+    optimizer: Optimizer, total_steps: int, epochs: int, warmup: float, factor: Callable[[float], float]
+) -> LambdaLR:
+    """Rates as a function of the fractional epoch, stepped after every optimizer step; `total_steps` counts those.
 
     Stepped per step, not per epoch, its state is complete when a checkpoint is written at the end of an epoch.
     """
+    if warmup >= epochs > 1:
+        raise LemlightError(f"scheduler.warmup_epochs={warmup} must stay below trainer.max_epochs={epochs}")
     steps_per_epoch = total_steps / epochs
-    return LambdaLR(optimizer, lambda step: schedule_factor(options, step / steps_per_epoch, epochs))
+
+    def rate(step: int) -> float:
+        epoch = step / steps_per_epoch
+        rise = WARMUP_START + (1 - WARMUP_START) * epoch / warmup if epoch < warmup else 1.0
+        return rise * factor(epoch)
+
+    return LambdaLR(optimizer, rate)

@@ -1,73 +1,172 @@
-"""The Trainer with the settings that everything here relies on."""
+"""The Trainer of a run, what this machine can be asked for, and training from the start or from a checkpoint."""
 
+import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+import torchvision
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
+from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
-from lemlight.data.datamodule import MammogramData
-from lemlight.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_weights
-from lemlight.training.module import MammogramModule, quiet
+import lemlight
+from lemlight.building import argument_problems, build
+from lemlight.data.datamodule import MammogramData, say
+from lemlight.data.store import PrepareSettings
+from lemlight.errors import LemlightError
+from lemlight.localization.settings import build_settings
+from lemlight.training.callbacks import check_monitors
+from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights
+from lemlight.training.module import MammogramModule, build_loss, quiet
+from lemlight.training.optimizers import build_optimizer, build_scheduler
 
 
 def build_trainer(
-    folder: Path,
-    *,
-    accelerator: str,
-    devices: int | str,
-    strategy: str,
-    precision: str,
-    max_epochs: int,
-    accumulate: int,
-    gradient_clip: float | None,
-    deterministic: bool,
-    limit_train_batches: int | float,
-    limit_val_batches: int | float,
-    limit_test_batches: int | float,
-    overfit_batches: int,
-    detect_anomaly: bool,
-    num_nodes: int,
-    callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
+    part: Mapping[str, Any], folder: Path, callbacks: Sequence[Callback], loggers: Sequence[Logger]
 ) -> Trainer:
-    """Build the Trainer of one run in `folder`; `gradient_clip` is the largest norm, limits are batches or shares.
+    """Build the Trainer of a run in `folder` from `trainer` of the config: arguments of Lightning's under their names.
 
-    The data's own samplers shard by process, gradients stay available outside fit (maps need them), checkpoints are
-    written whole or not at all.
+    Checkpoints are written whole or not at all.
     """
     quiet()
-    return Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        num_nodes=num_nodes,
-        precision=precision,  # type: ignore[arg-type]  # Lightning's long list of literals
-        max_epochs=max_epochs,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=gradient_clip,
-        deterministic=deterministic,
-        limit_train_batches=limit_train_batches,
-        limit_val_batches=limit_val_batches,
-        limit_test_batches=limit_test_batches,
-        limit_predict_batches=limit_test_batches,
-        overfit_batches=overfit_batches,
-        detect_anomaly=detect_anomaly,
+    if part.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
+        callbacks = [*callbacks, TQDMProgressBar()]
+    more = {"enable_checkpointing": any(isinstance(one, CheckpointCallback) for one in callbacks)} | dict(part)
+    trainer: Trainer = build(
+        more,
+        "trainer",
         callbacks=list(callbacks),
         logger=list(loggers),
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        inference_mode=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
         default_root_dir=folder,
         plugins=[AtomicCheckpointIO()],
     )
+    return trainer
+
+
+def evaluation_trainer(accelerator: str, folder: Path) -> Trainer:
+    """One device, full precision and every image, whatever the training had."""
+    part = {
+        "_target_": "pytorch_lightning.Trainer",
+        "accelerator": accelerator,
+        "devices": 1,
+        "precision": "32-true",
+        "deterministic": True,
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    return build_trainer(part, folder, [], [])
+
+
+def dataset_to_test(
+    checkpoint: Checkpoint, given: Mapping[str, Any] | None, name: str | None
+) -> tuple[str, dict[str, Any]]:
+    """The data set that a checkpoint is tested on, with its name, in the geometry of the checkpoint.
+
+    It is the one of the training where none is given; LemlightError if that is not there or not trusted.
+    """
+    wrong = argument_problems(PrepareSettings, checkpoint.preprocessing, "dataset.prepare")
+    if wrong:
+        raise LemlightError(f"the preprocessing in {checkpoint.path} cannot be used: {'; '.join(wrong)}")
+    if given is not None:
+        return str(name), {**given, "prepare": checkpoint.preprocessing}
+    dataset = checkpoint.config["dataset"]
+    trained_on = str(checkpoint.choices.get("dataset"))
+    if not Path(str(dataset.get("root"))).is_dir():
+        raise LemlightError(
+            f"the data set of the training ({trained_on}) is not at {dataset.get('root')}: give dataset=... "
+            "dataset.root=DIR"
+        )
+    return trained_on, dataset
+
+
+def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> None:
+    """Warn of images that the network was trained on: their figures say nothing of new images."""
+    known = len(set(checkpoint.trained_on).intersection(fingerprints))
+    if known:
+        say(
+            f"warning: the network was trained on {known} of these {len(fingerprints)} images: their figures flatter it"
+        )
+
+
+def check_machine(part: Mapping[str, Any], files: Mapping[str, str | None] | None = None) -> None:
+    """Refuse a training that this machine cannot carry out, before any work.
+
+    Args:
+        part: `trainer` of the config.
+        files: that must be there, by the keys that name them.
+
+    Raises:
+        LemlightError: lists all that is missing, each with its remedy.
+    """
+    absent = [
+        f"{key}={file}: there is no such file"
+        for key, file in (files or {}).items()
+        if file and not Path(file).is_file()
+    ]
+    problems = [*_devices(part), *absent]
+    if problems:
+        raise LemlightError("this training cannot start:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
+    """Build loss, optimizer, scheduler and localization once and forget them: what they refuse is to be found early."""
+    build_loss(config["loss"], [0, 1])
+    build_settings(config["localization"])
+    optimizer, epochs = build_optimizer(classifier, config["optimizer"]), config["trainer"].get("max_epochs") or 1
+    build_scheduler(optimizer, config["scheduler"], total_steps=max(epochs, 1), epochs=max(epochs, 1))
+
+
+def check_labels(data: MammogramData, callbacks: Mapping[str, Any]) -> None:
+    """Refuse a training without both classes, or one that watches what its val split cannot give.
+
+    Images that were left out can leave a split without a class.
+    """
+    if set(data.labels("train")) != {0, 1}:
+        raise LemlightError(
+            "the images that are left do not hold both classes in the train split: see the images left out, "
+            "or change dataset.split"
+        )
+    check_monitors(callbacks, data.labels("val"))
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "lemlight": lemlight.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "pytorch-lightning": version("pytorch-lightning"),
+        "numpy": np.__version__,
+    }
+
+
+def _devices(part: Mapping[str, Any]) -> list[str]:
+    accelerator, devices, precision = (part.get(name) for name in ("accelerator", "devices", "precision"))
+    gpus = torch.cuda.device_count()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not gpus)
+    if accelerator in ("gpu", "cuda") and not gpus:
+        return ["trainer.accelerator=gpu: no GPU is visible here; use trainer=default or trainer=cpu"]
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        return ["trainer.accelerator=mps: there is none here; use trainer=default or trainer=cpu"]
+    if not on_cpu and isinstance(devices, int) and devices > max(gpus, 1):
+        return [f"trainer.devices={devices}: this machine has {gpus}; use trainer.devices=auto"]
+    if on_cpu and precision not in (None, 32, "32", "32-true", 64, "64", "64-true"):
+        return [
+            f"trainer.precision={precision} trains many times slower on a CPU; on this machine use "
+            "trainer.precision=32-true"
+        ]
+    return []
 
 
 def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: Path | None) -> None:
@@ -82,6 +181,12 @@ def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: 
         load_weights(module.classifier, checkpoint)
         data.start_at(checkpoint.epoch + 1)
         adopt_run(resume, Path(trainer.default_root_dir))
+        known = set(checkpoint.trained_on)
+        if known and known != set(module.metadata.get("trained_on", known)):
+            raise LemlightError(
+                f"the training images are not those of {resume}: it was trained on {len(known)} images; give the same "
+                "data set (dataset.root), or leave out resume"
+            )
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
 

@@ -81,13 +81,13 @@ class _Places:
         """Give the case of a file and what named it, "" if nothing does."""
         *folders, name = self.names[path].split("/")
         series = [header.series, *reversed(folders)]
-        named = {
+        sources = {
             "folder": next((folder for folder in reversed(folders) if CASE.fullmatch(folder)), ""),
             "header": _case(header),
             INFO: self.told.get("/".join([*folders[-1:], name]), ""),
             "series": next((self.by_series[uid] for uid in series if uid in self.by_series), ""),
         }
-        return next(((case, kind) for kind, case in named.items() if case), ("", ""))
+        return next(((case, kind) for kind, case in sources.items() if case), ("", ""))
 
 
 def _case(header: Header) -> str:

@@ -112,12 +112,11 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
 def _images(paths: Iterable[str], problems: Problems) -> dict[str, str]:
     """Find the images by name; note doubles and images of other data sets."""
     names = {path: os.path.splitext(os.path.basename(path))[0].lower() for path in paths}
-    original = [path for path, name in names.items() if ORIGINAL.fullmatch(name)]
-    of_original = [os.path.basename(path) for path in original]
-    problems.wrong("images of the original MIAS, which has other coordinates", of_original)
-    ours = [path for path, name in names.items() if NUMBER.fullmatch(name) and ending(path) in IMAGES]
-    others = [path for path in names if ending(path) in OTHERS and path not in {*original, *ours}]
-    files = one_file_each([*ours, *others], lambda path: names[path] if NUMBER.fullmatch(names[path]) else "", problems)
+    original = {path: os.path.basename(path) for path, name in names.items() if ORIGINAL.fullmatch(name)}
+    problems.wrong("images of the original MIAS, which has other coordinates", original.values())
+    ours = {path: name for path, name in names.items() if NUMBER.fullmatch(name) and ending(path) in IMAGES}
+    others = {path: "" for path in names if ending(path) in OTHERS and path not in original}
+    files = one_file_each(others | ours, (others | ours).__getitem__, problems)
     return dict(sorted(files.items()))
 
 

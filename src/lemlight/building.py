@@ -1,0 +1,371 @@
+"""Parts built from `_target_`: checked against their constructors before any work, then built by Hydra.
+
+A part is a mapping with `_target_` and the arguments of that class or function. What only the run knows (`channels` of
+the features, `train_labels`, ...) is passed by name to a part whose constructor has an argument of that name.
+"""
+
+import difflib
+import importlib
+import inspect
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from lemlight.arguments import plain_message
+from lemlight.errors import LemlightError
+
+Part = dict[str, Any]
+TARGET, PARTIAL = "_target_", "_partial_"
+FILES: dict[str, str] = {}  # the config file of each group, for messages; the command fills it
+
+# arguments that the run itself passes to the parts of a group, and keys of a group that are not its constructor's
+PASSED = {
+    "pooling": {"channels"},
+    "loss": {"train_labels"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps", "epochs"},
+    "trainer": {"callbacks", "logger", "plugins", "default_root_dir"},
+    "logger": {"label", "sweep_group", "labels"},
+}
+BESIDE = {"dataset": {"prepare", "split"}, "optimizer": {"lr_backbone", "lr_head"}, "scheduler": {"interval"}}
+# what the config of a checkpoint may build without the user's trust, by group
+TRUSTED = {
+    "backbone": r"lemlight\.models\.backbones\.\w+",
+    "pooling": r"lemlight\.models\.pooling\.\w+",
+    "loss": r"lemlight\.models\.losses\.\w+",
+    "optimizer": r"torch\.optim\.\w+",
+    "scheduler": r"(lemlight\.training\.optimizers|torch\.optim\.lr_scheduler)\.\w+",
+    "dataset": r"lemlight\.data\.(datasets\.\w+|phantom\.files)\.\w+",
+    "augmentation": r"lemlight\.data\.augment\.\w+",
+    "trainer": r"pytorch_lightning\.Trainer",
+    "callbacks": r"(lemlight\.training|pytorch_lightning)\.callbacks\.\w+",
+    "logger": r"(lemlight\.training\.logging|pytorch_lightning\.loggers)\.\w+",
+    "localization": r"lemlight\.localization\.\w+\.\w+",
+}
+
+DEPTHS = {"callbacks": 3, "logger": 3, "localization": 4}  # keys down to a `_target_`, where parts stand in a dict
+
+
+def locate(target: object, where: str) -> Any:
+    """Import the class or function that a `_target_` names; LemlightError where there is none."""
+    if not isinstance(target, str) or "." not in target:
+        raise LemlightError(f"{where}._target_={target}: must be package.module.Class; write where the class stands")
+    names = target.split(".")
+    for length in range(len(names) - 1, 0, -1):
+        module = ".".join(names[:length])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and not module.startswith(error.name):
+                raise LemlightError(f"{where}._target_={target}: {module} needs a package: {error}") from error
+            continue
+        except Exception as error:
+            raise LemlightError(
+                f"{where}._target_={target}: importing {module} failed with {type(error).__name__}: {error}"
+            ) from error
+        for name in names[length:]:
+            if not hasattr(found, name):
+                close = difflib.get_close_matches(name, dir(found), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise LemlightError(f"{where}._target_={target}: {module} has no {name}{hint}")
+            found = getattr(found, name)
+        if not (inspect.isclass(found) or callable(found)):
+            raise LemlightError(f"{where}._target_={target}: is no class or function, but {type(found).__name__}")
+        return found
+    raise LemlightError(
+        f"{where}._target_={target}: there is no module {names[0]} that Python finds; add its folder to PYTHONPATH "
+        "or install it"
+    )
+
+
+def parts_of(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Part]]:
+    """Go through the parts of a config with the keys that lead there; those inside of other parts, too."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if TARGET in value:
+                yield (*path, key), dict(value)
+            yield from parts_of(value, (*path, key))
+
+
+def part_problems(config: Mapping[str, Any]) -> list[str]:
+    """List all that the constructors of the parts of a config would not take; imports them."""
+    problems: list[str] = []
+    for path, part in parts_of(config):
+        where, group = ".".join(path), path[0]
+        try:
+            target = locate(part[TARGET], where)
+        except LemlightError as error:
+            problems.append(f"{error}{in_file(group)}")
+            continue
+        beside = BESIDE.get(group, set()) | {TARGET, PARTIAL}
+        given = {key: value for key, value in part.items() if key not in beside}
+        found = argument_problems(target, given, where, PASSED.get(group, set()), BESIDE.get(group, set()))
+        problems += [f"{problem}{in_file(group)}" for problem in found]
+    return problems
+
+
+def in_file(where: str) -> str:
+    """The config file of the group that a key begins with, in brackets; empty where it is not known."""
+    file = FILES.get(where.split(".")[0])
+    return f" ({file})" if file else ""
+
+
+def argument_problems(
+    target: Any, given: Mapping[str, Any], where: str, passed: Iterable[str] = (), beside: Iterable[str] = ()
+) -> list[str]:
+    """List the arguments that a class or function does not take: unknown, missing, of a wrong type, out of range."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # some classes written in C have none
+        return []
+    anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    named = {name: one for name, one in parameters.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    hints = _hints(target)
+    problems = []
+    for name, value in given.items():
+        key = f"{where}.{name}"
+        if name not in named:
+            if not anything:
+                problems.append(f"{key}: there is no such key{did_you_mean(name, [*named, *beside])}; remove it")
+        elif name in hints:
+            problems += [f"{key}={value}: {message}; set {key}=..." for message in _type_problems(value, hints[name])]
+    for name, one in named.items():
+        if one.default is one.empty and name not in given and name not in passed:
+            problems.append(f"{where}.{name}: a value is needed; give {where}.{name}=...")
+    return problems
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known word, in brackets; empty where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The annotations of the arguments; those that cannot be understood are left out."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    except Exception:  # names that exist for a type checker alone
+        return {}
+
+
+def _type_problems(value: Any, annotation: Any) -> list[str]:
+    """What is wrong with a value of a config for an annotation: a list may stand for a tuple, a text for a path."""
+    if isinstance(value, Mapping) and TARGET in value:
+        return []
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, TypeError, NameError):
+        try:
+            adapter = TypeAdapter(annotation)
+        except Exception:
+            return []
+    except Exception:
+        return []
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        messages = [plain_message(one).removeprefix("must be ") for one in error.errors(include_url=False)]
+        kinds = {one["type"] for one in error.errors(include_url=False)}
+        if kinds <= {"is_instance_of", "needs_python_object"} or "needs_python_object" in kinds:
+            return []  # objects of Python that no file can hold: the constructor decides
+        return ["must be " + " or ".join(dict.fromkeys(messages))]
+    except (TypeError, ValueError):
+        return []
+    return []
+
+
+def build(part: Mapping[str, Any], where: str, *args: Any, **passed: Any) -> Any:
+    """Build a part, with those of the `passed` arguments that its constructor has; LemlightError where that fails."""
+    from hydra.utils import instantiate
+
+    target = locate(part.get(TARGET), where)
+    try:
+        parameters: Any = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        parameters = {}
+    more = {name: value for name, value in passed.items() if name in parameters}
+    try:
+        built = instantiate({**part, PARTIAL: True}, _convert_="all")
+        return built(*args, **more)
+    except LemlightError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) and "instantiat" in str(error) else error
+        if isinstance(cause, LemlightError):
+            raise cause from None
+        raise LemlightError(
+            f"{where}: {part[TARGET]} failed in its constructor with {type(cause).__name__}: {cause}{in_file(where)}"
+        ) from error
+
+
+def check_trust(config: Mapping[str, Any], trust: Sequence[str], source: str) -> None:
+    """Refuse what a config from a file would import or run beyond lemlight's own parts and the modules in `trust`.
+
+    Raises:
+        LemlightError: names the module, and how to trust it.
+    """
+    for path, value in _leaves(config):
+        key = path[-1] if path else ""
+        if key.startswith("_") and key not in (TARGET, PARTIAL):
+            raise LemlightError(f"{source} is refused: {'.'.join(path)} is no argument of a part of lemlight")
+        if isinstance(value, str) and "${" in value:
+            raise LemlightError(f"{source} is refused: {'.'.join(path)} is an interpolation, not a value")
+        if key == TARGET:
+            _check_target(path, value, trust, source)
+
+
+def _check_target(path: tuple[str, ...], target: Any, trust: Sequence[str], source: str) -> None:
+    where, group = ".".join(path[:-1]), path[0]
+    if not isinstance(target, str):
+        raise LemlightError(f"{source} is refused: {where}._target_ is no name of a class")
+    if any(target == module or target.startswith(f"{module}.") for module in trust):
+        return
+    if len(path) == DEPTHS.get(group, 2) and re.fullmatch(TRUSTED.get(group, "(?!)"), target):
+        try:
+            found = locate(target, where)
+        except LemlightError as error:
+            raise LemlightError(f"{source} is refused: {error}") from error
+        home, module = str(getattr(found, "__module__", "")), target.rpartition(".")[0]
+        at_home = home == module if module.startswith("lemlight.") else home.split(".")[0] == module.split(".")[0]
+        if at_home and not found.__name__.startswith("_"):  # not what a module of ours has imported from elsewhere
+            return
+    root = target.split(".")[0]
+    if root in ("lemlight", "torch", "pytorch_lightning"):
+        raise LemlightError(f"{source} is refused: {where}._target_={target} is no {group} of lemlight")
+    raise LemlightError(
+        f"{source} holds a part from outside of lemlight ({where}._target_={target}), which could run code on this "
+        f"machine; if you know the module {root}, add trust=[{root}]"
+    )
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _leaves(member, (*path, str(key)))
+            if str(key).startswith("_") and isinstance(member, Mapping | list):
+                yield (*path, str(key)), None
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from _leaves(member, path)
+    else:
+        yield path, value
+
+
+class Settings(BaseModel):
+    """The settings of a command: no key but those listed, no value of another type, never changed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Schema = typing.TypeVar("Schema", bound=Settings)
+
+
+def check_settings(values: Mapping[str, Any], schema: type[Schema], where: str = "the configuration") -> Schema:
+    """Check plain values against the settings of a command, and its parts against their constructors.
+
+    Raises:
+        LemlightError: lists every unknown key, wrong type and impossible value, each with its remedy.
+    """
+    problems = [f"{key}: a value is needed; give {key}=..." for key in _missing(values)]
+    if not problems:
+        try:
+            settings = schema.model_validate(values)
+        except ValidationError as error:
+            problems = _settings_problems(error, values, schema)
+        else:
+            problems = part_problems(values) + section_problems(values)
+            if not problems:
+                return settings
+    lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
+    raise LemlightError(f"{where} cannot be used:\n{lines}")
+
+
+def section_problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the rates of an optimizer, and with `prepare` and `split` of a data set: keys that we take."""
+    dataset, optimizer = values.get("dataset"), values.get("optimizer")
+    problems: list[str] = []
+    if isinstance(optimizer, Mapping):
+        from lemlight.training.optimizers import parameter_groups
+
+        rates = {key: value for key, value in optimizer.items() if key in BESIDE["optimizer"]}
+        problems += argument_problems(parameter_groups, rates, "optimizer", ("classifier", "weight_decay"))
+    if not isinstance(dataset, Mapping):
+        return problems
+    from lemlight.data.splits import check_split, split_table
+    from lemlight.data.store import PrepareSettings
+
+    if TARGET not in dataset:
+        return [*problems, "dataset._target_: a function that returns an image table is needed; choose dataset=..."]
+    for name, target, passed in (("prepare", PrepareSettings, ()), ("split", split_table, ("table",))):
+        section = dataset.get(name)
+        if not isinstance(section, Mapping):
+            problems.append(f'dataset.{name}: missing; start the file with `defaults: ["/shared/dataset@_here_"]`')
+            continue
+        found = argument_problems(target, section, f"dataset.{name}", passed)
+        problems += found
+        if not found:
+            problems += _fails(target if name == "prepare" else check_split, section)
+    return problems
+
+
+def _fails(target: Any, arguments: Mapping[str, Any]) -> list[str]:
+    try:
+        target(**arguments)
+    except LemlightError as error:
+        return [str(error)]
+    return []
+
+
+def _missing(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            keys += _missing(value, f"{prefix}{key}.")
+        elif value == "???":
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _settings_problems(error: ValidationError, values: Mapping[str, Any], schema: type[Settings]) -> list[str]:
+    """A line for each wrong key; the members of a union complain one by one and share a line."""
+    wrong: dict[str, list[str]] = {}
+    for one in error.errors(include_url=False):
+        key, known = _key_of(one["loc"], values, schema)
+        if one["type"] == "extra_forbidden":
+            problem = f"there is no such key{did_you_mean(key.split('.')[-1], known)}; remove it"
+        elif one["type"] == "missing":
+            problem = f"the key is missing; give {key}=..."
+        else:
+            problem = plain_message(one).removeprefix("must be ")
+        wrong.setdefault(f"{key}={one['input']}" if not problem.startswith("the") else key, []).append(problem)
+    lines = []
+    for start, found in wrong.items():
+        plain = found[0].startswith("the")
+        words = " or ".join(dict.fromkeys(found))
+        lines.append(f"{start}: {words}" if plain else f"{start}: must be {words}; set {start.partition('=')[0]}=...")
+    return lines
+
+
+def _key_of(location: Sequence[Any], values: Any, schema: Any) -> tuple[str, list[str]]:
+    """The location as a key of the config, and its siblings: pydantic adds the types of unions, which are no keys."""
+    keys: list[str] = []
+    known = list(schema.model_fields)
+    for position, part in enumerate(location):
+        if isinstance(values, Mapping) and (part in values or position == len(location) - 1) and isinstance(part, str):
+            if not part.isidentifier() and part not in values:
+                continue
+            if keys and isinstance(values, Mapping):
+                known = [str(key) for key in values if key != part]
+            keys.append(part)
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int):
+            keys.append(str(part))
+            values = values[part]
+    return ".".join(keys), known

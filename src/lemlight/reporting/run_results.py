@@ -1,0 +1,175 @@
+"""What a tested network leaves in the run folder: metrics, predictions, figures, the run page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lemlight.data.datamodule import MammogramFiles, unit_range
+from lemlight.files import write_json
+from lemlight.localization.evaluation import Localizing
+from lemlight.localization.settings import Chosen, build_settings
+from lemlight.metrics.classification import summarize, write_predictions
+from lemlight.models.lem import local_extrema
+from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
+from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
+from lemlight.reporting.localization_results import choose_settings, measure_localization
+from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
+from lemlight.settings import Command, TrainSettings, plain
+from lemlight.training.checkpoint import add_to_metadata, load_checkpoint, load_weights
+from lemlight.training.logging import log_results
+from lemlight.training.module import MammogramModule, predict, score_maps
+from lemlight.training.privacy import public_config
+from lemlight.training.trainer import versions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command at the point where the network is to be tested.
+
+    `command` is train or evaluate, `title` heads the page, `overrides` is what the command line changed, `chosen` are
+    the localization settings of the validation split.
+    """
+
+    command: str
+    title: str
+    folder: Path
+    settings: Command
+    overrides: Sequence[str]
+    trainer: Trainer
+    module: MammogramModule
+    data: MammogramFiles
+    chosen: Mapping[str, Chosen]
+    threshold: float
+
+    def localizing(self) -> Localizing:
+        """The network on its device, ready to localize."""
+        return localizing(self.settings, self.trainer, self.module, self.data, self.threshold)
+
+
+def choose_localization(
+    settings: TrainSettings, trainer: Trainer, module: MammogramModule, data: MammogramFiles
+) -> dict[str, Chosen]:
+    """Go back to the best weights, and choose with them how to localize; their checkpoint holds it, too."""
+    best = Path(settings.output) / "checkpoints" / "best.ckpt"
+    checkpoint = load_checkpoint(best)
+    load_weights(module.classifier, checkpoint)
+    module.lam = checkpoint.lam
+    trainer.strategy.barrier()  # none is to read the file while another adds to it
+    chosen = choose_settings(localizing(settings, trainer, module, data, settings.threshold))
+    if trainer.is_global_zero:
+        add_to_metadata(best, localization={method: one.model_dump() for method, one in chosen.items()})
+    return chosen
+
+
+def localizing(
+    settings: Command, trainer: Trainer, module: MammogramModule, data: MammogramFiles, threshold: float
+) -> Localizing:
+    """Put the network back on the trainer's device (Lightning leaves it on the CPU), ready to localize."""
+    device, chosen = trainer.strategy.root_device, build_settings(settings.localization.model_dump())
+    classifier = module.classifier.to(device).eval()
+    return Localizing(classifier, device, data.table, data.store, chosen, threshold, settings.batch_size)
+
+
+def best_validation(trainer: Trainer) -> float | None:
+    """The monitored figure of the best checkpoint, on the validation split: what a search may optimize."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            return float(callback.best_model_score)
+    return None
+
+
+def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
+    """Predict every image of `batches`, write and print what came out, and return what metrics.json holds.
+
+    With several processes all of them predict and localize, and the first one writes.
+    """
+    scores = predict(run.trainer, run.module, batches).set_index("index")
+    predictions = run.data.table.loc[scores.index].join(scores)
+    summary = summarize(predictions, threshold=run.threshold, resamples=run.settings.bootstrap)
+    first = run.trainer.is_global_zero
+    localized = measure_localization(
+        run.localizing(), run.chosen, str(summary["split"]), run.folder if first else None, run.settings.bootstrap
+    )
+    summary |= localized.summary | {"lambda": run.module.lam}
+    if not first:
+        return summary
+    write_json(summary, run.folder / "metrics.json")
+    write_predictions(predictions, run.folder / "predictions.csv")
+    figures = _figures(run, predictions, summary) | localized.figures
+    page = _page(run, summary, figures)
+    log_results(run.trainer.loggers, summary, figures, predictions)
+    print(f"\n{metrics_text(summary)}\n")
+    if note := lambda_note(run.module.lam):
+        print(f"note: {note}\n")
+    if has_lesions(summary):
+        print(f"{localization_text(summary)}\n")
+    print(f"figures and report: {page}")
+    print(f"pictures:           {run.folder / 'figures'}")
+    print(f"all of this run:    {run.folder}")
+    return summary
+
+
+def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Path]:
+    folder = run.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    figures: dict[str, Path] = {}
+    if run.settings.examples:
+        chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.threshold)
+        items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
+        figures["sheet"] = image_sheet(items, folder / "sheet.png")
+    figures["roc"] = roc_figure(predictions, summary, folder / "roc.png")
+    figures["reliability"] = reliability_figure(summary, folder / "reliability.png")
+    log = run.folder / "logs" / "metrics.csv"
+    if log.is_file():
+        figures["curves"] = training_curves(pd.read_csv(log), folder / "curves.png")
+    return figures
+
+
+def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
+    store = run.data.store
+    items = []
+    for image_id, row in rows.iterrows():
+        place = store.index_of(str(image_id))
+        image = unit_range(torch.from_numpy(np.array(store.image(place))))  # a copy: the store's view is read-only
+        score_map = score_maps(run.module, image[None, None])
+        extrema = local_extrema(score_map, run.module.classifier.ties)
+        mask = store.mask(place)
+        items.append(
+            SheetItem(
+                image=image.numpy(),
+                score_map=score_map[0].numpy(),
+                maxima=extrema.maxima[0].numpy(),
+                minima=extrema.minima[0].numpy(),
+                mask=None if mask is None else mask > 0,
+                label=int(row["label"]),
+                probability=float(row["probability"]),
+            )
+        )
+    return items
+
+
+def _page(run: Run, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
+    return write_run_page(
+        run.folder,
+        title=run.title,
+        summary=summary,
+        figures=figures,
+        config=public_config(plain(run.settings)),
+        leak_text=run.data.leaks.text(names=False),
+        versions=versions(),
+        command=" ".join([f"python -m lemlight.{run.command}", *_public(run.overrides)]),
+    )
+
+
+def _public(overrides: Sequence[str]) -> list[str]:
+    """The overrides of the command line, with dots in place of every path: the page may be sent to others."""
+    pairs = [override.partition("=") for override in overrides]
+    return [f"{key}={value if public_config({key.split('.')[-1]: value}) else '...'}" for key, _, value in pairs]

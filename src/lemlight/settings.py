@@ -1,0 +1,148 @@
+"""The settings of each command: values that no part's constructor has. Parts are checked against their constructors."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, NotNegativeCount, Probability
+from lemlight.building import Part, Settings
+from lemlight.localization.settings import Follow, check_names
+
+Parts = dict[str, Part | None]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Resamples = Annotated[int, Field(ge=100)]
+Choices = Annotated[dict[str, str | None], Field(default_factory=dict)]
+
+
+class LocalizationMethods(Settings):
+    """The methods to choose from by name, each with its `_target_`."""
+
+    methods: dict[str, Part]
+
+
+class Localization(LocalizationMethods):
+    """How location maps are made, turned into regions, and measured."""
+
+    method: str
+    compare: list[str]
+    follow: Follow
+    keep: Probability | None
+    smoothing: NotNegative | None
+    cutoff: InnerFraction | None
+    tolerance: Fraction
+
+    @model_validator(mode="after")
+    def _known(self) -> "Localization":
+        check_names([self.method, *self.compare], self.methods, "localization.method")
+        return self
+
+
+class Command(Settings):
+    """What train and evaluate share."""
+
+    batch_size: Count
+    workers: NotNegativeCount
+    prepare_workers: Count | None
+    store: str
+    bootstrap: Resamples
+    localization: Localization
+    examples: NotNegativeCount
+    output: str
+    choices: Choices
+
+
+class TrainSettings(Command):
+    """python -m lemlight.train."""
+
+    backbone: Part
+    pooling: Part
+    dataset: Part
+    loss: Part
+    augmentation: Part
+    optimizer: Part
+    scheduler: Part
+    trainer: Part
+    callbacks: Parts
+    logger: Parts | None = None
+    scorer_bias: bool
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threshold: Probability
+    split: Literal["test", "val"]
+    label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
+    resume: str | None
+    trust: list[str]
+
+
+class EvaluateSettings(Command):
+    """python -m lemlight.evaluate."""
+
+    checkpoint: str
+    dataset: Part | None = None
+    split: Literal["train", "val", "test", "all"]
+    threshold: Probability | None
+    accelerator: Accelerator
+    trust: list[str]
+
+
+class LocalizeSettings(Settings):
+    """python -m lemlight.localize."""
+
+    checkpoint: str
+    input: str
+    trust: list[str]
+    localization: LocalizationMethods
+    method: str | None
+    follow: Follow
+    keep: Probability | None
+    smoothing: NotNegative | None
+    cutoff: InnerFraction | None
+    threshold: Probability | None
+    overlays: bool
+    maps: bool
+    dicom_seg: bool
+    accelerator: Accelerator
+    output: str
+    choices: Choices
+
+    @model_validator(mode="after")
+    def _known(self) -> "LocalizeSettings":
+        check_names([self.method or "importance"], self.localization.methods, "method")
+        return self
+
+
+class ExportSettings(Settings):
+    """python -m lemlight.export."""
+
+    checkpoint: str
+    input: str | None
+    trust: list[str]
+    output: str
+    choices: Choices
+
+
+class PrepareSettings(Settings):
+    """python -m lemlight.prepare."""
+
+    dataset: Part
+    check_only: bool
+    store: str
+    prepare_workers: Count | None
+    thumbnails: NotNegativeCount
+    output: str
+    choices: Choices
+
+
+class ReportSettings(Settings):
+    """python -m lemlight.report."""
+
+    runs: str
+    question: str | None
+    resamples: Resamples
+    to: Literal["wandb"] | None
+    output: str
+    choices: Choices
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values, for a file."""
+    return settings.model_dump(mode="json")

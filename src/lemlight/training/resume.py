@@ -1,0 +1,103 @@
+"""Going on with a run: its configuration is that of the checkpoint, and nothing that changes a figure may differ."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lemlight.building import check_settings, check_trust
+from lemlight.errors import LemlightError
+from lemlight.settings import TrainSettings, plain
+from lemlight.sweeps.names import WITHOUT_EFFECT
+from lemlight.training.checkpoint import load_checkpoint
+
+# taken from the command line: where things are, what this machine is, and how long to train
+OF_THE_COMMAND = (
+    *WITHOUT_EFFECT,
+    "resume",
+    "trust",
+    "output",
+    "dataset.root",
+    "dataset.tables",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.profiler",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+)
+WHOLE_SETS = ("recipe", "experiment", "debug", "scale")  # files that set keys of every group
+
+
+def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
+    """Give the settings of the run that `settings.resume` belongs to, with what the command may change.
+
+    Args:
+        settings: as the command line composed them.
+        overrides: of the command line, `key=value`.
+
+    Raises:
+        LemlightError: an override that would change a figure, by name; fewer epochs than are done; a checkpoint with
+            parts from outside whose modules are not trusted.
+    """
+    checkpoint = load_checkpoint(Path(str(settings.resume)))
+    check_trust(checkpoint.config, settings.trust, str(checkpoint.path))
+    asked, stored = plain(settings), checkpoint.config
+    changed = [line for override in overrides if (line := _difference(override, asked, stored))]
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise LemlightError(
+            f"{checkpoint.path} was trained with other settings, which a resumed run keeps:\n{lines}\n"
+            "leave these out to go on with that run, or leave out resume to train anew"
+        )
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    values = _merged(stored, asked, given)
+    if values["trainer"]["max_epochs"] <= checkpoint.epoch:
+        raise LemlightError(
+            f"trainer.max_epochs={values['trainer']['max_epochs']}: {checkpoint.path} has {checkpoint.epoch + 1} "
+            "epochs behind it; ask for more"
+        )
+    return check_settings(values, TrainSettings, where=f"the configuration in {checkpoint.path}")
+
+
+def _difference(override: str, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """What an override would change of the run, in words; empty where it changes no figure."""
+    key, _, value = override.lstrip("+~").partition("=")
+    if _of_the_command(key):
+        return ""
+    if "." not in key and (key in WHOLE_SETS or isinstance(stored.get(key), Mapping)):  # a choice of a file
+        chosen = (stored.get("choices") or {}).get(key)
+        return "" if str(chosen) == value else f"{key}={value}: the run has {key}={chosen}"
+    here, there = _at(asked, key), _at(stored, key)
+    return "" if here == there else f"{key}={here}: the run has {key}={there}"
+
+
+def _of_the_command(key: str) -> bool:
+    return any(key == known or key.startswith(f"{known}.") for known in OF_THE_COMMAND)
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def _merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """The run's own values, and the command's where it may decide."""
+    values: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in stored.items()
+    }
+    values |= {key: asked[key] for key in (*WITHOUT_EFFECT, "output", "resume", "trust") if key in asked}
+    for key in (*given, "output"):
+        if "." in key and _of_the_command(key) and _at(asked, key) is not None:
+            group, _, name = key.partition(".")
+            if "." not in name and isinstance(values.get(group), dict):
+                values[group][name] = _at(asked, key)
+    for name, part in values["callbacks"].items():  # they write into the folder of this run
+        own = (asked["callbacks"] or {}).get(name) or {}
+        if isinstance(part, Mapping):
+            values["callbacks"][name] = {
+                **part,
+                **{key: own[key] for key in ("folder", "path", "dirpath") if key in part and key in own},
+            }
+    return values

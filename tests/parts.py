@@ -1,0 +1,36 @@
+"""Parts as the commands build them: from their files in conf/, with arguments of a test in place of the files'."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lemlight.building import build
+from lemlight.cli import conf_dir
+from lemlight.models.losses import CombinedLoss
+
+POOLINGS = sorted(file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml"))
+
+
+def part_of(group, name, **arguments):
+    """The part in conf/GROUP/NAME.yaml as plain values."""
+    return OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))) | arguments
+
+
+def build_pooling(name, channels, **arguments):
+    return build(part_of("pooling", name, **arguments), "pooling", channels=channels)
+
+
+def build_backbone(name, weights="none", weights_file=None, output_stride=32):
+    lite = name == "efficientnet_lite0"
+    part = part_of("backbone", name if lite else "torchvision") | ({} if lite else {"name": name})
+    return build(part | {"weights": weights, "weights_file": weights_file, "output_stride": output_stride}, "backbone")
+
+
+def combined_loss(scores, label, lam, beta, positive_weight=None):
+    return CombinedLoss(beta, positive_weight)(scores, label, lam)
+
+
+def build_table(name, root, **arguments):
+    """The image table of a data set as its file in conf/ asks for it."""
+    part = part_of("dataset", name, root=str(root), **arguments)
+    return build({key: value for key, value in part.items() if key not in ("defaults", "prepare", "split")}, "dataset")

@@ -1,0 +1,289 @@
+"""Every option of every group composes, passes the check and is built; what a constructor would not take is named."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lemlight.building import build, check_settings, check_trust, did_you_mean
+from lemlight.cli import conf_dir
+from lemlight.errors import LemlightError
+from lemlight.models.classifier import build_classifier
+from lemlight.settings import EvaluateSettings
+from lemlight.training.callbacks import build_callbacks
+from lemlight.training.logging import build_loggers, finish_loggers
+from lemlight.training.module import build_loss
+from lemlight.training.optimizers import build_optimizer, build_scheduler
+from lemlight.training.trainer import build_trainer
+from tests.composing import settings_of, values_of
+
+NEEDED = {"dataset": ["dataset.root=images"], "trainer": ["trainer.devices=1", "trainer.accelerator=cpu"]}
+NEEDED["trainer"] += ["trainer.precision=32-true"]
+
+
+def options(group):
+    return sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml"))
+
+
+def chosen(group, option):
+    extra = NEEDED.get(group, [])
+    if option == "torchvision":
+        extra = [*extra, "backbone.name=mobilenet_v3_small"]
+    return settings_of(f"{group}={option}", *extra, "backbone.weights=none")
+
+
+def built_network(config):
+    return build_classifier(config.model_dump())
+
+
+def test_no_group_is_forgotten():
+    folders = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
+    tried = {"backbone", "pooling", "loss", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
+    assert folders >= tried | {"dataset", "recipe", "debug", "experiment", "hydra", "scale", "shared"}
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("backbone", "pooling") for o in options(g)])
+def test_networks(group, option):
+    scores = built_network(chosen(group, option)).eval()(torch.rand(2, 1, 64, 96))
+    assert scores.logit.shape == (2,)
+    assert scores.score_map.shape[1:] == (2, 3)
+
+
+@pytest.mark.parametrize("option", options("loss"))
+def test_losses(option):
+    assert build_loss(chosen("loss", option).loss, [0, 1, 1]).positive_weight is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_bias_of_the_scorer_is_a_choice(bias):
+    scorer = built_network(settings_of(f"scorer_bias={bias}", "backbone.weights=none")).scorer
+    assert (scorer.bias is not None) == bias
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("optimizer", "scheduler") for o in options(g)])
+def test_optimizers_and_schedulers(group, option):
+    config = chosen(group, option)
+    optimizer = build_optimizer(built_network(config), config.optimizer)
+    build_scheduler(optimizer, config.scheduler, total_steps=60, epochs=30)
+    assert 0 < optimizer.param_groups[0]["lr"] <= max(config.optimizer["lr_backbone"], config.optimizer["lr_head"])
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("trainer", "callbacks", "logger") for o in options(g)])
+def test_trainers_callbacks_and_loggers(group, option, tmp_path):
+    config = settings_of(f"{group}={option}", *NEEDED["trainer"], f"output={tmp_path}")
+    loggers = build_loggers(config.logger or {}, config.model_dump())
+    try:
+        trainer = build_trainer(config.trainer, tmp_path, build_callbacks(config.callbacks), loggers)
+        assert trainer.max_epochs == config.trainer["max_epochs"]
+        assert len(trainer.loggers) == len(config.logger or {})
+    finally:
+        finish_loggers(loggers, failed=False)
+
+
+@pytest.mark.parametrize("option", options("augmentation"))
+def test_augmentations(option):
+    image = np.full((40, 30), 0.5, np.float32)
+    image[:, 20:] = 0
+    seen = build(chosen("augmentation", option).augmentation, "augmentation")(image.copy(), 7)
+    assert np.array_equal(seen, image) == (option == "none")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "prepare"])
+@pytest.mark.parametrize("option", options("dataset"))
+def test_data_sets(command, option):
+    needed = [*NEEDED["dataset"], *(["checkpoint=best.ckpt"] if command == "evaluate" else [])]
+    assert settings_of(f"dataset={option}", *needed, command=command).choices["dataset"] == option
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("recipe", "debug") for o in options(g)])
+def test_recipes_and_debugging(group, option):
+    assert chosen(group, option).choices["pooling"] == "lem"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("batch_size=0", ["batch_size=0", "set batch_size="]),
+        ("batch_size=many", ["batch_size=many", "integer"]),
+        ("batch_size=true", ["batch_size=True", "integer"]),
+        ("seed=-1", ["seed=-1"]),
+        ("bootstrap=.nan", ["bootstrap"]),
+        ("optimizer.lr_head=.inf", ["optimizer.lr_head"]),
+        ("optimizer.lr_head=0", ["optimizer.lr_head=0"]),
+        ("callbacks.lambda_ramp.start_at=2", ["callbacks.lambda_ramp.start_at=2"]),
+        ("callbacks.checkpoint.mode=up", ["callbacks.checkpoint.mode=up", "'min' or 'max'"]),
+        ("trainer.devices=[x]", ["trainer.devices"]),
+        ("trainer.max_epochs=many", ["trainer.max_epochs=many", "integer"]),
+        ("backbone.output_stride=8", ["backbone.output_stride=8", "16 or 32"]),
+        ("backbone.weights=imagenet", ["backbone.weights=imagenet", "bundled"]),
+        ("dataset.prepare.height=8", ["dataset.prepare.height=8"]),
+        ("dataset.split.test_share=0.9", ["test_share=0.9", "nothing to train on"]),
+        ("dataset.split.fold=5", ["dataset.split.fold=5", "below folds=5"]),
+        ("label_names=[benign]", ["label_names"]),
+        ("+trainer.max_epoch=3", ["trainer.max_epoch: there is no such key", "did you mean max_epochs?"]),
+        ("+optimizer.lr_heads=1", ["optimizer.lr_heads: there is no such key", "did you mean lr_head?"]),
+        ("+pooling.k=0.5", ["pooling.k: there is no such key"]),
+        ("+typo=1", ["typo: there is no such key"]),
+        ("pooling._target_=lemlight.models.pooling.GlobalPooling", ["has no GlobalPooling", "did you mean Global"]),
+        ("pooling._target_=nowhere.Mine", ["no module nowhere", "PYTHONPATH"]),
+        ("pooling._target_=math.pi", ["pooling._target_=math.pi", "no class or function"]),
+        ("pooling._target_=3", ["pooling._target_=3"]),
+        ("dataset=inbreast dataset.malignant_from=1", ["dataset.malignant_from=1"]),
+        ("dataset=inbreast dataset.leave_out=[7]", ["dataset.leave_out"]),
+        ("dataset=mias dataset.normal_images=some", ["dataset.normal_images=some"]),
+        ("dataset=rsna dataset.views=[]", ["dataset.views"]),
+        ("dataset=rsna dataset.views=[CC,XX]", ["dataset.views"]),
+    ],
+)
+def test_an_impossible_value_is_refused_by_its_key_and_remedy(override, named):
+    with pytest.raises(LemlightError) as caught:
+        settings_of("dataset.root=images", *override.split())
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_all_mistakes_come_at_once():
+    with pytest.raises(LemlightError) as caught:
+        settings_of("pooling=rgp", "pooling.k=2", "trainer.max_epochs=x", "+loss.typo=1", "dataset.patients=-1")
+    named = ("pooling.k=2", "trainer.max_epochs=x", "loss.typo", "dataset.patients=-1")
+    assert [part in str(caught.value) for part in named] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "command", "key"),
+    [
+        (["dataset=cbis"], "train", "dataset.root"),
+        ([], "evaluate", "checkpoint"),
+        (["checkpoint=best.ckpt"], "localize", "input"),
+        (["dataset=vindr"], "prepare", "dataset.root"),
+        ([], "report", "runs"),
+        ([], "export", "checkpoint"),
+    ],
+)
+def test_a_value_that_the_user_must_give_is_asked_for(overrides, command, key):
+    with pytest.raises(LemlightError, match=rf"{key}: a value is needed; give {key}="):
+        settings_of(*overrides, command=command)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(LemlightError, match=r"batch_size: the key is missing"):
+        check_settings({"checkpoint": "best.ckpt"}, EvaluateSettings)
+
+
+def test_no_hint_where_nothing_is_near():
+    assert did_you_mean("kk", ["k"]) == " (did you mean k?)" or did_you_mean("kk", ["k"]) == ""
+    assert did_you_mean("zebra", ["k", "alpha"]) == ""
+
+
+def test_a_constructor_that_fails_is_named_with_its_part():
+    with pytest.raises(LemlightError, match=r"pooling: torch.nn.Linear failed in its constructor with TypeError"):
+        build({"_target_": "torch.nn.Linear", "in_features": "many", "out_features": 2}, "pooling")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"backbone": {"_target_": "torch.nn.Identity"}}, "out_channels"),
+        ({"pooling": {"_target_": "torch.nn.Flatten"}}, r"pooling: torch.nn.Flatten failed on score maps"),
+        ({"pooling": {"_target_": "tests.test_building.TwoColumns"}}, r"logits \(N,\).* of 2 maps it made \(2, 1\)"),
+        ({"pooling": {"_target_": "builtins.dict"}}, "no torch.nn.Module"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused_before_any_image(parts, message):
+    config = values_of("backbone.weights=none") | parts
+    with pytest.raises(LemlightError, match=message):
+        build_classifier(config)
+
+
+class TwoColumns(torch.nn.Module):
+    def forward(self, score_map, features, scorer):
+        return score_map.mean(dim=(1, 2)).unsqueeze(1)
+
+
+OWN = {"backbone": {"_target_": "lemlight.models.backbones.torchvision_cnn", "name": "resnet18"}}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pooling": {"_target_": "os.system", "command": "true"}},
+        {"pooling": {"_target_": "lemlight.cli.os.system"}},
+        {"pooling": {"_target_": "lemlight.models.pooling.torch.hub.load"}},
+        {"pooling": {"_target_": "lemlight.models.pooling.torch"}},
+        {"pooling": {"_target_": "lemlight.models.pooling.checked"}},
+        {"pooling": {"_target_": "lemlight.files.write_json", "path": "x"}},
+        {"pooling": {"_target_": "torch.load", "f": "x"}},
+        {"pooling": {"_target_": "torch.optim.Adam"}},
+        {"pooling": {"_target_": ["os", "system"]}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "r": {"_target_": "os.getpid"}}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "_args_": [1]}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "_args_": []}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "_convert_": "all"}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "r": "${oc.env:HOME}"}},
+        {"pooling": {"_target_": "lemlight.models.pooling.LogSumExpPooling", "r": ["${sweep_name:a,b}"]}},
+        {"optimizer": {"_target_": "torch.optim.lr_scheduler.os.system"}},
+        {"trainer": {"_target_": "pytorch_lightning.Trainer", "profiler": {"_target_": "os.getpid"}}},
+        {"callbacks": {"mine": {"_target_": "own.Callback"}}},
+        {"elsewhere": {"_target_": "lemlight.models.pooling.LogSumExpPooling"}},
+    ],
+)
+def test_a_config_from_a_stranger_builds_nothing_but_parts_of_lemlight(config):
+    with pytest.raises(LemlightError, match=r"FILE (is refused|holds a part from outside)"):
+        check_trust(OWN | config, [], "FILE")
+
+
+def test_trust_is_by_module_and_names_the_remedy():
+    config = {"pooling": {"_target_": "own.TopMean", "k": 3}}
+    with pytest.raises(LemlightError, match=r"own.TopMean.*add trust=\[own\]"):
+        check_trust(config, ["other", "ow"], "FILE")
+    check_trust(config, ["own"], "FILE")
+    check_trust(OWN | values_of("backbone.weights=none"), [], "FILE")
+
+
+def test_the_paper_recipe_holds_the_published_settings():
+    config = settings_of("recipe=paper", "backbone=resnet18")
+    assert (config.batch_size, config.trainer["max_epochs"], config.threshold) == (32, 400, 0.5)
+    assert (config.optimizer["lr_backbone"], config.optimizer["lr_head"]) == (2e-5, 1e-4)
+    assert (config.scheduler["every_epochs"], config.scheduler["factor"]) == (8, 0.98)
+    assert (config.dataset["prepare"]["height"], config.dataset["prepare"]["width"]) == (800, 800)
+    assert config.augmentation["degrees"] == 30
+
+
+EXPERIMENTS = options("experiment")
+
+
+def axes(name):
+    """Every value on every axis of an experiment, as an override; of a search the ends of its intervals and choices."""
+    values = OmegaConf.load(Path(conf_dir(), "experiment", f"{name}.yaml")).hydra.sweeper.params
+    plain = {key: re.sub(r"^(tag\(log, *)?(choice|interval)\(|\)+$", "", str(swept)) for key, swept in values.items()}
+    return [f"{key}={value.strip()}" for key, swept in plain.items() for value in swept.split(",")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_value_on_an_axis_of_an_experiment_composes(name):
+    for override in axes(name):
+        config = settings_of(f"experiment={name}", "dataset.root=somewhere", override)
+        assert (config.choices["dataset"], config.trainer["max_epochs"]) != ("phantom", 400)
+        assert config.optimizer["lr_backbone"] == 2e-5 or override.startswith("optimizer.lr_backbone=")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_small_scale_makes_any_experiment_one_of_the_phantom(name):
+    config = settings_of(f"experiment={name}", "+scale=small", axes(name)[0])
+    assert (config.choices["dataset"], config.backbone["weights"]) == ("phantom", "none")
+    assert config.trainer["accelerator"] == "cpu"
+    assert config.trainer["max_epochs"] <= 12
+    assert config.dataset["prepare"]["height"] < 300
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_a_sweep_and_has_its_folder(name):
+    folder = Path(conf_dir()).parent / "experiments" / name
+    assert (folder / f"{name}.yaml").resolve() == Path(conf_dir(), "experiment", f"{name}.yaml")
+    text = (folder / "README.md").read_text()
+    assert f"python -m lemlight.train experiment={name}" in text
+    assert f"experiment={name} +scale=small" in text
+    assert OmegaConf.load(folder / f"{name}.yaml").hydra.mode == "MULTIRUN"
