@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -380,6 +382,13 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and be one thread: the processes are the parallelism."""
+    """Leave Ctrl-C to the parent, end when that is killed, and be one thread: the processes are the parallelism."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
