@@ -35,5 +35,5 @@ def test_it_runs(name, lemlight_run, smallest, tmp_path):
     assert states == ["done", "done"]
     assert len((sweep / "table.csv").read_text().splitlines()) == 3
     for job in sweep.glob("*/state.json"):
-        assert OmegaConf.load(job.with_name("config.yaml")).dataset.name == "phantom"
+        assert OmegaConf.load(job.with_name("config.yaml")).choices.dataset == "phantom"
         assert (job.parent / "report.html").is_file()
