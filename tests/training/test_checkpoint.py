@@ -122,6 +122,7 @@ def test_a_truncated_checkpoint_says_so(saved, share):
         (lambda content: content["lemlight"].update(format="x"), "no format number"),
         (lambda content: content["lemlight"].update(versions=None), "versions missing"),
         (lambda content: content["hyper_parameters"].update(config=[]), "hyper_parameters missing"),
+        (lambda content: content.update(hyper_parameters=["x"]), "hyper_parameters missing"),
         (lambda content: content["lemlight"].update(format=FORMAT - 1), "train again"),
         (lambda content: content.update(state_dict={"a": 1}, epoch=None), "state_dict, epoch missing"),
         (lambda content: content.pop("lemlight"), "no metadata"),

@@ -10,6 +10,8 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.training.checkpoint import load_checkpoint
+from lemlight.training.resume import difference
+from tests.composing import values_of
 
 STOP = {"monitor": "val/loss", "mode": "min", "patience": 30, "min_delta": 0.0}
 
@@ -100,3 +102,23 @@ def test_resuming_with_another_network_is_refused_before_any_work(tiny, tmp_path
     with pytest.raises(LemlightError, match="another network"):
         tiny.fit(trainer, other, tiny.make_data(), tmp_path / "checkpoints" / "last.ckpt")
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("override", "changes"),
+    [
+        ("localization/methods=mine", True),
+        ("localization/methods=default", False),
+        ("pooling=gap", True),
+        ("+scale=small", True),
+        ("~callbacks.lambda_ramp", True),
+        ("loss.beta=0.5", True),
+        ("workers=4", False),
+        ("trainer.max_epochs=9", False),
+        ("dataset.root=elsewhere", False),
+    ],
+)
+def test_what_a_resumed_run_refuses_is_what_changes_a_figure(override, changes):
+    stored = values_of("backbone.weights=none")
+    asked = stored | {"loss": {**stored["loss"], "beta": 0.5}, "callbacks": {}}
+    assert bool(difference(override, asked, stored)) == changes

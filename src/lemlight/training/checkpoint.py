@@ -103,8 +103,8 @@ class Checkpoint:
 def run_name(config: Mapping[str, Any]) -> str:
     """A name for dashboards and headings: pooling, backbone, seed, and the fold of a cross-validation."""
     choices, split = config["choices"], config["dataset"]["split"]
-    fold = f"-fold{split['fold']}" if split["scheme"] == "kfold" else ""
-    return f"{choices['pooling']}-{choices['backbone']}-seed{config['seed']}{fold}"
+    fold = f"-fold{split.get('fold')}" if split.get("scheme") == "kfold" else ""
+    return f"{choices.get('pooling')}-{choices.get('backbone')}-seed{config.get('seed')}{fold}"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -124,7 +124,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         remedy = "upgrade lemlight" if number > FORMAT else "train again, or use the lemlight that wrote it"
         raise LemlightError(f"{path} has checkpoint format {number}, this lemlight reads {FORMAT}: {remedy}")
     wrong = [name for name, kind in FIELDS.items() if not isinstance(metadata.get(name), kind)]
-    config: Any = (content.get("hyper_parameters") or {}).get("config")
+    parameters = content.get("hyper_parameters")
+    config: Any = parameters.get("config") if isinstance(parameters, dict) else None
     if not isinstance(config, dict) or not _is_config(config):
         wrong.append("hyper_parameters")
     weights = content.get("state_dict")

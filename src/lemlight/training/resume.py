@@ -43,7 +43,7 @@ def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
     checkpoint = load_checkpoint(Path(str(settings.resume)))
     check_trust(checkpoint.config, settings.trust, str(checkpoint.path))
     asked, stored = plain(settings), checkpoint.config
-    changed = [line for override in overrides if (line := _difference(override, asked, stored))]
+    changed = [line for override in overrides if (line := difference(override, asked, stored))]
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise LemlightError(
@@ -60,13 +60,14 @@ def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
     return check_settings(values, TrainSettings, where=f"the configuration in {checkpoint.path}")
 
 
-def _difference(override: str, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+def difference(override: str, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
     """What an override would change of the run, in words; empty where it changes no figure."""
     key, _, value = override.lstrip("+~").partition("=")
     if _of_the_command(key):
         return ""
-    if "." not in key and (key in WHOLE_SETS or isinstance(stored.get(key), Mapping)):  # a choice of a file
-        chosen = (stored.get("choices") or {}).get(key)
+    choices = stored.get("choices") or {}
+    if "." not in key and (key in WHOLE_SETS or key in choices or "/" in key):  # a choice of a file
+        chosen = choices.get(key)
         return "" if str(chosen) == value else f"{key}={value}: the run has {key}={chosen}"
     here, there = _at(asked, key), _at(stored, key)
     return "" if here == there else f"{key}={here}: the run has {key}={there}"
