@@ -10,7 +10,7 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.training.checkpoint import load_checkpoint
-from lemlight.training.resume import difference
+from lemlight.training.resume import difference, merged
 from tests.composing import values_of
 
 STOP = {"monitor": "val/loss", "mode": "min", "patience": 30, "min_delta": 0.0}
@@ -122,3 +122,15 @@ def test_what_a_resumed_run_refuses_is_what_changes_a_figure(override, changes):
     stored = values_of("backbone.weights=none")
     asked = stored | {"loss": {**stored["loss"], "beta": 0.5}, "callbacks": {}}
     assert bool(difference(override, asked, stored)) == changes
+
+
+def test_callbacks_of_a_resumed_run_write_into_its_own_folder_and_nowhere_else():
+    asked = {"output": "/new", "trainer": {"max_epochs": 3}}
+    stored = {"output": "/old/run", "trainer": {"max_epochs": 2}}
+    parts = {"mine": {"_target_": "own.Count", "file": "/old/run/count.txt", "every": 2}, "early_stopping": None}
+    moved = merged(stored | {"callbacks": parts}, asked, set())["callbacks"]
+    assert moved == {"mine": {"_target_": "own.Count", "file": "/new/count.txt", "every": 2}, "early_stopping": None}
+    for path in ("/etc/cron.d", "../../elsewhere", "/old/runaway/x"):
+        hostile = {"mine": {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": path}}
+        with pytest.raises(LemlightError, match=r"callbacks.mine.dirpath=.* lies outside of the run"):
+            merged(stored | {"callbacks": hostile}, asked, set())

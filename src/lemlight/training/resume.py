@@ -51,7 +51,7 @@ def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
             "leave these out to go on with that run, or leave out resume to train anew"
         )
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    values = _merged(stored, asked, given)
+    values = merged(stored, asked, given)
     if values["trainer"]["max_epochs"] <= checkpoint.epoch:
         raise LemlightError(
             f"trainer.max_epochs={values['trainer']['max_epochs']}: {checkpoint.path} has {checkpoint.epoch + 1} "
@@ -83,7 +83,7 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+def merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """The run's own values, and the command's where it may decide."""
     values: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in stored.items()
@@ -94,11 +94,18 @@ def _merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str]
             group, _, name = key.partition(".")
             if "." not in name and isinstance(values.get(group), dict):
                 values[group][name] = _at(asked, key)
-    for name, part in values["callbacks"].items():  # they write into the folder of this run
-        own = (asked["callbacks"] or {}).get(name) or {}
-        if isinstance(part, Mapping):
-            values["callbacks"][name] = {
-                **part,
-                **{key: own[key] for key in ("folder", "path", "dirpath") if key in part and key in own},
-            }
+    values["callbacks"] = _moved(values["callbacks"], str(stored.get("output")), str(asked["output"]), "callbacks")
     return values
+
+
+def _moved(value: Any, old: str, new: str, where: str) -> Any:
+    """Callbacks write into the folder of this run, not into that of the checkpoint's, nor anywhere else unasked."""
+    if isinstance(value, Mapping):
+        return {key: _moved(member, old, new, f"{where}.{key}") for key, member in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value == old or value.startswith(f"{old}/"):
+        value = new + value[len(old) :]
+    elif Path(value).is_absolute() or ".." in Path(value).parts:
+        raise LemlightError(f"{where}={value}: lies outside of the run that is resumed; train anew without resume")
+    return value
