@@ -49,6 +49,8 @@ def localize(config: LocalizeSettings) -> None:
     for name in ("overlays", "maps", "segmentations"):
         if (folder / name).is_dir():
             print(f"{name + ':':<26} {folder / name}")
+    if config.dicom_seg and not (folder / "segmentations").is_dir():
+        print(f"{'segmentations:':<26} none; written for DICOM images with a region that speaks for malignancy")
 
 
 def main() -> None:
