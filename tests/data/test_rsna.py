@@ -8,7 +8,6 @@ import pytest
 
 from lemlight.data.datasets.rsna import rsna
 from lemlight.data.io import read_image
-from lemlight.data.store import PrepareSettings, prepare
 from tests.layouts.drawing import failure_of, spoil
 from tests.layouts.rsna import write_rsna
 
@@ -97,16 +96,6 @@ def test_everything_wrong_is_listed_at_once(download, truth):
         assert part in message
 
 
-def test_what_is_missing_is_left_out_on_demand(download, truth):
-    image_of(download, truth, 20).unlink()
-    shutil.copytree(download / "train_images/10006", download / "train_images/99999")
-    message = failure(download)
-    assert "finish the download" in message
-    assert "images without a row in the table (5)" in message
-    kept = rsna(download, views=("CC", "MLO", "AT"), allow_missing=True)["image_id"]
-    assert set(truth.index) - set(kept) == {truth.index[20]}
-
-
 def test_images_of_a_view_that_is_not_wanted_may_be_missing(download, truth):
     other = list(truth["view"]).index("AT")
     image_of(download, truth, other).unlink()
@@ -127,10 +116,3 @@ def test_numbers_that_another_program_wrote_with_a_decimal(download, written):
     rows[1:] = [[*row[:1], f"{row[1]}.0", *row[2:6], f"{row[6]}.0", *row[7:]] for row in rows[1:]]
     (download / "train.csv").write_text("\n".join(map(",".join, rows)))
     assert list(rsna(download)["label"]) == list(rsna(written[0])["label"])
-
-
-def test_a_file_that_is_no_image_is_found_when_it_is_prepared(download, truth, tmp_path):
-    image_of(download, truth, 0).write_bytes(b"<html>not found</html>")
-    first = rsna(download).iloc[:4]
-    store = prepare(first, PrepareSettings(128, 96), tmp_path / "store", workers=1, progress=False)
-    assert list(store.left_out["image_id"]) == [truth.index[0]]

@@ -48,7 +48,7 @@ def take_inventory(
     return {
         "images": len(table),
         "used": len(used),
-        "left_out": _count_texts(left_out["image_id"], left_out["reason"], table),
+        "left_out": _count(plain_texts(left_out[["image_id", "reason"]], table)),
         "duplicates": None if groups is None else sum(map(len, groups)),
         "duplicates_in_splits": None if groups is None else sum(apart),
         "formats": _count(header.format for header in headers),
@@ -97,7 +97,7 @@ def _count_lesions(used: pd.DataFrame, store: PreparedStore | None) -> dict[str,
         "unknown": unknown,
         "rejected": len(used) - len(known) - unknown,
         "types": _count(kind or "unknown" for one in known for kind in one),
-        "notes": {} if notes is None else _count_texts(notes["image_id"], notes["note"], used),
+        "notes": {} if notes is None else _count(plain_texts(notes[["image_id", "note"]], used)),
     }
 
 
@@ -106,15 +106,15 @@ def _count(items: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(items).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _count_texts(image_ids: Iterable[str], texts: Iterable[str], table: pd.DataFrame) -> dict[str, int]:
-    """Count texts about images by what they say, names and sizes taken out."""
+def plain_texts(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Give what a frame (image_id, text) says of images of the table, names and sizes taken out."""
     rows = {str(row.image_id): row for row in table.itertuples()}
     plain = []
-    for image_id, text in zip(image_ids, texts, strict=True):
+    for image_id, text in frame.itertuples(index=False):
         lesions = cast(tuple[Lesion, ...], rows[image_id].lesions)
         paths = [str(rows[image_id].path), *(lesion.path for lesion in lesions if lesion.path)]
         plain.append(without_names(text, paths))
-    return _count(plain)
+    return plain
 
 
 def without_names(text: str, paths: Sequence[str]) -> str:

@@ -24,10 +24,10 @@ WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
 }
 
 
-def first_ten(items: Iterable[object]) -> str:
-    """Join up to ten items and count the rest: `a, b, c and 12 more`."""
+def first_ten(items: Iterable[object], most: int = 10) -> str:
+    """Join up to ten items, or `most`, and count the rest: `a, b, c and 12 more`."""
     names = [str(item) for item in items]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def bullet_error(headline: str, problems: Iterable[str]) -> LemlightError:

@@ -1,6 +1,9 @@
 """What was found in a data set: by the headers of its files or by preparing them, on the terminal and as a page."""
 
 import base64
+import re
+import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lemlight.data.inventory import same_pixels
+from lemlight.data.inventory import plain_texts, same_pixels
 from lemlight.data.io import FileHeader
 from lemlight.data.splits import leak_report
 from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
@@ -23,7 +26,12 @@ from lemlight.plots.sheets import Thumbnail
 
 HEIGHT = 288  # px of a thumbnail at most
 MOST_ROWS = 10  # of a list; the others are one line
+MOST_KINDS = 5  # of what is said of single images on the terminal, two lines each
+MOST_SIZES = 5  # above, they are summed up
+INDENT = 17  # columns of a heading on the terminal
 NOTES = "notes.csv"
+BY_NAME = ("Images left out", "Notes on lesions")  # on the terminal `names_text` says it
+SAME = "the same pixels as"
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def prepare_images(
     store = prepare(table, settings, root, workers)
     used = table[~table["image_id"].isin(store.left_out["image_id"])]
     twins = {
-        image_id: f"the same pixels as {first_ten(other for other in group if other != image_id)}"
+        image_id: f"{SAME} {first_ten(other for other in group if other != image_id)}"
         for group in same_pixels(used, store)
         for image_id in group
     }
@@ -114,15 +122,27 @@ def write_lists(folder: Path, table: pd.DataFrame, findings: Findings, found: Ma
     write_json(found, folder / "inventory.json")
 
 
-def print_names(folder: Path, table: pd.DataFrame, findings: Findings) -> None:
-    """Say on the terminal which files are left out or odd, and where the whole lists are."""
-    for heading, frame, file in (("left out", findings.left_out, LEFT_OUT), ("used, but", findings.notes, NOTES)):
-        if frame.empty:
-            continue
-        print(f"{heading} ({len(frame)}; all in {folder / file}):")
-        for _, path, said in _with_paths(frame, table).head(MOST_ROWS).itertuples(index=False):
-            print(f"  {path}: {said}")
-        print(f"  and {len(frame) - MOST_ROWS} more\n" if len(frame) > MOST_ROWS else "")
+def names_text(table: pd.DataFrame, findings: Findings, width: int) -> str:
+    """Say which images are left out or odd, by kind, in lines of at most `width`; the whole lists are files."""
+    lines = []
+    for heading, frame, file in (("Left out", findings.left_out, LEFT_OUT), ("Used, but", findings.notes, NOTES)):
+        kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)  # what differs in its numbers only is one kind
+        for name, said in zip(frame["image_id"], plain_texts(frame, table), strict=True):
+            kinds[re.sub(r"\d+", "", SAME if said.startswith(SAME) else said)].append((name, said))
+        most = sorted(kinds.values(), key=len, reverse=True)
+        lines += [f"{heading} (all {len(frame)} in {file})"] if most else []
+        for found in most[:MOST_KINDS]:
+            names = first_ten((name for name, _ in found), 3)
+            lines += _wrapped(f"{len(found)}: {names}: {found[0][1]}", width, most=2)
+        lines += _wrapped(f"and {len(most) - MOST_KINDS} other kinds", width) if len(most) > MOST_KINDS else []
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, first: str = "  ", further: str = "    ", most: int | None = None) -> list[str]:
+    """Break a text into lines of at most `width`, names left whole where that is possible."""
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False, max_lines=most
+    )
 
 
 def _with_paths(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -157,26 +177,30 @@ def inventory_sections(found: Mapping[str, Any], published: int | None, split_ma
         "known to have none": lesions["without_lesions"],
         "lesions unknown": lesions["unknown"],
     }
-    as_annotated = ["as annotated; preparing shows whether all of them can be drawn"]
+    as_annotated = ["as annotated; preparing shows what can be drawn"]
     if found["duplicates"] is not None:
         known["rejected: a lesion cannot be drawn"], as_annotated = lesions["rejected"], []
-    sizes = [tuple(map(int, size.split(" x "))) for size in found["sizes"]]
-    span = []
-    if len(sizes) > 1:
-        (low, high), (narrow, wide) = ((min(side), max(side)) for side in zip(*sizes, strict=True))
-        span = [f"heights {low} to {high} px, widths {narrow} to {wide} px"]
     sections = [
         _images(found, published),
-        _counts("Images left out", "reason", "images", found["left_out"]),
+        _counts(BY_NAME[0], "reason", "images", found["left_out"]),
         _splits(found["leaks"], split_made),
         _counts("Lesions", "", "images", known, as_annotated),
         _counts("Lesions by type", "type", "lesions", lesions["types"]),
-        _counts("Notes on lesions", "note", "images", lesions["notes"]),
-        _counts("Original sizes", "height x width, px", "images", found["sizes"], span),
-        _counts("File formats and transfer syntaxes", "format", "images", found["formats"]),
+        _counts(BY_NAME[1], "note", "images", lesions["notes"]),
+        _counts("Original sizes", "height x width, px", "images", _sizes(found["sizes"])),
+        _counts("File formats", "format", "images", found["formats"]),
         _counts("Grey values", "bits and colours", "images", found["greys"]),
     ]
     return [section for section in sections if section.rows]
+
+
+def _sizes(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Sum up the sizes of images that are cut out one by one: a range says more than a list."""
+    if len(counts) <= MOST_SIZES:
+        return counts
+    sides = zip(*(map(int, size.split(" x ")) for size in counts), strict=True)
+    span = " x ".join(f"{min(side)} to {max(side)}" for side in map(list, sides))
+    return {f"{span} ({len(counts)} sizes)": sum(counts.values())}
 
 
 def _images(found: Mapping[str, Any], published: int | None) -> Section:
@@ -221,18 +245,26 @@ def _counts(heading: str, name: str, number: str, counts: Mapping[str, int], not
     return Section(heading, (name, number), rows, notes)
 
 
-def sections_text(sections: Sequence[Section]) -> str:
-    """Draw sections as tables of text, names to the left and numbers to the right."""
-    blocks = []
+def sections_text(sections: Sequence[Section], width: int) -> str:
+    """Draw sections as text in lines of at most `width`: a table where a row has several numbers, else in one run."""
+    lines = []
     for section in sections:
-        table = [section.columns, *section.rows]
-        first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = []
-        for name, *numbers in table:
-            cells = (f"{cell:>{width}}" for cell, width in zip(numbers, others, strict=True))
-            lines.append("  ".join([f"  {name:<{first}}", *cells]))
-        blocks.append("\n".join([section.heading, *lines, *(f"  {note}" for note in section.notes)]))
-    return "\n\n".join(blocks)
+        body = ["; ".join(f"{name}: {number}" for name, number, *_ in section.rows)]
+        if len(section.columns) > 2:
+            body = _columns([section.columns, *section.rows])
+        heads = [section.heading, *[""] * (len(body) + len(section.notes))]
+        for head, text in zip(heads, [*body, *section.notes], strict=False):
+            lines += _wrapped(text, width, f"{head:<{INDENT}}", " " * INDENT)
+    return "\n".join(lines)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the cells of rows, the first to the left and the others, numbers, to the right."""
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([f"{name:<{first}}", *(f"{cell:>{size}}" for cell, size in zip(numbers, others, strict=True))])
+        for name, *numbers in rows
+    ]
 
 
 def write_inventory_page(

@@ -4,14 +4,13 @@ A case is an image (`Mass-Training_P_00001_LEFT_CC`) or one of its abnormalities
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lemlight.data.datasets.common import DICOM, Header, Problems, below, ending, named, read_headers
+from lemlight.data.datasets.common import DICOM, Download, Header, ending, named
 from lemlight.data.dicom import read_stored_values
 from lemlight.data.lesions import ASPECT_TOLERANCE
 from lemlight.data.raster import read_raster
@@ -23,96 +22,67 @@ OTHERS = (".pgm",)  # of other data sets; JPEG and PNG pictures may lie about
 INFO = "dicom_info.csv"  # of the JPEG copy
 NEEDED_OF_INFO = ("PatientID", "image_path")
 UID = re.compile(r"\d+(\.\d+){5,}")
-NO_HEADER = Header()
 SMALLEST_MASK = 0.5  # fraction of the mammogram's height and width; below it is a crop
 MASK_BITS = 8  # of the published masks; mammograms have 16
 BLACK_OR_WHITE = 0.98  # fraction of the pixels of a mask that are one of two values; JPEG blurs its edges
 NEAR = 0.1  # of the range of values: what counts as one of the two
 
 
-@dataclass
-class Cases:
-    """The files of each case in their order.
-
-    found_by: number of files by what named their case; copies: JPEG and PNG beside DICOM, not used; pictures: of no
-    case, not used; doubles: files that stand in one case twice.
-    """
-
-    files: dict[str, list[Header]] = field(default_factory=lambda: defaultdict(list))
-    found_by: Counter[str] = field(default_factory=Counter)
-    copies: int = 0
-    pictures: int = 0
-    doubles: int = 0
+Cases = dict[str, list[Header]]  # the files of each case in their order
 
 
-def sort_files(paths: Iterable[str], root: Path, by_series: Mapping[str, str], problems: Problems) -> Cases:
+def sort_files(download: Download, by_series: Mapping[str, str]) -> Cases:
     """Sort DICOM files, or without any the JPEG and PNG copies, into their cases; note what is broken or no case's.
 
     A case is named by a folder, else by the header or dicom_info.csv, else by the series of the tables, `by_series`.
     """
-    names = {path: below(path, root) for path in paths}
-    told = _read_info(named(names, INFO), problems)
-    places = _Places(names, told, by_series)
-    cases = Cases()
-    strange = [name for name in names.values() if ending(name) in OTHERS]
-    strange += _sort([path for path in names if ending(path) in DICOM], places, cases, problems)
-    copies = {path: bool(places.of(path)[0]) for path in names if ending(path) in COPIES}
-    if cases.files:
-        cases.copies = sum(copies.values())
+    told = _read_info(download)
+
+    def case_of(path: str, header: Header | None = None) -> str:
+        """Name the case of a file, "" where nothing does: the folder is found by itself, as is all else."""
+        *folders, name = download.show(path).split("/")
+        series = [header.series if header else "", *reversed(folders)]
+        return (
+            _case(reversed(folders))
+            or _case([header.patient if header else ""])
+            or told.get("/".join([*folders[-1:], name]), "")
+            or next((by_series[uid] for uid in series if uid in by_series), "")
+        )
+
+    cases = _sort(download.of_kind(DICOM), case_of, download)
+    download.wrong("images of no case of CBIS-DDSM", map(download.show, download.of_kind(OTHERS)))
+    copies = {path: bool(case_of(path)) for path in download.of_kind(COPIES)}
+    ours = [path for path, of_case in copies.items() if of_case]
+    if cases:
+        download.note("JPEG and PNG copies beside the DICOM files, which are not used", map(download.show, ours))
     else:
-        unlisted = [path for path, of_case in copies.items() if not of_case and UID.fullmatch(Path(path).parent.name)]
-        problems.incomplete(f"images of no case, neither by {INFO} nor by the tables", [names[p] for p in unlisted])
-        _sort([path for path, of_case in copies.items() if of_case], places, cases, problems)
-        cases.pictures = len(copies) - sum(copies.values()) - len(unlisted)
-    problems.wrong("images of no case of CBIS-DDSM", strange)
-    _note_doubles(cases, names, problems)
-    return cases
+        strange = [path for path in copies if not copies[path] and UID.fullmatch(Path(path).parent.name)]
+        unlisted = f"images of no case, neither by {INFO} nor by the tables"
+        download.incomplete(unlisted, map(download.show, strange))
+        cases = _sort(ours, case_of, download)
+        pictures = copies.keys() - {*ours, *strange}
+        download.note("pictures of no case, which are not used", map(download.show, sorted(pictures)))
+    return _without_doubles(cases, download)
 
 
-@dataclass(frozen=True)
-class _Places:
-    """All that can name the case of a file: its place below root, dicom_info.csv, and the series of the tables."""
-
-    names: Mapping[str, str]
-    told: Mapping[str, str]
-    by_series: Mapping[str, str]
-
-    def of(self, path: str, header: Header = NO_HEADER) -> tuple[str, str]:
-        """Give the case of a file and what named it, "" if nothing does."""
-        *folders, name = self.names[path].split("/")
-        series = [header.series, *reversed(folders)]
-        sources = {
-            "folder": next((folder for folder in reversed(folders) if CASE.fullmatch(folder)), ""),
-            "header": _case(header),
-            INFO: self.told.get("/".join([*folders[-1:], name]), ""),
-            "series": next((self.by_series[uid] for uid in series if uid in self.by_series), ""),
-        }
-        return next(((case, kind) for kind, case in sources.items() if case), ("", ""))
+def _case(names: Iterable[str]) -> str:
+    """Give the first of the names that is a case's, as PatientID is in every file of The Cancer Imaging Archive."""
+    return next((name for name in names if CASE.fullmatch(name)), "")
 
 
-def _case(header: Header) -> str:
-    """Give the PatientID where that is a case's name, as in every file of The Cancer Imaging Archive."""
-    return header.patient if CASE.fullmatch(header.patient) else ""
-
-
-def _sort(paths: list[str], places: _Places, cases: Cases, problems: Problems) -> list[str]:
-    """Add files to their cases by what their headers say; note the broken ones; give those of no case."""
-    broken, moved, strange = [], [], []
-    for path, header in read_headers(paths).items():
-        case, found_by = places.of(path, header)
-        name = places.names[path]
-        if header.problem:
-            broken.append(f"{name}: {header.problem}")
-        elif not case:
-            strange.append(name)
-        elif found_by == "folder" and _case(header) not in ("", case):
-            moved.append(f"{name} ({_case(header)})")
+def _sort(paths: list[str], case_of: Callable[[str, Header], str], download: Download) -> Cases:
+    """Put files into their cases by what their headers say; note the broken ones and those of no case."""
+    cases: Cases = defaultdict(list)
+    for path, header in download.headers(paths).items():
+        case, said = case_of(path, header), _case([header.patient])
+        if not case:
+            download.wrong("images of no case of CBIS-DDSM", [download.show(path)])
+        elif said not in ("", case) and case in download.show(path).split("/")[:-1]:
+            moved = f"{download.show(path)} ({said})"
+            download.wrong("images in the folder of another case than their headers name", [moved])
         else:
-            cases.files[case].append(header)
-            cases.found_by[found_by] += 1
-    problems.incomplete("broken images", broken)
-    problems.wrong("images in the folder of another case than their headers name", moved)
-    return strange
+            cases[case].append(header)
+    return cases
 
 
 def mammogram_of(case: str) -> str:
@@ -120,30 +90,33 @@ def mammogram_of(case: str) -> str:
     return "_".join(case.split("_")[1:5])
 
 
-def _read_info(tables: list[str], problems: Problems) -> dict[str, str]:
+def _read_info(download: Download) -> dict[str, str]:
     """Read the case by `<series>/<file>` from the table of the JPEG copy; empty without one."""
-    if not tables:
+    if not named(download.files, INFO):
         return {}
-    rows = problems.table(f"the table {INFO}", tables, INFO, NEEDED_OF_INFO)
+    rows = download.table(INFO, NEEDED_OF_INFO)
     files = rows["image_path"].str.split("/").str[-2:].str.join("/")
     cases = rows["PatientID"].where(rows["PatientID"].str.fullmatch(CASE.pattern), "")
     twice = files.duplicated(keep=False) & (cases.groupby(files).transform("nunique") > 1)
-    problems.wrong(f"images that {INFO} puts into several cases", sorted(set(files[twice])))
+    download.wrong(f"images that {INFO} puts into several cases", sorted(set(files[twice])))
     return dict(zip(files, cases, strict=True))
 
 
-def _note_doubles(cases: Cases, names: Mapping[str, str], problems: Problems) -> None:
-    """Note files that stand in cases of several mammograms; of those twice in one case the first is kept."""
+def _without_doubles(cases: Cases, download: Download) -> Cases:
+    """Keep one of the files that stand in a case twice; those in cases of several mammograms are wrong."""
     places: dict[str, dict[str, str]] = defaultdict(dict)
-    for case, files in cases.files.items():
+    kept = {}
+    for case, files in cases.items():
         for file in files:
             if file.instance:
-                places[file.instance].setdefault(mammogram_of(case), names[file.path])
+                places[file.instance].setdefault(mammogram_of(case), download.show(file.path))
         seen = {file.instance or file.path: file for file in reversed(files)}
-        cases.doubles += len(files) - len(seen)
-        cases.files[case] = sorted(seen.values(), key=lambda file: file.path)
+        kept[case] = sorted(seen.values(), key=lambda file: file.path)
+        twice = {file.path for file in files} - {file.path for file in seen.values()}
+        download.note("files that are there twice: one of each is taken", map(download.show, sorted(twice)))
     doubles = [" and ".join(where.values()) for where in places.values() if len(where) > 1]
-    problems.wrong("images that stand in the folders of several mammograms", doubles)
+    download.wrong("images that stand in the folders of several mammograms", doubles)
+    return kept
 
 
 def choose_mammogram(files: Sequence[Header]) -> Header | None:

@@ -9,7 +9,6 @@ Source: Cui et al., The Chinese Mammography Database, The Cancer Imaging Archive
 https://doi.org/10.7937/tcia.eqde-4b16. CC BY 4.0.
 """
 
-import logging
 import os
 import re
 from collections import defaultdict
@@ -18,25 +17,13 @@ from pathlib import Path
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import (
-    DICOM,
-    SHEETS,
-    Problems,
-    below,
-    ending,
-    list_files,
-    read_headers,
-    read_text,
-)
-from lemlight.data.table import check_table, first_ten
+from lemlight.data.datasets.common import DICOM, SHEETS, Download, ending, read_text, whole_numbers
 
 PATIENT = re.compile(r"D[12]-\d{4}")
 TABLE = "CMMD_clinicaldata_revision.csv"
 NEEDED = ("ID1", "LeftRight", "classification")
 LABELS = {"benign": 0, "malignant": 1}
 COUNT = "number"  # images of the patient [reading]
-
-logger = logging.getLogger(__name__)
 
 
 @checked
@@ -46,60 +33,51 @@ def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = Fa
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
-    root = Path(root)
-    problems = Problems("CMMD", root)
-    paths = list_files(root, "CMMD")
-    images = _images([path for path in paths if ending(path) in DICOM], root, problems)
-    rows = problems.table("the table", [path for path in paths if _is_table(path)], TABLE, NEEDED)
-    labels = _labels(rows, problems)
+    download = Download("CMMD", root)
+    images = _images(download)
+    rows = download.table(TABLE, NEEDED, [path for path in download.files if _is_table(path)])
+    labels = _labels(rows, download)
+    of_images = list(zip(images["patient_id"], images["laterality"], strict=True))
+    images["label"] = pd.array([labels.get(breast) for breast in of_images], dtype="Int64")
     if len(rows):
-        breasts = set(zip(images["patient_id"], images["laterality"], strict=True))
         patients = set(rows["ID1"].str.upper())
-        problems.incomplete("breasts of the table without an image", sorted(map(" ".join, set(labels) - breasts)))
-        problems.incomplete("patients without a row in the table", sorted(set(images["patient_id"]) - patients))
+        absent = set(labels) - set(of_images)
+        download.incomplete("breasts of the table without an image", sorted(map(" ".join, absent)))
+        download.incomplete("patients without a row in the table", sorted(set(images["patient_id"]) - patients))
         images = images[images["patient_id"].isin(patients)]
-        _compare_counts(images, rows)
-    of_breast = [labels.get(breast) for breast in zip(images["patient_id"], images["laterality"], strict=True)]
-    images = images.assign(label=pd.array(of_breast, dtype="Int64"))
-    normal = int(images["label"].isna().sum())
-    logger.info("CMMD: %d images of breasts without a row are %s", normal, "normal" if normal_images else "left out")
-    images = images.assign(label=images["label"].fillna(0)) if normal_images else images[images["label"].notna()]
-    problems.raise_any(allow_missing, images)
+        _compare_counts(images, rows, download)
+    normal = images["label"].isna()
+    left_out = images[normal]
+    what = f"breasts without a row, whose images are {'not malignant' if normal_images else 'left out'}"
+    download.note(what, (left_out["patient_id"] + " " + left_out["laterality"]).unique())
+    images = images.assign(label=images["label"].fillna(0)) if normal_images else images[~normal]
+    download.check(allow_missing, images)
     images = images.sort_values(["patient_id", "laterality", "view", "path"])
     names = (images["patient_id"] + "_" + images["laterality"] + "_" + images["view"]).str.rstrip("_")
     further = names.groupby(names).cumcount()
     names += further.map(lambda number: f"_{number + 1}" if number else "")
-    return check_table(images.assign(image_id=names, label=images["label"].astype(int)), problems.name)
+    return download.image_table(images.assign(image_id=names, label=images["label"].astype(int)))
 
 
-def _images(paths: list[str], root: Path, problems: Problems) -> pd.DataFrame:
+def _images(download: Download) -> pd.DataFrame:
     """Read patient, side and view of every image; note what is broken, twice there, or of another data set."""
-    rows, broken, strange, moved, sideless = [], [], [], [], []
+    rows = []
     twice: dict[str, list[str]] = defaultdict(list)
-    for path, header in read_headers(paths).items():
-        name = below(path, root)
-        if header.problem:
-            broken.append(f"{name}: {header.problem}")
-            continue
+    for path, header in download.headers(download.of_kind(DICOM)).items():
+        name = download.show(path)
         said = header.patient.upper() if PATIENT.fullmatch(header.patient.upper()) else ""
         patient = next((part for part in name.split("/")[:-1] if PATIENT.fullmatch(part)), said)
         twice[header.instance or name].append(name)
         if not patient:
-            strange.append(name)
+            download.wrong("images that belong to no patient of CMMD", [name])
         elif said not in ("", patient):
-            moved.append(name)
+            download.wrong("images in the folder of another patient than their headers name", [name])
         elif not header.side:
-            sideless.append(name)
+            download.incomplete("images whose headers do not name the side", [name])
         else:
             rows.append((path, patient, header.side, header.view))
-    problems.incomplete("broken images", broken)
-    problems.incomplete("images whose headers do not name the side", sideless)
-    problems.wrong("images that belong to no patient of CMMD", strange)
-    problems.wrong("images in the folder of another patient than their headers name", moved)
-    problems.wrong("images that are there twice", [" and ".join(same) for same in twice.values() if len(same) > 1])
-    viewless = [below(path, root) for path, _, _, view in rows if not view]
-    if viewless:
-        logger.warning("CMMD: the headers of %d images do not name the view: %s", len(viewless), first_ten(viewless))
+            download.note("images whose headers do not name the view", [] if header.view else [name])
+    download.wrong("images that are there twice", [" and ".join(same) for same in twice.values() if len(same) > 1])
     return pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "view"], dtype=str)
 
 
@@ -114,7 +92,7 @@ def _is_table(path: str) -> bool:
     return "ID1" in [cell.strip(' "') for cell in re.split("[,;\t]", header.strip())]
 
 
-def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int]:
+def _labels(rows: pd.DataFrame, download: Download) -> dict[tuple[str, str], int]:
     """Give the label of every breast (ID1, side); a row for each of its abnormalities does no harm."""
     rows = rows.assign(
         ID1=rows["ID1"].str.upper(),
@@ -126,20 +104,18 @@ def _labels(rows: pd.DataFrame, problems: Problems) -> dict[tuple[str, str], int
         "LeftRight": ~rows["LeftRight"].isin(["L", "R"]),
         "classification": ~rows["classification"].isin(list(LABELS)),
     }
-    problems.wrong_values(rows, bad)
+    download.wrong_values(rows, bad)
     rows = rows[~pd.DataFrame(bad).any(axis=1)]
     classes = rows.groupby(["ID1", "LeftRight"])["classification"].nunique()
     both = [" ".join(breast) for breast in classes.index[classes > 1]]
-    problems.wrong("breasts that the table calls benign and malignant", both)
+    download.wrong("breasts that the table calls benign and malignant", both)
     breasts = zip(rows["ID1"], rows["LeftRight"], strict=True)
     return dict(zip(breasts, rows["classification"].map(LABELS), strict=True))
 
 
-def _compare_counts(images: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Warn of patients with fewer images on the disk than the table says."""
+def _compare_counts(images: pd.DataFrame, rows: pd.DataFrame, download: Download) -> None:
+    """Note the patients with fewer images on the disk than the table says."""
     if COUNT in rows.columns:
-        said = pd.to_numeric(rows[COUNT], errors="coerce").groupby(rows["ID1"].str.upper()).max()
+        said = pd.to_numeric(whole_numbers(rows[COUNT]), errors="coerce").groupby(rows["ID1"].str.upper()).max()
         there = images.groupby("patient_id").size().reindex(said.index, fill_value=0)
-        fewer = list(said.index[(there > 0) & (there < said)])
-        if fewer:
-            logger.warning("CMMD: %d patients have fewer images than the table says: %s", len(fewer), first_ten(fewer))
+        download.note("patients with fewer images than the table says", said.index[(there > 0) & (there < said)])

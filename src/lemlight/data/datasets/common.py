@@ -6,12 +6,12 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import PIL.Image
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lemlight.data.dicom import CUT_SHORT, laterality, quiet, read_header, view
 from lemlight.data.lesions import Lesion
 from lemlight.data.table import bullet_error, check_table, first_ten
-from lemlight.errors import LemlightError
+from lemlight.errors import ImageError, LemlightError
 
 PUBLISHED = {  # images
     "cbis": 3032,  # in 3103 folders: 71 mammograms stand there twice, once as mass and once as calc
@@ -34,30 +34,38 @@ PUBLISHED = {  # images
 DICOM = (".dcm", ".dicom")
 SHEETS = {".xlsx": "openpyxl", ".xls": "xlrd"}  # and what pandas reads them with
 LEFT_BEHIND = "__MACOSX"
+FEW = 3  # names in a note
 AGAIN = "take the table of the download as it came, or download it again"
 
 logger = logging.getLogger(__name__)
 
 
-class Problems:
-    """All that is wrong with a download, collected before anything is decoded.
+class Download:
+    """The files of a data set below `root`, and all that is wrong with them, collected before anything is decoded.
 
-    `wrong` makes it unusable; `incomplete` does so unless the user allows to go on without what is missing.
+    `wrong` makes it unusable, `incomplete` does so unless the user allows to go on without what is missing, and `note`
+    is said once, when the table is there. Messages name a file by `show`, as a rule by its place below root.
     """
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name = name
-        self.root = root
-        self._wrong: list[str] = []
-        self._incomplete: list[str] = []
+    def __init__(self, name: str, root: str | Path, show: Callable[[str], str] | None = None) -> None:
+        self.name, self.root = name, Path(root)
+        self.files = list_files(self.root, name)
+        self.show = show or partial(below, root=self.root)
+        self._wrong: dict[str, list[object]] = defaultdict(list)
+        self._incomplete: dict[str, list[object]] = defaultdict(list)
+        self._notes: dict[str, list[object]] = defaultdict(list)
 
     def wrong(self, what: str, items: Iterable[object]) -> None:
-        """Note `what` if there are any items: nothing can be used before that is corrected."""
-        self._wrong += _line(what, items)
+        """Add items of a kind of mistake: nothing can be used before that is corrected."""
+        self._wrong[what].extend(items)
 
     def incomplete(self, what: str, items: Iterable[object]) -> None:
-        """Note `what` if there are any items: they can be left out."""
-        self._incomplete += _line(what, items)
+        """Add items of a kind that can be left out."""
+        self._incomplete[what].extend(items)
+
+    def note(self, what: str, items: Iterable[object]) -> None:
+        """Add items of a kind that is used, and how."""
+        self._notes[what].extend(items)
 
     def wrong_values(self, rows: pd.DataFrame, bad: Mapping[str, "pd.Series[bool]"], what: str = "unknown {}") -> None:
         """Note the lines of a table whose value in a column, a key of `bad`, cannot be used."""
@@ -65,35 +73,92 @@ class Problems:
             values = rows.loc[where, column].items()
             self.wrong(what.format(column), [f"line {line} ({value!r})" for line, value in values])
 
-    def repeated(self, rows: pd.DataFrame, key: str, label: str) -> None:
+    def repeated(self, rows: pd.DataFrame, label: str) -> None:
         """Note the images that a table lists more than once, apart for those that contradict each other in `label`."""
-        labels = rows[rows[key].duplicated(keep=False)].groupby(key)[label].nunique()
+        labels = rows[rows["image_id"].duplicated(keep=False)].groupby("image_id")[label].nunique()
         self.wrong("images that the table lists twice with different labels", labels.index[labels > 1])
         self.wrong("images that the table lists twice", labels.index[labels <= 1])
 
-    def table(self, what: str, paths: Sequence[str], name: str, needed: Sequence[str]) -> pd.DataFrame:
+    def of_kind(self, endings: Sequence[str]) -> list[str]:
+        """Give the files with one of these suffixes."""
+        return [path for path in self.files if ending(path) in endings]
+
+    def table(self, name: str, needed: Sequence[str], paths: Sequence[str] | None = None) -> pd.DataFrame:
         """Read the table of that name among its copies, a CSV first; no rows where it cannot be used, as noted."""
+        paths = named(self.files, name) if paths is None else paths
         try:
             texts = [path for path in paths if ending(path) not in SHEETS]
             return read_rows(one_table(texts or paths[:1], name, self.root), needed)
         except LemlightError as error:
-            self.wrong(what, [error])
+            self.wrong(f"the table {name}", [error])
             return pd.DataFrame(columns=list(needed), dtype=str)
 
-    def raise_any(self, allow_missing: bool, images: pd.DataFrame) -> None:
+    def headers(self, paths: Sequence[str]) -> dict[str, "Header"]:
+        """Read the headers of images; note those that are broken, and leave them out."""
+        headers = read_headers(paths)
+        broken = [f"{self.show(path)}: {header.problem}" for path, header in headers.items() if header.problem]
+        self.incomplete("broken images", broken)
+        return {path: header for path, header in headers.items() if not header.problem}
+
+    def one_file_each(
+        self, paths: Iterable[str], name_of: Callable[[str], str], what: str = "images"
+    ) -> dict[str, str]:
+        """Give the file of each image, which `name_of` a path gives; note doubles, and files of none ("")."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            found[name_of(path)].append(path)
+        self.wrong(f"{what} whose names are not {self.name}'s", map(self.show, found.pop("", ())))
+        doubles = [" and ".join(map(self.show, same)) for same in found.values() if len(same) > 1]
+        self.wrong(f"{what} that are there twice", doubles)
+        return {image: same[0] for image, same in found.items()}
+
+    def with_files(
+        self, rows: pd.DataFrame, files: Collection[str], key: str, wanted: "pd.Series[bool] | None" = None
+    ) -> pd.DataFrame:
+        """Keep the wanted rows whose image, named in column `key`, has a file; note what stands on one side only."""
+        if len(rows):
+            self.incomplete("images without a row in the table", sorted(set(files) - set(rows[key])))
+        rows = rows if wanted is None else rows[wanted]
+        self.incomplete("images of the table without a file", sorted(set(rows[key]) - set(files)))
+        return rows[rows[key].isin(list(files))]
+
+    def check(self, allow_missing: bool, images: pd.DataFrame) -> None:
         """Raise one LemlightError with everything noted, or that none of the images is left.
 
         What may be left out is a warning with `allow_missing`.
         """
-        if self._incomplete and allow_missing:
-            logger.warning("%s: left out: %s", self.name, "; ".join(self._incomplete))
-        fatal = self._wrong if allow_missing else [*self._wrong, *self._incomplete]
+        fatal, incomplete = _lines(self._wrong), _lines(self._incomplete)
+        if incomplete and allow_missing:
+            logger.warning("%s: left out: %s", self.name, "; ".join(incomplete))
+        elif incomplete:
+            fatal += [*incomplete, "finish the download, or set dataset.allow_missing=true to go on without these"]
         if fatal:
-            remedy = "finish the download, or set dataset.allow_missing=true to go on without these"
-            last = [remedy] if self._incomplete and not allow_missing else []
-            raise bullet_error(f"the {self.name} download in {self.root} cannot be used", [*fatal, *last])
+            raise bullet_error(f"the {self.name} download in {self.root} cannot be used", fatal)
         if images.empty:
             raise LemlightError(f"no image of {self.name} is left of {self.root}: check dataset.root and its options")
+
+    def image_table(
+        self, images: pd.DataFrame, lesions_of: Callable[[Any], tuple[Lesion, ...]] | None = None
+    ) -> pd.DataFrame:
+        """Give the checked table of these images, and say what was noted.
+
+        `lesions_of` gives the lesions of a row; it raises ImageError, which says why, where they are not known.
+        """
+        if lesions_of:
+            lesions: list[tuple[Lesion, ...] | None] = []
+            unknown = []
+            for row in images.itertuples():
+                try:
+                    lesions.append(lesions_of(row))
+                except ImageError as error:
+                    lesions.append(None)
+                    unknown.append(f"{row.image_id} ({error})")
+            self.note("images with unknown lesions", unknown)
+            given = pd.Series([some or () for some in lesions], index=images.index, dtype=object)
+            images = images.assign(lesions=given, lesions_known=[some is not None for some in lesions])
+        if notes := _lines(self._notes, FEW):
+            logger.warning("%s", "\n  - ".join([f"{self.name}: {len(images)} images", *notes]))
+        return check_table(images, self.name)
 
 
 def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
@@ -105,9 +170,9 @@ def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
     return Path(paths[0])
 
 
-def _line(what: str, items: Iterable[object]) -> list[str]:
-    names = list(items)
-    return [f"{what} ({len(names)}): {first_ten(names)}"] if names else []
+def _lines(noted: Mapping[str, Sequence[object]], most: int = 10) -> list[str]:
+    """A line for each kind: how many, and the first names."""
+    return [f"{what} ({len(items)}): {first_ten(items, most)}" for what, items in noted.items() if items]
 
 
 def list_files(root: Path, name: str) -> list[str]:
@@ -151,25 +216,6 @@ def below(path: str, root: Path) -> str:
 def named(paths: Iterable[str], name: str) -> list[str]:
     """Give the files of this name, whatever its case."""
     return [path for path in paths if os.path.basename(path).lower() == name.lower()]
-
-
-def one_file_each(
-    paths: Iterable[str],
-    name_of: Callable[[str], str],
-    problems: Problems,
-    what: str = "images",
-    shown: Callable[[str], str] | None = None,
-) -> dict[str, str]:
-    """Give the file of each image, which `name_of` a path gives; note images with several, and files of none ("")."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        found[name_of(path)].append(path)
-    shown = shown or partial(below, root=problems.root)
-    strange = map(shown, found.pop("", ()))
-    problems.wrong(f"{what} whose names are not {problems.name}'s", strange)
-    doubles = [" and ".join(map(shown, same)) for same in found.values() if len(same) > 1]
-    problems.wrong(f"{what} that are there twice", doubles)
-    return {image: same[0] for image, same in found.items()}
 
 
 def read_text(path: Path, errors: str = "replace") -> str:
@@ -237,6 +283,11 @@ def _sheet(path: Path) -> list[tuple[int, list[str]]]:
         remedy = f"save it as CSV under the name {path.stem}.csv beside it"
         raise LemlightError(f"{path} is a spreadsheet that cannot be read here ({reason}): {remedy}") from error
     return list(enumerate(sheet.to_numpy().tolist(), start=1))
+
+
+def whole_numbers(column: "pd.Series[str]") -> "pd.Series[str]":
+    """Take the decimals off whole numbers: spreadsheets and pandas write 17.0, or 17,0 where the comma is decimal."""
+    return column.str.replace(r"^(\d+)[.,]0*$", r"\1", regex=True)
 
 
 def _letters(name: str) -> str:
@@ -323,19 +374,6 @@ def _of_raster(file: BinaryIO, size: int, tail: bytes) -> Header:
         return Header(shape, 16 if image.mode.startswith("I") else 8, problem="" if whole else "cut short")
 
 
-def image_table(images: pd.DataFrame, name: str, lesions: Iterable[tuple[Lesion, ...] | None]) -> pd.DataFrame:
-    """Give the checked table of these images with the lesions of each, None where they are not known."""
-    found = list(lesions)
-    given = pd.Series([some or () for some in found], index=images.index, dtype=object)
-    return check_table(images.assign(lesions=given, lesions_known=[some is not None for some in found]), name)
-
-
 def moved_inside(points: Iterable[tuple[float, float]], shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:
     """Move points (x, y) beyond the edge of an image (H, W) to its outer pixel centres."""
     return tuple((min(max(x, 0.0), shape[1] - 1.0), min(max(y, 0.0), shape[0] - 1.0)) for x, y in points)
-
-
-def warn_of_unknown(images: Sequence[object], name: str) -> None:
-    """Say which images have lesions that are not known."""
-    if images:
-        logger.warning("%s: the lesions of %d images are unknown: %s", name, len(images), first_ten(images))

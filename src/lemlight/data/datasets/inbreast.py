@@ -26,19 +26,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import (
-    Header,
-    Problems,
-    ending,
-    image_table,
-    list_files,
-    moved_inside,
-    one_file_each,
-    read_headers,
-    warn_of_unknown,
-)
+from lemlight.data.datasets.common import Download, moved_inside, whole_numbers
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import first_ten
 from lemlight.errors import ImageError
 
 NEEDED = ("Laterality", "View", "File Name", "Bi-Rads")
@@ -83,33 +72,33 @@ def inbreast(
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
-    root = Path(root)
-    problems = Problems("INbreast", root)
-    paths = list_files(root, "INbreast")
-    files = one_file_each([path for path in paths if ending(path) in OTHERS], _number, problems, shown=_without_patient)
-    read = read_headers(list(files.values()))
-    headers = {image: read[path] for image, path in sorted(files.items())}
-    broken = {image: header.problem for image, header in headers.items() if header.problem}
-    problems.incomplete("broken images", [f"{image}: {why}" for image, why in broken.items()])
-    annotations = _annotations(paths, problems)
+    download = Download("INbreast", root, show=_without_patient)
+    files = download.one_file_each(download.of_kind(OTHERS), _number)
+    headers = download.headers(list(files.values()))
+    annotations = _annotations(download)
+    rows = _read_table(download)
+    if len(rows):
+        _check(rows, files, annotations, download)
     left_out = {str(category) for category in leave_out}
-    images = _read_table(paths, problems)
-    if len(images):
-        _check(images, files, annotations, problems)
-    images = images[~(images["birads"].isin(left_out) | images["birads"].str[:1].isin(left_out))]
-    problems.incomplete("images of the table without a file", images.loc[~images["image_id"].isin(files), "image_id"])
-    images = images[images["image_id"].isin(headers.keys() - broken.keys())]
-    problems.raise_any(allow_missing, images)
-    hashes = images["image_id"].map(lambda image: os.path.basename(files[image]).split("_")[1].lower())
-    said = images["image_id"].map(lambda image: headers[image].patient)
+    wanted = ~(rows["birads"].isin(left_out) | rows["birads"].str[:1].isin(left_out))
+    rows = download.with_files(rows, files, "image_id", wanted)
+    rows["path"] = rows["image_id"].map(files)
+    images = rows[rows["path"].isin(list(headers))]
+    download.check(allow_missing, images)
+    hashes = images["path"].map(lambda path: os.path.basename(path).split("_")[1].lower())
+    said = images["path"].map(lambda path: headers[path].patient)
     label = (images["birads"].str[0].astype(int) >= malignant_from).astype(int)
-    images = images.assign(path=images["image_id"].map(files), label=label, patient_id=patients(hashes, said))
-    lesions = [
-        _lesions(image, birads, headers[image], annotations)
-        for image, birads in zip(images["image_id"], images["birads"], strict=True)
-    ]
-    warn_of_unknown(list(images["image_id"][[found is None for found in lesions]]), "INbreast")
-    return image_table(images, problems.name, lesions)
+    images = images.assign(label=label, patient_id=patients(hashes, said))
+
+    def lesions(row: Any) -> tuple[Lesion, ...]:
+        regions = annotations.get(row.image_id)
+        if regions is not None:
+            return lesions_in(regions, headers[row.path].shape)
+        if row.birads == "1" and row.image_id not in annotations:
+            return ()
+        raise ImageError("no annotation that can be read")
+
+    return download.image_table(images, lesions)
 
 
 def _file_name(path: str) -> re.Match[str] | None:
@@ -126,56 +115,59 @@ def _number(path: str) -> str:
     return name["image"] if name else ""
 
 
-def _annotations(paths: Iterable[str], problems: Problems) -> dict[str, list[Region] | None]:
+def _annotations(download: Download) -> dict[str, list[Region] | None]:
     """Read the regions by image from the XML files in a folder AllXML, None where one is broken."""
-    files = [path for path in paths if re.search(r"/allxml/[^/]*\.xml$", path, re.I)]
+    files = [path for path in download.files if re.search(r"/allxml/[^/]*\.xml$", path, re.I)]
     if not files:
-        problems.incomplete("the annotations are missing", ["AllXML"])
+        download.incomplete("the annotations are missing", ["AllXML"])
     annotations: dict[str, list[Region] | None] = {}
-    broken = []
-    for image, path in sorted(one_file_each(files, lambda path: Path(path).stem, problems, "annotations").items()):
+    for image, path in download.one_file_each(files, lambda path: Path(path).stem, "annotations").items():
         try:
             annotations[image] = read_annotations(Path(path))
         except ImageError as error:
             annotations[image] = None
-            broken.append(error)
-    problems.incomplete("broken annotations", broken)
+            download.incomplete("broken annotations", [error])
     return annotations
 
 
-def _read_table(paths: Iterable[str], problems: Problems) -> pd.DataFrame:
+def _read_table(download: Download) -> pd.DataFrame:
     """Read INbreast.csv: a row for each image with image_id, laterality, view and birads; the index is the line."""
-    tables = [path for path in paths if re.search(r"/inbreast\.(csv|xlsx?)$", path, re.I)]
-    rows = problems.table("the table", tables, "INbreast.csv", NEEDED)
-    names = rows["File Name"].str.replace(r"(\.0+|\.dcm)$", "", regex=True, case=False)
-    columns = {"image_id": names, "laterality": rows["Laterality"].str.upper(), "birads": rows["Bi-Rads"].str.lower()}
-    return pd.DataFrame({**columns, "view": rows["View"].map(_view)})
+    tables = [path for path in download.files if re.search(r"/inbreast\.(csv|xlsx?)$", path, re.I)]
+    rows = download.table("INbreast.csv", NEEDED, tables)
+    return pd.DataFrame(
+        {
+            "image_id": whole_numbers(rows["File Name"].str.removesuffix(".dcm")),
+            "laterality": rows["Laterality"].str.upper(),
+            "birads": whole_numbers(rows["Bi-Rads"].str.lower()),
+            "view": rows["View"].map(_view),
+        }
+    )
 
 
 def _view(name: str) -> str:
     return "MLO" if name.upper() == "ML" else name.upper()  # ML stands for MLO in INbreast
 
 
-def _check(images: pd.DataFrame, files: Mapping[str, str], annotated: Iterable[str], problems: Problems) -> None:
+def _check(images: pd.DataFrame, files: Mapping[str, str], annotated: Iterable[str], download: Download) -> None:
     """Note rows that cannot be read, files without a row, and a table that contradicts the file names."""
-    problems.wrong_values(images, {"birads": ~images["birads"].isin(CATEGORIES)}, "unknown BI-RADS")
+    download.wrong_values(images, {"birads": ~images["birads"].isin(CATEGORIES)}, "unknown BI-RADS")
     unknown = {"laterality": ~images["laterality"].isin(["L", "R"]), "view": ~images["view"].str.fullmatch("[A-Z]+")}
-    problems.wrong_values(images, unknown)
+    download.wrong_values(images, unknown)
     ids = images["image_id"]
-    problems.wrong_values(images, {"image_id": ~ids.str.fullmatch(r"\d+")}, "File Name is no image number")
-    problems.wrong_values(images, {"image_id": ids.duplicated(keep=False)}, "images that the table lists twice")
-    problems.incomplete("images without a row in the table", sorted(set(files) - set(ids)))
-    problems.incomplete("annotations without a row in the table", sorted(set(annotated) - set(ids)))
+    download.wrong_values(images, {"image_id": ~ids.str.fullmatch(r"\d+")}, "File Name is no image number")
+    download.wrong_values(images, {"image_id": ids.duplicated(keep=False)}, "images that the table lists twice")
+    download.incomplete("annotations without a row in the table", sorted(set(annotated) - set(ids)))
     contradicting = []
     for image, side, view in zip(ids, images["laterality"], images["view"], strict=True):
         name = _file_name(files[image]) if image in files else None
         if name and (name["side"].upper(), _view(name["view"])) != (side, view):
             contradicting.append(image)
     if len(contradicting) > MOST_CONTRADICTIONS * len(images):
-        problems.wrong("images whose side or view is another in the table than in their names", contradicting)
-    elif contradicting:
-        named = first_ten(contradicting)
-        logger.warning("INbreast: side or view differ in table and file name, the table's: %s", named)
+        download.wrong("images whose side or view is another in the table than in their names", contradicting)
+    else:
+        download.note(
+            "images whose side or view is another in their names than in the table, which counts", contradicting
+        )
 
 
 def read_annotations(path: Path) -> list[Region]:
@@ -232,20 +224,6 @@ def _points(region: dict[str, Any]) -> tuple[tuple[float, float], ...]:
             raise ValueError("a point that is no pair of numbers")
         points.append((float(match[1]), float(match[2])))
     return tuple(points)
-
-
-def _lesions(
-    image: str, birads: str, header: Header, annotations: Mapping[str, list[Region] | None]
-) -> tuple[Lesion, ...] | None:
-    """Give the lesions of an image, None where they are unknown."""
-    if image not in annotations:
-        return () if birads == "1" else None
-    regions = annotations[image]
-    try:
-        return None if regions is None else lesions_in(regions, header.shape)
-    except ImageError as error:
-        logger.warning("INbreast: %s.xml: %s", image, error)
-        return None
 
 
 def patients(hashes: "pd.Series[str]", header_ids: "pd.Series[str]") -> "pd.Series[str]":

@@ -19,24 +19,15 @@ passing it on, by its licence agreement.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import (
-    Problems,
-    ending,
-    image_table,
-    list_files,
-    one_file_each,
-    read_headers,
-    read_text,
-    warn_of_unknown,
-)
+from lemlight.data.datasets.common import Download, ending, read_text
 from lemlight.data.lesions import Lesion
+from lemlight.errors import ImageError
 
 SIDE = 1024  # px of every image
 TYPES = {
@@ -59,8 +50,7 @@ LINE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Abnormality:
+class Abnormality(NamedTuple):
     """A line of the table: image, class ("" for a normal one), malignant or not, circle (x, y from below, radius)."""
 
     image: str
@@ -76,68 +66,56 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
     Raises:
         LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
     """
-    root = Path(root)
-    problems = Problems("mini-MIAS", root)
-    paths = list_files(root, "mini-MIAS")
-    files = _images(paths, problems)
-    headers = read_headers(list(files.values()))
-    shapes = {image: headers[path].shape for image, path in files.items() if not headers[path].problem}
-    broken = {path: header.problem for path, header in headers.items() if header.problem}
-    problems.incomplete("broken images", [f"{os.path.basename(path)}: {why}" for path, why in broken.items()])
-    lines = _read_lines(paths, problems)
-    if lines:
-        wanted = {image for image, found in lines.items() if normal_images or found[0].kind}
-        problems.incomplete("images of the table without a file", sorted(wanted - set(files)))
-        problems.incomplete("images without a line in the table", sorted(set(files) - set(lines)))
-        both = [image for image, found in lines.items() if len({line.kind == "" for line in found}) > 1]
-        problems.wrong("images that the table calls normal and abnormal", sorted(both))
-    kept = [image for image in sorted(shapes) if image in lines and (normal_images or lines[image][0].kind)]
-    numbers = [int(image[3:]) for image in kept]
-    images = pd.DataFrame(
-        {
-            "image_id": kept,
-            "path": [files[image] for image in kept],
-            "label": [int(any(line.malignant for line in lines[image])) for image in kept],
-            "patient_id": [f"pair{(number + 1) // 2:03d}" for number in numbers],
-            "laterality": ["L" if number % 2 else "R" for number in numbers],
-            "view": "MLO",
-        }
+    download = Download("mini-MIAS", root)
+    files = _images(download)
+    shapes = {path: header.shape for path, header in download.headers(list(files.values())).items()}
+    lines = _read_lines(download)
+    both = [image for image, found in lines.items() if len({line.kind == "" for line in found}) > 1]
+    download.wrong("images that the table calls normal and abnormal", sorted(both))
+    rows = pd.DataFrame({"image_id": sorted(lines)}, dtype=str)
+    wanted = pd.Series([normal_images or lines[image][0].kind != "" for image in rows["image_id"]], dtype=bool)
+    rows = download.with_files(rows, files, "image_id", wanted)
+    rows["path"] = rows["image_id"].map(files)
+    images = rows[rows["path"].isin(list(shapes))]
+    download.check(allow_missing, images)
+    number = images["image_id"].str[3:].astype(int)
+    images = images.assign(
+        label=[int(any(line.malignant for line in lines[image])) for image in images["image_id"]],
+        patient_id=((number + 1) // 2).map("pair{:03d}".format),
+        laterality=(number % 2).map({1: "L", 0: "R"}),
+        view="MLO",
     )
-    problems.raise_any(allow_missing, images)
-    lesions = [_lesions(lines[image], shapes[image]) for image in kept]
-    warn_of_unknown([image for image, found in zip(kept, lesions, strict=True) if found is None], "mini-MIAS")
-    return image_table(images, problems.name, lesions)
+    return download.image_table(images, lambda row: _lesions(lines[row.image_id], shapes[row.path]))
 
 
-def _images(paths: Iterable[str], problems: Problems) -> dict[str, str]:
+def _images(download: Download) -> dict[str, str]:
     """Find the images by name; note doubles and images of other data sets."""
-    names = {path: os.path.splitext(os.path.basename(path))[0].lower() for path in paths}
-    original = {path: os.path.basename(path) for path, name in names.items() if ORIGINAL.fullmatch(name)}
-    problems.wrong("images of the original MIAS, which has other coordinates", original.values())
+    names = {path: os.path.splitext(os.path.basename(path))[0].lower() for path in download.files}
+    original = [path for path, name in names.items() if ORIGINAL.fullmatch(name)]
+    download.wrong("images of the original MIAS, which has other coordinates", map(os.path.basename, original))
     ours = {path: name for path, name in names.items() if NUMBER.fullmatch(name) and ending(path) in IMAGES}
     others = {path: "" for path in names if ending(path) in OTHERS and path not in original}
-    files = one_file_each(others | ours, (others | ours).__getitem__, problems)
-    return dict(sorted(files.items()))
+    return download.one_file_each(others | ours, (others | ours).__getitem__)
 
 
-def _read_lines(paths: Iterable[str], problems: Problems) -> dict[str, list[Abnormality]]:
+def _read_lines(download: Download) -> dict[str, list[Abnormality]]:
     """Read the table, whatever file holds it; a line that stands there twice counts once."""
     tables = {}
-    for path in map(Path, paths):
+    for path in map(Path, download.files):
         if path.name.lower().removesuffix(".txt") in TABLES:
             plain = [re.sub(r"[\s,;]+", " ", line).strip() for line in read_text(path).splitlines()]
             lines = {number: line for number, line in enumerate(plain, 1) if re.match(r"mdb\d", line, re.I)}
             if lines:
                 tables[str(path)] = lines
     if not tables:
-        problems.wrong("no table of abnormalities: lines such as `mdb001 G CIRC B 535 425 197`", ["Info.txt or README"])
+        download.wrong("no table of abnormalities: lines such as `mdb001 G CIRC B 535 425 197`", ["Info.txt or README"])
         return {}
     if len({frozenset(lines.values()) for lines in tables.values()}) > 1:
-        problems.wrong("tables that contradict each other", [os.path.basename(path) for path in tables])
+        download.wrong("tables that contradict each other", [os.path.basename(path) for path in tables])
     table, lines = next(iter(tables.items()))
     matches = {number: LINE.fullmatch(line) for number, line in lines.items()}
     bad = [f"line {number} ({lines[number]!r})" for number, match in matches.items() if match is None]
-    problems.wrong(f"lines of {os.path.basename(table)} that are not mini-MIAS's", bad)
+    download.wrong(f"lines of {os.path.basename(table)} that are not mini-MIAS's", bad)
     found: dict[str, list[Abnormality]] = defaultdict(list)
     for match in matches.values():
         line = _abnormality(match) if match else None
@@ -152,17 +130,19 @@ def _abnormality(match: re.Match[str]) -> Abnormality:
     return Abnormality(match["image"].lower(), kind, severity == "M", circle)
 
 
-def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...] | None:
-    """Give the lesions of an image, None where they are unknown."""
+def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...]:
+    """Give the lesions of an image; ImageError where they are unknown."""
     lesions = []
     for line in lines:
         if not line.kind:
             return ()
-        if line.circle is None or shape != (SIDE, SIDE):
-            return None
+        if line.circle is None:
+            raise ImageError("no circle")
+        if shape != (SIDE, SIDE):
+            raise ImageError(f"{shape[0]} x {shape[1]} px")
         x, from_below, radius = line.circle
         y = SIDE - 1 - from_below
         if not (0 <= x < SIDE and 0 <= y < SIDE and 0 < radius < SIDE):
-            return None
+            raise ImageError("a circle outside the image")
         lesions.append(Lesion("circle", type=TYPES[line.kind], points=((float(x), float(y)),), radius=float(radius)))
     return tuple(lesions)

@@ -12,7 +12,6 @@ Source: Carr et al., RSNA Screening Mammography Breast Cancer Detection, 2022,
 https://kaggle.com/competitions/rsna-breast-cancer-detection. For non-commercial use, by the rules of that competition.
 """
 
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -23,14 +22,11 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Problems, ending, list_files, named, one_file_each
-from lemlight.data.table import check_table
+from lemlight.data.datasets.common import DICOM, Download, ending, whole_numbers
 
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
 NUMBERS = re.compile(r"/(\d+)[/_](\d+)\.\w+$")  # patient and image
 WITHOUT_LABELS = "/test_images"
-
-logger = logging.getLogger(__name__)
 
 
 @checked
@@ -44,31 +40,24 @@ def rsna(
     Raises:
         LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
     """
-    root = Path(root)
-    problems = Problems("RSNA", root)
-    start = len(os.path.abspath(root))
-    paths = [path for path in list_files(root, "RSNA") if WITHOUT_LABELS not in path[start:]]
-    files = _images(paths, problems)
-    rows = _read(paths, problems)
-    if len(rows):
-        problems.incomplete("images without a row in the table", sorted(set(files) - set(rows["image"])))
-    rows = rows[rows["view"].isin(list(views))]
-    problems.incomplete("images of the table without a file", sorted(set(rows["image"]) - set(files)))
-    rows = rows[rows["image"].isin(list(files))]
-    problems.raise_any(allow_missing, rows)
+    download = Download("RSNA", root)
+    files = _images(download)
+    rows = _read(download)
+    rows = download.with_files(rows, files, "image", rows["view"].isin(list(views)))
+    download.check(allow_missing, rows)
     columns = ["image_id", "patient_id", "laterality", "view"]
-    return check_table(
-        rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)), problems.name
-    )
+    return download.image_table(rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)))
 
 
-def _images(paths: Sequence[str], problems: Problems) -> dict[str, str]:
+def _images(download: Download) -> dict[str, str]:
     """Find the images as `<patient>/<image>`: DICOM files, or without any of these PNG copies."""
-    files = one_file_each([path for path in paths if ending(path) in DICOM], _name, problems)
+    start = len(os.path.abspath(download.root))
+    paths = [path for path in download.files if WITHOUT_LABELS not in path[start:]]
+    files = download.one_file_each([path for path in paths if ending(path) in DICOM], _name)
     copies = [path for path in paths if ending(path) == ".png" and _name(path)]
-    if files and copies:
-        logger.info("RSNA: %d PNG copies beside DICOM files are not used", len(copies))
-    return files or one_file_each(copies, _name, problems)
+    if files:
+        download.note("PNG copies beside DICOM files, which are not used", map(download.show, copies))
+    return files or download.one_file_each(copies, _name)
 
 
 def _name(path: str) -> str:
@@ -76,16 +65,16 @@ def _name(path: str) -> str:
     return f"{found[1]}/{found[2]}" if found else ""
 
 
-def _read(paths: Sequence[str], problems: Problems) -> pd.DataFrame:
+def _read(download: Download) -> pd.DataFrame:
     """Read the table, with the column image; note what is wrong with its rows."""
-    rows = problems.table("the table", named(paths, "train.csv"), "train.csv", NEEDED)
-    for column in ("patient_id", "image_id", "cancer"):  # spreadsheets and other programs write 1.0
-        rows[column] = rows[column].str.replace(r"\.0+$", "", regex=True)
+    rows = download.table("train.csv", NEEDED)
+    for column in ("patient_id", "image_id", "cancer"):
+        rows[column] = whole_numbers(rows[column])
     rows["laterality"], rows["view"] = rows["laterality"].str.upper(), rows["view"].str.upper()
-    problems.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
+    download.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
     unknown = {"laterality": ~rows["laterality"].isin(["L", "R"]), "view": ~rows["view"].str.fullmatch("[A-Z]+")}
-    problems.wrong_values(rows, unknown)
+    download.wrong_values(rows, unknown)
     no_number = {column: ~rows[column].str.fullmatch(r"\d+") for column in ("patient_id", "image_id")}
-    problems.wrong_values(rows, no_number, "{} is no number")
-    problems.repeated(rows, "image_id", "cancer")
+    download.wrong_values(rows, no_number, "{} is no number")
+    download.repeated(rows, "cancer")
     return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"])

@@ -11,32 +11,20 @@ mammography, Scientific Data 10, 2023; https://physionet.org/content/vindr-mammo
 """
 
 import ast
-import logging
 import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import (
-    DICOM,
-    Problems,
-    ending,
-    image_table,
-    list_files,
-    moved_inside,
-    named,
-    one_file_each,
-    warn_of_unknown,
-)
+from lemlight.data.datasets.common import DICOM, Download, moved_inside, named, whole_numbers
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import first_ten
 from lemlight.errors import ImageError
 
 BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
@@ -61,8 +49,6 @@ IN_BOTH = ("study_id", "laterality", "view_position", "height", "width", "breast
 SPLITS = {"training": "train", "test": "test"}
 HASH = r"[0-9a-f]{32}"
 
-logger = logging.getLogger(__name__)
-
 
 class Finding(NamedTuple):
     """A row of the table: its categories, and the text of its box (xmin, ymin, xmax, ymax), "" where it has none."""
@@ -83,23 +69,25 @@ def vindr(
     Raises:
         LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
     """
-    root = Path(root)
-    problems = Problems("VinDr-Mammo", root)
-    paths = list_files(root, "VinDr-Mammo")
-    files = one_file_each([path for path in paths if ending(path) in DICOM], _name, problems)
-    images = _read_images(paths, problems)
-    findings = _read_findings(paths, images, problems)
-    if len(images):
-        problems.incomplete("images without a row in the table", sorted(set(files) - set(images["image"])))
-    images = images[~images["birads"].isin([str(category) for category in leave_out])]
-    problems.incomplete("images of the table without a file", sorted(set(images["image"]) - set(files)))
-    images = images[images["image"].isin(list(files))]
-    problems.raise_any(allow_missing, images)
-    columns = {"study_id": "patient_id", "view_position": "view"}
-    table = images[["image_id", "study_id", "laterality", "view_position"]].rename(columns=columns)
-    table["path"], table["split"] = images["image"].map(files), images["split"].map(SPLITS)
-    table["label"] = (images["birads"].astype(int) >= malignant_from).astype(int)
-    return image_table(table, problems.name, _lesions(images, findings))
+    download = Download("VinDr-Mammo", root)
+    files = download.one_file_each(download.of_kind(DICOM), _name)
+    rows = _read_images(download)
+    findings = _read_findings(rows, download)
+    wanted = ~rows["birads"].isin([str(category) for category in leave_out])
+    rows = download.with_files(rows, files, "image", wanted)
+    download.check(allow_missing, rows)
+    images = rows.rename(columns={"study_id": "patient_id", "view_position": "view"}).assign(
+        path=rows["image"].map(files),
+        split=rows["split"].map(SPLITS),
+        label=(rows["birads"].astype(int) >= malignant_from).astype(int),
+    )
+
+    def lesions(row: Any) -> tuple[Lesion, ...]:
+        found, beyond = lesions_of(findings.get(row.image_id, ()), (int(row.height), int(row.width)))
+        download.note("images with a box that is cut at the edge", [row.image_id] * beyond)
+        return found
+
+    return download.image_table(images, lesions)
 
 
 def _name(path: str) -> str:
@@ -108,40 +96,41 @@ def _name(path: str) -> str:
     return image if re.fullmatch(f"{HASH}/{HASH}", image) else ""
 
 
-def _read_images(paths: Sequence[str], problems: Problems) -> pd.DataFrame:
+def _read_images(download: Download) -> pd.DataFrame:
     """Read the table of images, with columns image and birads; without rows where it cannot be used."""
-    rows = problems.table("the table of images", named(paths, BREASTS), BREASTS, NEEDED)
+    rows = download.table(BREASTS, NEEDED)
+    for column in ("height", "width"):
+        rows[column] = whole_numbers(rows[column])
     rows["laterality"], rows["view_position"] = rows["laterality"].str.upper(), rows["view_position"].str.upper()
     rows["split"] = rows["split"].str.lower()
     rows["birads"] = rows["breast_birads"].str.extract(r"(?i)^BI-RADS ([1-5])$", expand=False).fillna("")
-    problems.wrong_values(rows, {"breast_birads": rows["birads"] == ""}, "unknown BI-RADS")
+    download.wrong_values(rows, {"breast_birads": rows["birads"] == ""}, "unknown BI-RADS")
     unknown = {
         "laterality": ~rows["laterality"].isin(["L", "R"]),
         "view_position": ~rows["view_position"].str.fullmatch("[A-Z]+"),
         "split": ~rows["split"].isin(list(SPLITS)),
     }
-    problems.wrong_values(rows, unknown)
+    download.wrong_values(rows, unknown)
     lengths = {column: ~rows[column].str.fullmatch(r"0*[1-9]\d{0,5}") for column in ("height", "width")}
-    problems.wrong_values(rows, lengths, "impossible {}")
+    download.wrong_values(rows, lengths, "impossible {}")
     ids = {column: ~rows[column].str.fullmatch(HASH) for column in ("study_id", "image_id")}
-    problems.wrong_values(rows, ids, "{} is none of VinDr-Mammo")
-    problems.repeated(rows, "image_id", "birads")
+    download.wrong_values(rows, ids, "{} is none of VinDr-Mammo")
+    download.repeated(rows, "birads")
     parts = rows[rows["split"].isin(list(SPLITS))].groupby("study_id")["split"].nunique()
-    problems.wrong("studies in training and in test", parts.index[parts > 1])
+    download.wrong("studies in training and in test", parts.index[parts > 1])
     return rows.assign(image=rows["study_id"] + "/" + rows["image_id"])
 
 
-def _read_findings(paths: Sequence[str], images: pd.DataFrame, problems: Problems) -> dict[str, list[Finding]]:
+def _read_findings(images: pd.DataFrame, download: Download) -> dict[str, list[Finding]]:
     """Read the findings by image_id; none where the table cannot be used."""
-    tables = named(paths, FINDINGS)
-    if not tables:
-        problems.incomplete("the findings are missing", [FINDINGS])
+    if not named(download.files, FINDINGS):
+        download.incomplete("the findings are missing", [FINDINGS])
         return {}
-    rows = problems.table("the table of findings", tables, FINDINGS, NEEDED_OF_FINDINGS)
+    rows = download.table(FINDINGS, NEEDED_OF_FINDINGS)
     categories = [read_categories(text) for text in rows["finding_categories"]]
     unknown = pd.Series([names is None for names in categories], index=rows.index, dtype=bool)
-    problems.wrong_values(rows, {"finding_categories": unknown}, "unknown finding categories")
-    contradicting = _compare(rows, images, problems) if len(images) else set()
+    download.wrong_values(rows, {"finding_categories": unknown}, "unknown finding categories")
+    contradicting = _compare(rows, images, download) if len(images) else set()
     findings: dict[str, list[Finding]] = defaultdict(list)
     boxes = zip(*(rows[corner] for corner in CORNERS), strict=True)
     for image, names, box in zip(rows["image_id"], categories, boxes, strict=True):
@@ -150,17 +139,17 @@ def _read_findings(paths: Sequence[str], images: pd.DataFrame, problems: Problem
     return findings
 
 
-def _compare(rows: pd.DataFrame, images: pd.DataFrame, problems: Problems) -> set[str]:
+def _compare(rows: pd.DataFrame, images: pd.DataFrame, download: Download) -> set[str]:
     """Note where the two tables disagree; give the images whose findings contradict the table of images."""
     told = images.drop_duplicates("image_id").set_index("image_id")
     listed = rows["image_id"].isin(told.index)
     strangers = sorted(set(rows.loc[~listed, "image_id"]))
-    problems.incomplete("images with findings, but without a row in the table of images", strangers)
+    download.incomplete("images with findings, but without a row in the table of images", strangers)
     contradicting: set[str] = set()
     for column in (name for name in IN_BOTH if name in rows):
-        other = listed & (rows[column].str.lower() != rows["image_id"].map(told[column]).str.lower())
+        other = listed & (whole_numbers(rows[column]).str.lower() != rows["image_id"].map(told[column]).str.lower())
         here = set(rows.loc[other, "image_id"])
-        problems.incomplete(f"findings of images whose {column} is another in {BREASTS}", sorted(here))
+        download.incomplete(f"findings of images whose {column} is another in {BREASTS}", sorted(here))
         contradicting |= here
     return contradicting
 
@@ -175,25 +164,6 @@ def read_categories(text: str) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names) if {*names} <= {*TYPES, NOTHING} else None
-
-
-def _lesions(images: pd.DataFrame, findings: Mapping[str, Sequence[Finding]]) -> list[tuple[Lesion, ...] | None]:
-    """Give the lesions of every image, None where they are unknown."""
-    lesions: list[tuple[Lesion, ...] | None] = []
-    unknown, cut = [], []
-    shapes = zip(images["height"].astype(int), images["width"].astype(int), strict=True)
-    for image, shape in zip(images["image_id"], shapes, strict=True):
-        try:
-            found, beyond = lesions_of(findings.get(image, ()), shape)
-            lesions.append(found)
-            cut += [image] if beyond else []
-        except ImageError as error:
-            lesions.append(None)
-            unknown.append(f"{image} ({error})")
-    if cut:
-        logger.warning("VinDr-Mammo: boxes of %d images are cut at the edge: %s", len(cut), first_ten(cut))
-    warn_of_unknown(unknown, "VinDr-Mammo")
-    return lesions
 
 
 def lesions_of(findings: Sequence[Finding], shape: tuple[int, int]) -> tuple[tuple[Lesion, ...], bool]:
@@ -223,7 +193,7 @@ def _corners(box: Sequence[str], shape: tuple[int, int]) -> tuple[tuple[float, f
     if not all(box):
         raise ImageError("a finding without a box")
     try:
-        left, top, right, bottom = map(float, box)
+        left, top, right, bottom = (float(corner.replace(",", ".")) for corner in box)
     except ValueError as error:
         raise ImageError("a box whose corners are no numbers") from error
     if not (0 < right - left < math.inf and 0 < bottom - top < math.inf):  # refuses NaN as well
