@@ -17,7 +17,7 @@ def report(settings: ReportSettings) -> Path:
         LemlightError: no run is there, or the page would take the place of a run's own.
     """
     from lemlight.errors import LemlightError
-    from lemlight.reporting.comparison_page import QUESTION, differences_of, notes_of, write_comparison_page
+    from lemlight.reporting.comparison_page import QUESTION, notes_of, shown_differences, write_comparison_page
     from lemlight.reporting.methods import compare_runs
     from lemlight.reporting.runs import find_runs
     from lemlight.reporting.tables import SHORT, method_table, table_markdown, write_runs, write_tables
@@ -34,8 +34,8 @@ def report(settings: ReportSettings) -> Path:
     files.append(write_runs(compared, folder))
     if len(table):
         print(f"\n{table_markdown(table, SHORT)}")
-    for one in differences_of(compared.comparison):
-        print(*one.first, sep="\n", end="\n" if one.first else "")
+    for sentence in shown_differences(compared.comparison):
+        print(sentence)
     for note in notes_of(compared):
         print(f"note: {note}")
     for run in compared.runs:

@@ -45,7 +45,7 @@ def test_localize_says_what_it_says_of_the_checkpoint(lemlight_run, exported, be
     assert "method=cam: importance needs the checkpoint" in done.out
     found, wanted = (pd.read_csv(run.folder / "predictions.csv", keep_default_na=False) for run in (done, expected))
     assert found["image_id"].tolist() == wanted["image_id"].tolist()
-    assert found["call"].tolist() == wanted["call"].tolist()
+    assert found["prediction"].tolist() == wanted["prediction"].tolist()
     np.testing.assert_allclose(found["probability"], wanted["probability"], atol=1e-4)
     for image_id in wanted["image_id"]:
         maps, reference = (np.load(run.folder / "maps" / f"{image_id}.npz") for run in (done, expected))

@@ -26,7 +26,7 @@ def reported(lemlight_run, trainings):
 def test_the_page_and_the_tables_are_left(reported):
     assert str(reported.folder / "report.html") in reported.out
     table = pd.read_csv(reported.folder / "table.csv")
-    assert dict(zip(table["method"], table["trainings"], strict=True)) == {"gap": 1, "lem": 2}
+    assert dict(zip(table["method"], table["runs"], strict=True)) == {"gap": 1, "lem": 2}
     assert "| lem" in reported.out
     assert pd.read_csv(reported.folder / "runs.csv")["state"].tolist() == ["done"] * 3
     assert set(pd.read_csv(reported.folder / "differences.csv")["metric"]) >= {"auroc", "dsc"}

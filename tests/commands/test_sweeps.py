@@ -68,7 +68,7 @@ def test_the_table_comes_by_itself(whole):
     text = (sweep / "table.md").read_text()
     assert text in done.out
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
-    assert head == ["pooling", "state", "validation", "AUC", "ACC", "sensitivity", "specificity", "F1", "DSC"]
+    assert head == ["pooling", "state", "validation", "AUC", "accuracy", "sensitivity", "specificity", "F1", "Dice"]
 
 
 def test_a_search_is_given_the_validation_split_and_not_the_test_split(whole):
@@ -88,7 +88,7 @@ def test_a_sweep_that_is_done_runs_nothing_again_and_is_quick(whole, lemlight_ru
 
 def test_the_process_that_keeps_account_imports_nothing_heavy():
     heavy = "{'torch', 'pandas', 'matplotlib', 'pytorch_lightning'} & set(sys.modules)"
-    code = f"import sys, lemlight.train, lemlight.sweeps.jobs, lemlight.sweeps.table; sys.exit(bool({heavy}))"
+    code = f"import sys, lemlight.train, lemlight.sweeps.jobs, lemlight.sweeps.state; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

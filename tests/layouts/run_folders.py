@@ -31,7 +31,7 @@ def config_of(pooling="lem", seed=0, **changes):
     if pooling == "lem":
         config["pooling"]["aggregate"] = "mean"
     for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     return config
 
 
@@ -75,7 +75,8 @@ def write_run(folder, *, config=None, predictions=None, dice=None, pictures=0, o
     log = pd.DataFrame({"epoch": [0, 1], "train/loss": [0.7, 0.5], "val/loss": [0.6, 0.5], "val/auroc": [0.7, 0.8]})
     log.to_csv(folder / "logs/metrics.csv", index=False)
     splits = [{"split": "test", "images": 80, "malignant": 40, "patients": 40, "share": 1.0}]
-    leaks = {"scheme": "patient", "splits": splits, "leaking_patients": [f"{NAME} 3"], "warnings": ["1 patients leak"]}
+    leaks = {"leaking_patients": [f"{NAME} 3"], "leaking_breasts": [], "leaking_files": []}
+    leaks |= {"scheme": "patient", "splits": splits, "warnings": ["1 patients leak"]}
     (folder / "leaks.json").write_text(json.dumps(leaks))
     if pictures:
         write_pictures(folder / "examples", predictions[:pictures])
@@ -93,8 +94,8 @@ def write_pictures(folder, predictions):
             assert cv2.imwrite(str(folder / f"{number}_{kind}.png"), pixels)
         score_map = np.array([[1, -1], [0, 3]], np.float32)
         np.savez(folder / f"{number}_scores.npz", score_map=score_map, maxima=score_map == 3, minima=score_map == -1)
-        rows.append((number, row.image_id, row.probability, row.probability > 0.5, 0.5))
-    columns = ["number", "image_id", "probability", "called_malignant", "cutoff"]
+        rows.append((number, row.image_id, row.probability, "malignant" if row.probability > 0.5 else "benign", 0.5))
+    columns = ["number", "image_id", "probability", "prediction", "cutoff"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "examples.csv", index=False)
 
 
@@ -107,7 +108,7 @@ def write_state(folder, state, error=None, config=None):
 
 
 def write_sweep(root, poolings=("lem", "gap"), seeds=(0, 1), pictures=3):
-    """Write finished trainings of some methods; the first method is clearly the best."""
+    """Write finished runs of some methods; the first method is clearly the best."""
     for place, pooling in enumerate(poolings):
         for seed in seeds:
             write_run(

@@ -82,12 +82,12 @@ def everything(folder=None):
     """What choosing and measuring give with all methods."""
     place = make_place(compare=["cam", "grad_cam"])
     chosen = choose_settings(place)
-    results = measure_localization(place, chosen, "val", folder, resamples=40)
+    results, _ = measure_localization(place, chosen, "val", folder, resamples=40)
     surveys = {name: survey(place, name, place.known("val"), RegionSettings(0.5, 4.0, 0.3)) for name in METHODS}
     curves = {name: [chooser.curve() for chooser in one.choosers.values()] for name, one in surveys.items()}
     rows = {name: one.meter.per_image().to_csv() for name, one in surveys.items()}
     summaries = {name: one.meter.summary(resamples=40) for name, one in surveys.items()}
-    return {"chosen": chosen, "results": results.summary, "curves": curves, "rows": rows, "summaries": summaries}
+    return {"chosen": chosen, "results": results, "curves": curves, "rows": rows, "summaries": summaries}
 
 
 def one_of_two(rank, folder):

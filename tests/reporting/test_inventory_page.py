@@ -1,7 +1,6 @@
 import pandas as pd
 import pytest
 
-from lemlight.errors import LemlightError
 from lemlight.reporting.inventory_page import (
     Findings,
     Section,
@@ -150,9 +149,3 @@ def test_words_of_the_data_are_no_markup(page):
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "<title>Data set &lt;x&gt;</title>" in page
-
-
-def test_a_missing_sheet_is_said(tmp_path):
-    with pytest.raises(LemlightError, match=r"no contact sheet at .*gone\.png"):
-        write_inventory_page(tmp_path / "p.html", "t", "s", [], tmp_path / "gone.png", {})
-    assert not (tmp_path / "p.html").exists()

@@ -4,7 +4,6 @@ import json
 import shlex
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import wandb
 import wandb_workspaces.reports.v2.interface as wr
@@ -15,40 +14,25 @@ from lemlight.errors import LemlightError
 from lemlight.reporting import wandb_dashboard as chapter
 from lemlight.reporting.runs import find_runs
 from lemlight.reporting.wandb_dashboard import MOST_AXES, dashboard_of, send_dashboard
+from tests.layouts import run_folders
+from tests.layouts.run_folders import NAME, config_of, predictions_of
 
 QUESTION = "Which pooling is best?"
-METRICS = ("auroc", "acc", "sensitivity", "specificity", "f1", "brier")
 
 
 @pytest.fixture
 def write_run(tmp_path):
     """Write the folder of a finished run; `config` overrides with dots, `project` of W&B or None, and read it."""
 
-    def write(name, pooling="lem", seed=0, project="lemlight", plots=("sheet", "roc", "overlays"), **config):
-        folder = tmp_path / "runs" / name
-        values = {
-            "choices": {"pooling": pooling, "backbone": "resnet18", "dataset": "phantom"},
-            "pooling": {"_target_": f"lemlight.models.pooling.{pooling}", "norm": "l1"},
-            "backbone": {"_target_": "lemlight.models.backbones.resnet18"},
-            "dataset": {"root": "/archive/Jane", "split": {"fold": 0}},
-            "loss": {"beta": 0.001},
-            "trainer": {"max_epochs": 2},
-            "seed": seed,
-            "workers": 0,
-            "logger": {"wandb": {"project": project, "mode": "offline"} if project else None},
-            "output": str(folder),
-        }
-        values = OmegaConf.create(values)
+    def write(name, pooling="gmp", seed=0, project="lemlight", plots=("sheet", "roc", "overlays"), **config):
+        wandb_logger = {"project": project, "mode": "offline"} if project else None
+        values = OmegaConf.create(config_of(pooling, seed, logger={"wandb": wandb_logger}))
         for key, value in config.items():
             OmegaConf.update(values, key.replace("__", "."), value)
-        for part in ("logs", "figures"):
-            (folder / part).mkdir(parents=True)
-        OmegaConf.save(values, folder / "config.yaml")
-        summary = {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in METRICS} | {"dsc": {"value": 0.3}}
-        (folder / "metrics.json").write_text(json.dumps({"split": "test", "threshold": 0.5, "images": 2, **summary}))
-        rows = [("Jane-L", "Jane", 0, 0.2), ("Joe-L", "Joe", 1, 0.7)]
-        table = pd.DataFrame(rows, columns=["image_id", "patient_id", "label", "probability"])
-        table.to_csv(folder / "predictions.csv", index=False)
+        predictions = predictions_of(8, name="Jane")
+        config = OmegaConf.to_container(values)
+        folder = run_folders.write_run(tmp_path / "runs" / name, config=config, predictions=predictions, dice=0.3)
+        (folder / "figures").mkdir()
         for plot in plots:
             (folder / "figures" / f"{plot}.png").write_bytes(b"")
         if project:
@@ -67,19 +51,17 @@ def test_what_the_runs_have_is_shown_and_what_differs_becomes_an_axis(write_run)
         write_run("c", project=None),
     ]
     board = dashboard_of(runs)
-    assert (board.project, board.run_ids, board.split) == ("lemlight", ("id-a", "id-b"), "test")
-    assert board.pooling == "choices.pooling"
-    assert board.settings == ("choices.pooling", "loss.beta", "trainer.max_epochs", "seed")
-    assert board.metrics == ("auroc", "dsc", "acc", "sensitivity", "specificity", "f1")
+    assert (board.project, board.run_ids, board.split) == ("lemlight", ["id-a", "id-b"], "test")
+    assert board.settings[0] == "choices.pooling"
+    assert {*board.settings[1:]} == {"loss.beta", "trainer.max_epochs", "callbacks.reseed.seed", "seed"}
+    assert board.metrics == ["auroc", "dsc", "acc", "sensitivity", "specificity", "f1"]
     assert sorted(board.plots) == ["overlays", "roc", "sheet"]
     assert [path.name for path in board.offline] == ["offline-run-20261123-id-a", "offline-run-20261123-id-b"]
 
 
-def test_many_differing_settings_stay_readable_and_an_older_run_names_its_pooling(write_run):
+def test_many_differing_settings_stay_readable(write_run):
     many = {f"trainer__key{number}": number for number in range(20)}
-    board = dashboard_of([write_run("a"), write_run("b", **many)])
-    assert len(board.settings) == MOST_AXES
-    assert dashboard_of([write_run("c", choices=None, pooling__name="lem")]).pooling == "pooling.name"
+    assert len(dashboard_of([write_run("a"), write_run("b", **many)]).settings) == MOST_AXES
 
 
 def test_without_a_logged_run_or_with_two_projects_there_is_no_dashboard(write_run):
@@ -125,7 +107,7 @@ def service(monkeypatch):
 @pytest.fixture
 def sent(write_run, service, tmp_path):
     """Send a dashboard of two runs: what was said, and workspace and report as W&B gets them."""
-    runs = [write_run("a", "lem"), write_run("b", "gap", loss__beta=0.0)]
+    runs = [write_run("a"), write_run("b", "gap", loss__beta=0.0)]
     said = send_dashboard(runs, QUESTION, tmp_path / "out", "| pooling | AUC |\n|---|---|\n| LEM | 0.9 |")
     assert not (tmp_path / "out").exists()
     return said, *(variables for query, variables in service if "upsertView" in query)
@@ -146,9 +128,12 @@ def test_workspace_and_report_reach_the_service_whole(sent):
         assert shown in report["spec"]
     grids = [block for block in json.loads(report["spec"])["blocks"] if block["type"] == "panel-grid"]
     assert len(grids) == 5
+    (runs,) = json.loads(workspace["spec"])["section"]["runSets"]
+    assert "'id-a', 'id-b'" in str(runs["filters"])  # exactly these runs, the best first
+    assert runs["sort"]["keys"][0]["key"] == {"section": "summary", "name": "test/auroc"}
 
 
-def test_bars_and_curves_are_grouped_by_pooling(sent):
+def test_bars_and_curves_are_grouped_by_pooling_beside_settings_plots_and_predictions(sent):
     _, workspace, _ = sent
     bars, lines = panels(workspace, "Bar Chart"), panels(workspace, "Run History Line Plot")
     assert [bar["metrics"][0] for bar in bars] == [f"test/{name}" for name in chapter.METRICS]
@@ -156,10 +141,6 @@ def test_bars_and_curves_are_grouped_by_pooling(sent):
     assert {line["xAxis"] for line in lines} == {"epoch"}
     for panel in (*bars, *lines):
         assert (panel["groupBy"], panel["groupAgg"], panel["aggregate"]) == ("choices.value.pooling", "mean", True)
-
-
-def test_settings_plots_and_predictions_of_exactly_these_runs_are_shown(sent):
-    _, workspace, _ = sent
     (plot,) = panels(workspace, "Parallel Coordinates Plot")
     settings = ["config:choices.value.pooling", "config:loss.value.beta"]
     assert [column["accessor"] for column in plot["columns"]] == [*settings, "summary:test/auroc", "summary:test/dsc"]
@@ -167,13 +148,10 @@ def test_settings_plots_and_predictions_of_exactly_these_runs_are_shown(sent):
     assert sorted(media) == ["test/overlays", "test/roc", "test/sheet"]
     assert "test/predictions" in workspace["spec"]
     assert [one["diffOnly"] for one in panels(workspace, "Run Comparer")] == ["split"]
-    (runs,) = json.loads(workspace["spec"])["section"]["runSets"]
-    assert "'id-a', 'id-b'" in str(runs["filters"])
-    assert runs["sort"]["keys"][0]["key"] == {"section": "summary", "name": "test/auroc"}
 
 
 def test_nothing_of_patients_and_folders_reaches_the_service(sent, service, tmp_path):
-    for private in ("Jane", "Joe", "/archive", str(tmp_path)):
+    for private in ("Jane", NAME, "/data", str(tmp_path)):
         assert private not in str(service)
 
 
@@ -186,7 +164,7 @@ def test_with_nobody_logged_in_the_specification_and_the_way_are_left(write_run,
     told = (tmp_path / "out" / "wandb_dashboard.json").read_text()
     for shown in ("id-a", "id-b b", QUESTION, "| table |", "BarPlot", "MediaBrowser", "choices.pooling"):
         assert shown in told
-    for private in ("Jane", "/archive", str(tmp_path)):
+    for private in ("Jane", NAME, "/data", str(tmp_path)):
         assert private not in told
     sync = next(part for part in said.split("; then ") if part.startswith("wandb sync"))
     offline = [run.folder / "wandb" / f"offline-run-20261123-id-{run.folder.name}" for run in runs[:2]]

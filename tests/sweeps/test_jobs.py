@@ -14,7 +14,7 @@ from lemlight.errors import LemlightError
 from lemlight.sweeps import jobs
 from lemlight.sweeps.jobs import leaving_outcome, run_job, run_to_its_end
 from lemlight.sweeps.names import Sweep
-from lemlight.sweeps.table import JobState, differences, read_state
+from lemlight.sweeps.state import read_state
 from tests.sweeps.observed import processes_of, wait_for
 
 
@@ -34,14 +34,17 @@ def test_a_training_is_the_same_command_as_a_single_run_in_the_folder_of_the_job
 
 
 def test_a_training_knows_the_sweep_that_it_belongs_to(job, trainings, monkeypatch):
+    assert Sweep.of_this_process() is None
     run_job(job)
     monkeypatch.setenv("LEMLIGHT_SWEEP", trainings[0][1]["LEMLIGHT_SWEEP"])
     assert Sweep.of_this_process() == Sweep([], ["pooling"])
-    monkeypatch.delenv("LEMLIGHT_SWEEP")
-    assert Sweep.of_this_process() is None
 
 
-def test_a_job_that_is_done_is_skipped_with_its_result(job, trainings, tmp_path, capsys):
+def test_a_job_that_is_done_or_runs_in_another_process_is_skipped(job, trainings, tmp_path, capsys):
+    with FileLock(tmp_path / "job" / ".lock"):
+        assert run_job(job) is None
+    assert "runs in another process, skipped" in capsys.readouterr().out
+    assert trainings == []
     run_job(job)
     assert run_job(job) == 0.5
     assert len(trainings) == 1
@@ -49,13 +52,6 @@ def test_a_job_that_is_done_is_skipped_with_its_result(job, trainings, tmp_path,
     (tmp_path / "job" / "metrics.json").unlink()
     run_job(job)
     assert len(trainings) == 2
-
-
-def test_a_job_that_runs_in_another_process_is_skipped(job, trainings, tmp_path, capsys):
-    with FileLock(tmp_path / "job" / ".lock"):
-        assert run_job(job) is None
-    assert "runs in another process, skipped" in capsys.readouterr().out
-    assert trainings == []
 
 
 @pytest.mark.parametrize(
@@ -115,25 +111,6 @@ def test_what_another_configuration_or_version_left_is_set_aside(key, value, sai
     assert kept.with_name("metrics.json").is_file()
 
 
-def test_differences_are_those_that_change_a_figure():
-    before = {"seed": 0, "workers": 2, "trainer": {"max_epochs": 3, "enable_progress_bar": True}, "old": 1}
-    wanted = {"seed": 0, "workers": 0, "trainer": {"max_epochs": 4, "enable_progress_bar": False}, "new": None}
-    assert differences(before, wanted) == ["new", "old", "trainer.max_epochs"]
-    assert differences(before, before) == []
-    logged = {"logger": {"wandb": {"mode": "online"}}}
-    assert differences(logged, {"logger": {"wandb": None}}) == []
-
-
-def test_a_state_is_read_as_it_was_written_and_a_broken_one_is_none(tmp_path):
-    state = JobState("running", ["seed=0"], {"seed": 0, "names": ["a", "b"]})
-    state.write(tmp_path)
-    assert read_state(tmp_path) == state
-    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
-    for text in ("", "{", "[]", '{"state": "done", "unknown": 1}'):
-        (tmp_path / "state.json").write_text(text)
-        assert read_state(tmp_path) is None
-
-
 @pytest.fixture
 def started(monkeypatch, tmp_path):
     """Be a process that was started for the job in tmp_path."""
@@ -144,24 +121,21 @@ def started(monkeypatch, tmp_path):
 def test_a_training_leaves_its_result(started):
     assert leaving_outcome(lambda config: 0.5)(None) == 0.5
     assert json.loads((started / ".outcome.json").read_text()) == {"result": 0.5}
-    assert "LEMLIGHT_JOB" not in os.environ  # what it starts itself is not to leave any
+    assert leaving_outcome(len) is len  # the variable is gone: what a job starts itself is not to leave any
 
 
-@pytest.mark.parametrize("error", [RuntimeError("out of luck"), LemlightError("no images")])
-def test_a_training_leaves_its_error_and_where_it_came_from(started, error):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(RuntimeError("out of luck"), "RuntimeError: out of luck"), (LemlightError("no images"), "no images")],
+)
+def test_a_training_leaves_its_error_and_where_it_came_from(started, error, sentence):
     def fails(config):
         raise error
 
-    with pytest.raises(LemlightError) as caught:
+    with pytest.raises(LemlightError, match=sentence):
         leaving_outcome(fails)(None)
-    sentence = str(caught.value)
-    assert sentence in ("RuntimeError: out of luck", "no images")
     assert json.loads((started / ".outcome.json").read_text()) == {"error": sentence}
     assert "in fails" in (started / "error.txt").read_text()
-
-
-def test_a_training_of_its_own_leaves_nothing():
-    assert leaving_outcome(len) is len
 
 
 PARENT = """

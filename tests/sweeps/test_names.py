@@ -4,18 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lemlight.sweeps.names import (
-    LONGEST,
-    Sweep,
-    experiment,
-    file_name,
-    group_label,
-    is_axis,
-    job_name,
-    run_label,
-    sweep_name,
-    tag_labels,
-)
+from lemlight.sweeps.names import LONGEST, Sweep, file_name, is_axis, job_name, labels_of, sweep_name
 
 ALLOWED = re.compile(r"[A-Za-z0-9_.=,~+-]+")
 overrides = st.builds(
@@ -83,39 +72,38 @@ def test_an_axis_is_known():
     assert not any(map(is_axis, ["seed=0", "a.compare=[cam,grad_cam]", "label_names='a,b'", "+scale=small"]))
 
 
+def labels(overrides=(), sweep=None):
+    return labels_of("lem-resnet18-seed1", {"choices": {"dataset": "cbis"}}, overrides, sweep)
+
+
 def test_the_name_of_a_run_holds_what_tells_it_from_the_others_of_its_sweep():
-    assert run_label("lem-resnet18-seed1", JOB, None) == "lem-resnet18-seed1"
+    assert labels(JOB)["label"] == "lem-resnet18-seed1"
     for sweep in (SWEEP, Sweep(["experiment=sparse_loss"], ["loss.beta", "seed"])):
-        assert run_label("lem-resnet18-seed1", JOB, sweep) == "lem-resnet18-seed1+loss.beta=0.001"
+        assert labels(JOB, sweep)["label"] == "lem-resnet18-seed1+loss.beta=0.001"
 
 
-def test_all_jobs_of_a_sweep_are_one_group_and_a_training_of_its_own_has_none():
-    groups = {group_label([f"seed={seed}", *JOB[2:]], SWEEP) for seed in (0, 1)}
+def test_all_jobs_of_a_sweep_are_one_group_and_a_run_of_its_own_has_none():
+    groups = {labels([f"seed={seed}", *JOB[2:]], SWEEP)["sweep_group"] for seed in (0, 1)}
     assert groups == {"loss.beta=0,0.001+pooling=gap,lem+seed=0,1+trainer=cpu"}
-    assert group_label(JOB, None) is None
+    assert labels(JOB) == {"label": "lem-resnet18-seed1", "sweep_group": None, "labels": ["cbis"]}
+    long = [f"optimizer.key{number}={number},{number + 1}" for number in range(30)]
+    assert len(labels((), Sweep(long))["sweep_group"]) <= 128  # as W&B takes it
 
 
-def test_an_experiment_names_the_group_also_of_a_single_run():
-    assert group_label(["experiment=pooling", "seed=3"], None) == "pooling"
-    assert group_label(["experiment=pooling", "seed=3"], Sweep(["experiment=pooling", "seed=3"], ["seed"])) == "pooling"
-    assert experiment(["experiment=/archive/Jane"]) is None  # a path is none
+def test_an_experiment_is_a_label_and_names_the_group_also_of_a_single_run():
+    command = ["experiment=pooling", "seed=3"]
+    for sweep in (None, Sweep(command, ["seed"])):
+        found = labels(command, sweep)
+        assert (found["sweep_group"], found["labels"]) == ("pooling", ["cbis", "pooling"])
 
 
 @pytest.mark.parametrize(
     "private",
     ["dataset.root=/archive/Jane", "dataset.csv=Jane.csv", "dataset.tables=Jane", "+dataset.note='/archive/Jane'",
-     "label_names=[/archive/Jane,b]", "backbone.weights_file=Jane.pt", "dataset.root='C:\\Jane'", "store=~/Jane",
-     "dataset.root=/a/Jane,/b/Jane"],
+     "label_names=[/archive/Jane,b]", "backbone.weights_file=Jane.pt", "dataset.root='C:\\Jane'", "store='~/Jane'",
+     "dataset.root=/a/Jane,/b/Jane", "experiment=/archive/Jane"],
 )  # fmt: skip
 def test_no_path_is_in_a_label(private):
-    sweep = Sweep(["pooling=gap,lem", private])
-    assert group_label([], sweep) == group_label([], Sweep(["pooling=gap,lem"]))
-    swept = Sweep([f"{private.partition('=')[0].lstrip('+')}=1,2"])
-    assert run_label("gap-resnet18-seed0", [private.partition(",/b")[0]], swept) == "gap-resnet18-seed0"
-
-
-def test_labels_fit_what_wandb_takes():
-    long = [f"optimizer.key{number}={number},{number + 1}" for number in range(30)]
-    assert len(group_label([], Sweep(long))) <= 128
-    assert all(1 <= len(tag) <= 64 for tag in tag_labels(["experiment=pooling"], ["x" * 100, "phantom"]))
-    assert tag_labels(["experiment=pooling", "seed=1"], ["mine", "cbis", "mine"]) == ["mine", "cbis", "pooling"]
+    key = private.partition("=")[0].lstrip("+")
+    for sweep in (None, Sweep(["pooling=gap,lem", private]), Sweep([f"{key}=1,2"])):
+        assert "Jane" not in str(labels([private.partition(",/b")[0]], sweep))

@@ -11,7 +11,7 @@ from filelock import FileLock
 from lemlight.errors import LemlightError
 from lemlight.sweeps import jobs, slurm
 from lemlight.sweeps.jobs import run_job
-from lemlight.sweeps.table import read_state
+from lemlight.sweeps.state import read_state
 
 
 @pytest.fixture

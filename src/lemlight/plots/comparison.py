@@ -35,6 +35,7 @@ class Results(Protocol):
     def predictions(self) -> pd.DataFrame:
         """A row per test image with label and probability."""
 
+    @property
     def log(self) -> pd.DataFrame:
         """A row per epoch, the index."""
 
@@ -160,7 +161,7 @@ COLUMNS = 4
 
 def training_overlay(groups: Groups, path: Path) -> Path | None:
     """Draw losses and validation AUC over the epochs, a line per run; None where nothing was logged."""
-    logs = {method: [run.log().replace([np.inf, -np.inf], np.nan) for run in runs] for method, runs in groups.items()}
+    logs = {method: [run.log.replace([np.inf, -np.inf], np.nan) for run in runs] for method, runs in groups.items()}
     logged = [name for name in PANELS if any(name in log for own in logs.values() for log in own)]
     if not logged:
         return None

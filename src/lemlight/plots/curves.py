@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lemlight.metrics.bootstrap import Undefined
 from lemlight.metrics.classification import RocBand, roc_band
-from lemlight.plots.style import BLUE, GREY, RED, SERIES, SKY, interval_text, new_figure, save, say, tidy, value_text
+from lemlight.plots.style import BLUE, GREY, RED, SERIES, SKY, new_figure, save, say, tidy
+from lemlight.text import interval_text, value_text
 
 LEGEND: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none"}
 

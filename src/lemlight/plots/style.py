@@ -1,6 +1,6 @@
-"""What all figures share: colours for the colour-blind, names and texts of metrics, marks of methods, saving."""
+"""What all figures share: colours for the colour-blind, marks of methods, saving."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lemlight.files import written_aside
-from lemlight.metrics import METRIC_NAMES
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -54,24 +53,6 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 CLASS_NAMES = ("benign", "malignant")
-
-
-def interval_text(metric: Mapping[str, Any]) -> str:
-    """Return the interval of one metric of metrics.json as `0.85 to 0.96`, or an empty string where there is none."""
-    return "" if metric.get("low") is None else f"{metric['low']:.3f} to {metric['high']:.3f}"
-
-
-def value_text(metric: Mapping[str, Any]) -> str:
-    """Return the value of one metric of metrics.json with three digits, or `undefined`."""
-    return "undefined" if metric["value"] is None else f"{metric['value']:.3f}"
-
-
-def heading(metric: str) -> str:
-    """Return the name of a metric as the head of a column has it."""
-    name = METRIC_NAMES[metric]
-    return name[0].upper() + name[1:]
-
-
 LINES = ("-", "--", ":", "-.")
 
 Marks = dict[str, dict[str, Any]]

@@ -1,68 +1,38 @@
 """The page that compares the methods of some runs: one file that asks for nothing, and names no patient and no file."""
 
-import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lemlight.errors import LemlightError
-from lemlight.files import written_aside
 from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
 from lemlight.plots.comparison import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
-from lemlight.plots.style import CLASS_NAMES, value_text
+from lemlight.plots.style import CLASS_NAMES
 from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
 from lemlight.reporting.methods import ABSENT, CLASS, ComparedRuns, differing_keys, method_settings
+from lemlight.reporting.page import TEMPLATES, base64_of, public_command, write_page
 from lemlight.reporting.runs import TrainingRun
 from lemlight.reporting.tables import COLUMNS, cells, metrics_of
 from lemlight.sweeps.names import WITHOUT_EFFECT
-from lemlight.training.checkpoint import load_checkpoint
-from lemlight.training.privacy import public_override
+from lemlight.text import value_text
 from lemlight.training.trainer import versions
 
-TEMPLATES = Path(__file__).parent / "templates"
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
-PLOTTED = ("auroc", "dsc")  # the differences of the other metrics are in the sentences
-LISTED = 5  # differences in one metric, where what is shown is summed up
-CAUSES = ("out of memory", "the disk is full", "interrupted")  # of a failure, that may stand on the page
+PLOTTED = ("auroc", "dsc")  # the differences of the other metrics are in differences.csv
 LEAKS = {"leaking_patients": "patients", "leaking_breasts": "breasts", "leaking_files": "files"}
 
 
-@dataclass(frozen=True)
-class Differences:
-    """What the differences of one metric say: those that are shown, the largest first, and the others."""
-
-    metric: str
-    shown: Sequence[str]
-    others: Sequence[str]
-
-    @property
-    def first(self) -> list[str]:
-        """The largest of what is shown, and how many more there are: among ten methods there are 45 pairs."""
-        more = len(self.shown) - LISTED
-        if more <= 1:
-            return list(self.shown)
-        name = METRIC_NAMES[self.metric]
-        return [*self.shown[:LISTED], f"{more} more differences in {name} are shown, none larger: see Differences"]
-
-
-def differences_of(comparison: Comparison | None) -> list[Differences]:
-    """Sort the sentences of all pairs by metric."""
-    pairs = comparison.pairs if comparison else ()
-    found = []
-    for metric in dict.fromkeys(pair.metric for pair in pairs):
-        own = [pair for pair in pairs if pair.metric == metric]
-        shown = sorted((pair for pair in own if pair.shown), key=lambda pair: -abs(pair.difference.estimate.value or 0))
-        others = [pair.sentence for pair in own if not pair.shown]
-        found.append(Differences(metric, [pair.sentence for pair in shown], others))
-    return found
+def shown_differences(comparison: Comparison | None) -> list[str]:
+    """Return a sentence for each difference that is shown, by metric, the largest first."""
+    pairs = [pair for pair in comparison.pairs if pair.shown] if comparison else []
+    order = list(METRIC_NAMES)
+    pairs.sort(key=lambda pair: (order.index(pair.metric), -abs(pair.difference.estimate.value or 0)))
+    return [pair.sentence for pair in pairs]
 
 
 def notes_of(compared: ComparedRuns) -> list[str]:
@@ -88,13 +58,6 @@ def notes_of(compared: ComparedRuns) -> list[str]:
     return [*notes, *compared.notes]
 
 
-def why_not_done(run: TrainingRun) -> str:
-    """Say why a run is not done, without a name: the message of a failure may hold some, and stands in runs.csv."""
-    if run.state != "failed":
-        return run.reason  # empty where it is done
-    return ", ".join([cause for cause in CAUSES if cause in run.reason] or ["see runs.csv"])
-
-
 def differing_settings(runs: Sequence[TrainingRun]) -> tuple[list[int], dict[str, list[str]]]:
     """Return the numbers of the runs whose config is known, and each setting in which they differ with all values."""
     known = [run for run in runs if run.config]
@@ -108,26 +71,11 @@ def leak_reports(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
     """Return the leak reports without names, equal ones once with the numbers of their runs."""
     reports: dict[str, dict[str, Any]] = {}
     for run in runs:
-        if leaks := run.leaks():
-            report = {
-                "scheme": str(leaks.get("scheme", "")),
-                "splits": leaks["splits"],
-                "in_several": ", ".join(f"{len(leaks.get(key) or [])} {name}" for key, name in LEAKS.items()),
-                "warnings": list(map(str, leaks.get("warnings") or [])),
-            }
+        if leaks := run.leaks:
+            counts = ", ".join(f"{len(leaks[key])} {name}" for key, name in LEAKS.items())
+            report = {key: leaks[key] for key in ("scheme", "splits", "warnings")} | {"in_several": counts}
             reports.setdefault(repr(report), report | {"numbers": []})["numbers"].append(run.number)
     return list(reports.values())
-
-
-def command_of(run: TrainingRun) -> str:
-    """Return the command that repeats a run, with dots in place of every path; empty if it is not known."""
-    if run.overrides is None:
-        return ""
-    words = [
-        override if public_override(override) and "/" not in override else f"{override.partition('=')[0]}=..."
-        for override in run.overrides
-    ]
-    return " ".join(["python -m lemlight.train", *words])
 
 
 def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question: str, path: Path) -> Path:
@@ -145,63 +93,41 @@ def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question:
     script = (TEMPLATES / "comparison.js").read_text(encoding="utf-8")
     settings_runs, settings = differing_settings(compared.runs)
     localization = [name for name in metrics_of(table) if name in LOCALIZATION_NAMES]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    text = environment.get_template("comparison.html.j2").render(
+    commands = [public_command("train", run.overrides) for run in compared.runs if run.overrides is not None]
+    return write_page(
+        path,
+        "comparison.html.j2",
+        title="Comparison of methods",
         question=question,
         compared=compared,
         comparison=compared.comparison,
         datasets=sorted({method_settings(run.config).get("dataset", "unknown") for run in compared.done}),
         notes=notes_of(compared),
+        differences=shown_differences(compared.comparison),
         tables=[
             ("Classification", [name for name in metrics_of(table) if name not in localization]),
             ("Localization", localization),
         ],
         names=COLUMNS,
-        methods=list(compared.groups),
-        counts=[len(runs) for runs in compared.groups.values()],
         cells={name: cells(table, name) for name in metrics_of(table)},
-        differences=differences_of(compared.comparison),
-        metric_names=METRIC_NAMES,
         figures=figures,
-        mammograms=[mammogram for mammogram in map(_mammogram, examples) if mammogram["overlays"]],
-        why_not_done=why_not_done,
+        forests={metric: METRIC_NAMES[metric] for metric in PLOTTED},
+        mammograms=[_mammogram(image) for image in examples],
         value_text=value_text,
         settings_runs=settings_runs,
         settings=settings,
         leaks=leak_reports(compared.runs),
-        commands=list(dict.fromkeys(filter(None, map(command_of, compared.runs)))),
-        versions=_versions(compared.done),
+        commands=list(dict.fromkeys(commands)),
+        versions=versions(),
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        script_hash=base64_of(hashlib.sha256(script.encode()).digest()),
     )
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-    return path
-
-
-def _versions(runs: Sequence[TrainingRun]) -> dict[str, list[str]]:
-    """Return the versions that the runs were trained with, as their checkpoints say, and those of this report."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        try:
-            own = load_checkpoint(run.folder / "checkpoints" / "best.ckpt").versions
-        except LemlightError:  # a checkpoint that was deleted or damaged does not matter here
-            continue
-        for package, version in own.items():
-            found.setdefault(package, {})[str(version)] = None
-    found |= {f"{package} (this report)": {version: None} for package, version in versions().items()}
-    return {package: list(several) for package, several in found.items()}
 
 
 def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], folder: Path) -> dict[str, str]:
     """Draw everything; PNG as base64 by the name of the figure."""
     groups, comparison = compared.groups, compared.comparison
-    items = [
-        {method: item for method, example in image.items() if (item := example.sheet_item()) is not None}
-        for image in examples
-    ]
+    items = [{method: example.item for method, example in image.items()} for image in examples]
     drawn = {"scores": score_map_panels(items, folder / "scores.png")}
     if groups:
         drawn["curves"] = curve_panels(groups, folder / "curves.png")
@@ -209,27 +135,26 @@ def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], 
         drawn["reliability"] = reliability_panels(groups, folder / "reliability.png")
     if comparison:
         drawn |= {f"forest_{metric}": forest_plot(comparison, metric, folder / f"{metric}.png") for metric in PLOTTED}
-    return {name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in drawn.items() if path}
+    return {name: base64_of(path.read_bytes()) for name, path in drawn.items() if path}
 
 
 def _mammogram(examples: Mapping[str, Example]) -> dict[str, Any]:
     """One image under the location maps of all methods, its layers as PNG."""
-    first = next(iter(examples.values()))
-    lesions = next((one.lesions for one in examples.values() if one.lesions is not None), None)
+    item = next(iter(examples.values())).item
+    pixels = (item.image * 255).round().astype("uint8")
     return {
-        "label": CLASS_NAMES[first.label],
-        "width": first.image.shape[1],
-        "height": first.image.shape[0],
-        "image": png(first.image),
-        "lesions": "" if lesions is None or not lesions.any() else png(lesion_layer(lesions)),
+        "label": CLASS_NAMES[item.label],
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "image": png(pixels),
+        "lesions": "" if item.mask is None or not item.mask.any() else png(lesion_layer(item.mask)),
         "overlays": [
             {
                 "method": method,
                 "prediction": CLASS_NAMES[one.malignant],
-                "probability": one.probability,
+                "probability": one.item.probability,
                 "png": png(map_layer(one.strength, one.cutoff)),
             }
             for method, one in examples.items()
-            if one.strength is not None and one.strength.shape == first.image.shape
         ],
     }

@@ -56,11 +56,10 @@ def write_dicom_seg(
 
     Raises:
         ImageError: the source is no DICOM image, or lacks a UID that a reference needs.
-        LemlightError: highdicom is not installed; masks, labels and scores do not belong together; no room on the disk.
+        LemlightError: highdicom is not installed; no room on the disk.
     """
     with quiet("pydicom"), quiet("highdicom"):
         header = _read_source(source)
-        _check(masks, labels, scores, (int(header.Rows), int(header.Columns)), source)
         if not len(masks):
             return False
         check_highdicom()
@@ -110,24 +109,6 @@ def _read_source(source: Path) -> Dataset:
     if frames > 1:
         raise ImageError(f"{source}: {frames} frames, not one mammogram; switch the Segmentations off for it")
     return header
-
-
-def _check(
-    masks: NDArray[np.bool_], labels: Sequence[str], scores: Sequence[float], shape: tuple[int, int], source: Path
-) -> None:
-    problems = []
-    if masks.ndim != 3 or masks.dtype != bool or masks.shape[1:] != shape:
-        problems.append(f"masks {masks.dtype} {masks.shape} must be bool (K, {shape[0]}, {shape[1]}), as the image")
-    if not len(masks) == len(labels) == len(scores):
-        problems.append(f"{len(masks)} masks, {len(labels)} labels, {len(scores)} scores")
-    if empty := [number for number, mask in enumerate(masks) if not mask.any()]:
-        problems.append(f"masks without a pixel: {empty}")
-    if wrong := [label for label in labels if not (label.isascii() and label.isprintable() and 0 < len(label) <= TEXT)]:
-        problems.append(f"labels that are not 1 to {TEXT} ASCII characters: {wrong}")
-    if outside := [score for score in scores if not 0 <= score <= 1]:
-        problems.append(f"scores outside of [0, 1]: {outside}")
-    if problems:
-        raise LemlightError(f"cannot write the Segmentation of {source}: {'; '.join(problems)}")
 
 
 def _describe(algorithm: str, version: str, number: int, label: str, score: float) -> SegmentDescription:

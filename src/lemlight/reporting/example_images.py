@@ -1,10 +1,8 @@
 """The few test images that every run leaves with its maps, side by side for all methods, and as layers of a page."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -15,42 +13,28 @@ from numpy.typing import NDArray
 from lemlight.plots.overlays import HEAT
 from lemlight.plots.sheets import SheetItem
 from lemlight.plots.style import SKY
+from lemlight.reporting.page import base64_of
 from lemlight.reporting.runs import FOLDER, LIST, TrainingRun
 
 LONGEST = 400  # px of a picture on the page
 LEVELS = 64  # colours of a location map
 DASH, GAP = 6, 4  # px across and down, along an outline
-MOST_BYTES = 2**24  # of score map and extrema, unpacked
 
 Pixels = NDArray[np.uint8]
-Scores = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
-"""Score map, maxima, minima (h, w) each."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What one method says of one image (H, W); nothing in it names a patient.
+    """What one method says of one image; nothing in it names a patient.
 
-    `strength` is the location map, 0 to 255, whose regions lie at or above `cutoff` (of 1). What is missing, damaged or
-    of another size is None.
+    `item` holds the image with its lesions and score map, `malignant` the prediction at the run's threshold. `strength`
+    is the location map (H, W), 0 to 255, whose regions lie at or above `cutoff` (of 1).
     """
 
-    label: int
-    probability: float
+    item: SheetItem
     malignant: bool
-    """The prediction at the run's threshold."""
+    strength: Pixels
     cutoff: float
-    image: Pixels
-    strength: Pixels | None
-    lesions: NDArray[np.bool_] | None
-    scores: Scores | None
-
-    def sheet_item(self) -> SheetItem | None:
-        """Give the image with its score map, None where that cannot be drawn."""
-        if self.scores is None or self.scores[0].size == 0:
-            return None
-        item = SheetItem(self.image / 255, *self.scores, self.lesions, self.label, self.probability)
-        return None if item.problems() else item
 
 
 def read_examples(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str, Example]]:
@@ -74,52 +58,38 @@ def read_examples(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str,
 def _list(run: TrainingRun) -> pd.DataFrame:
     """What examples.csv lists, by image, with the true label; empty where it cannot be used."""
     try:
-        rows = pd.read_csv(run.folder / FOLDER / LIST, dtype={"image_id": str, "number": str}).set_index("image_id")
-        right = rows.index.is_unique and rows["number"].str.fullmatch(r"\d+").all()
-        rows = rows[["number", "probability", "cutoff"]].astype({"probability": float, "cutoff": float})
+        rows = pd.read_csv(run.folder / FOLDER / LIST, dtype={"image_id": str}).set_index("image_id")
+        rows = rows[["number", "probability", "cutoff"]].astype({"number": int, "probability": float, "cutoff": float})
     except (OSError, ValueError, KeyError):
         return pd.DataFrame()
-    labels = run.predictions.set_index("image_id")["label"]
-    return rows.assign(label=labels).dropna() if right else pd.DataFrame()
+    return rows.join(run.predictions.set_index("image_id")["label"], how="inner")
 
 
-def _example(run: TrainingRun, number: str, probability: float, cutoff: float, label: float) -> Example | None:
-    folder = run.folder / FOLDER
-    image, strength, lesions = (_grey(folder / f"{number}_{kind}.png") for kind in ("image", "map", "lesions"))
-    if image is None:
+def _example(run: TrainingRun, number: float, probability: float, cutoff: float, label: float) -> Example | None:
+    """Read one image with its maps; None where a file is missing or damaged, or of another size."""
+    start = run.folder / FOLDER / f"{number:.0f}"
+    lesions = Path(f"{start}_lesions.png")
+    try:
+        image, strength = _grey(Path(f"{start}_image.png")), _grey(Path(f"{start}_map.png"))
+        with np.load(f"{start}_scores.npz", allow_pickle=False) as arrays:
+            scores = {name: arrays[name] for name in ("score_map", "maxima", "minima")}
+        mask = _grey(lesions) > 127 if lesions.is_file() else None
+        item = SheetItem(image=image / 255, **scores, mask=mask, label=int(label), probability=float(probability))
+        if item.problems() or strength.shape != image.shape:
+            return None
+    except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
         return None
-    return Example(
-        label=int(label),
-        probability=float(probability),
-        malignant=bool(probability > run.summary["threshold"]),
-        cutoff=float(cutoff),
-        image=image,
-        strength=None if strength is None or strength.shape != image.shape else strength,
-        lesions=None if lesions is None or lesions.shape != image.shape else lesions > 127,
-        scores=_scores(folder / f"{number}_scores.npz"),
-    )
+    return Example(item, bool(probability > run.summary["threshold"]), strength, cutoff)
 
 
-def _grey(path: Path) -> Pixels | None:
-    """Read a grey PNG, made smaller where it is large; None where there is none, or a damaged one."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+def _grey(path: Path) -> Pixels:
+    """Read a grey PNG, made smaller where it is large."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
-        return None
+        raise ValueError(f"{path} is missing or damaged")
     factor = min(1.0, LONGEST / max(pixels.shape))
     height, width = (max(1, round(side * factor)) for side in pixels.shape)
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _scores(path: Path) -> Scores | None:
-    try:
-        with ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > MOST_BYTES:
-                return None
-        with np.load(path, allow_pickle=False) as arrays:
-            score_map = np.asarray(arrays["score_map"], dtype=np.float32)
-            return score_map, np.asarray(arrays["maxima"], dtype=bool), np.asarray(arrays["minima"], dtype=bool)
-    except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
-        return None
 
 
 def map_layer(strength: Pixels, cutoff: float) -> Pixels:
@@ -136,14 +106,14 @@ def lesion_layer(lesions: NDArray[np.bool_]) -> Pixels:
     return layer
 
 
-def png(pixels: Pixels) -> str:
-    """Return grey (H, W) or RGBA (H, W, 4) pixels as PNG in base64."""
-    written = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))[1]
-    return base64.b64encode(written.tobytes()).decode("ascii")
-
-
 def _outlined(layer: Pixels, inside: NDArray[np.bool_], colour: tuple[float, float, float]) -> Pixels:
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(layer, contours, -1, (0, 0, 0, 255), 3)  # a black edge: seen on white tissue, too
     cv2.drawContours(layer, contours, -1, [round(255 * part) for part in (*colour, 1.0)], 1)
     return layer
+
+
+def png(pixels: Pixels) -> str:
+    """Return grey (H, W) or RGBA (H, W, 4) pixels as PNG in base64."""
+    written = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))[1]
+    return base64_of(written.tobytes())

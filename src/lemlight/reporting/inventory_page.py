@@ -1,6 +1,5 @@
 """What was found in a data set: by the headers of its files or by preparing them, on the terminal and as a page."""
 
-import base64
 import re
 import textwrap
 from collections import defaultdict
@@ -13,16 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lemlight.data.inventory import plain_texts, same_pixels
 from lemlight.data.io import FileHeader
 from lemlight.data.splits import leak_report
 from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
 from lemlight.data.table import first_ten, write_table
-from lemlight.errors import LemlightError
 from lemlight.files import write_json, written_aside
 from lemlight.plots.sheets import Thumbnail
+from lemlight.reporting.page import base64_of, write_page
+from lemlight.text import plain_table
 
 HEIGHT = 288  # px of a thumbnail at most
 MOST_ROWS = 10  # of a list; the others are one line
@@ -251,20 +250,11 @@ def sections_text(sections: Sequence[Section], width: int) -> str:
     for section in sections:
         body = ["; ".join(f"{name}: {number}" for name, number, *_ in section.rows)]
         if len(section.columns) > 2:
-            body = _columns([section.columns, *section.rows])
+            body = plain_table([section.columns, *section.rows], numbers=True)
         heads = [section.heading, *[""] * (len(body) + len(section.notes))]
         for head, text in zip(heads, [*body, *section.notes], strict=False):
             lines += _wrapped(text, width, f"{head:<{INDENT}}", " " * INDENT)
     return "\n".join(lines)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align the cells of rows, the first to the left and the others, numbers, to the right."""
-    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([f"{name:<{first}}", *(f"{cell:>{size}}" for cell, size in zip(numbers, others, strict=True))])
-        for name, *numbers in rows
-    ]
 
 
 def write_inventory_page(
@@ -280,17 +270,9 @@ def write_inventory_page(
         settings: names and values of the settings that decided what was found.
 
     Raises:
-        LemlightError: the contact sheet is not there, or the page cannot be written.
+        LemlightError: the page cannot be written.
     """
-    try:
-        png = base64.b64encode(sheet.read_bytes()).decode("ascii") if sheet else ""
-    except OSError as error:
-        raise LemlightError(f"cannot write {path}: no contact sheet at {sheet} ({error.strerror})") from error
+    png = base64_of(sheet.read_bytes()) if sheet else ""
     rows = [(name, str(value)) for name, value in settings.items()]
     sections = [*sections, Section("Settings", ("name", "value"), rows)]
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.get_template("inventory.html.j2")
-    with written_aside(path) as aside:
-        aside.write_text(template.render(title=title, subtitle=subtitle, sections=sections, png=png), encoding="utf-8")
-    return path
+    return write_page(path, "inventory.html.j2", title=title, subtitle=subtitle, sections=sections, png=png)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,24 @@ from lemlight.metrics.localization import FIGURES
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
 from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
+from lemlight.plots.style import CLASS_NAMES
 from lemlight.reporting.dicom_seg import write_dicom_seg
 from lemlight.reporting.runs import FOLDER, LIST
 from lemlight.settings import LocalizeSettings
 
 MALIGNANT, BENIGN = 4, 2  # examples of each class
-SEED = 0  # of the draw: the same test images give the same examples in every training
-COLUMNS = ("image_id", "path", "probability", "call", "n_maxima", "n_minima", "regions", "lost_importance", "error")
-
-
-@dataclass(frozen=True)
-class LocalizationResults:
-    """`summary` goes into metrics.json, `figures` are pictures by name."""
-
-    summary: dict[str, Any]
-    figures: dict[str, Path]
+SEED = 0  # of the draw: the same test images give the same examples in every run
+COLUMNS = (
+    "image_id",
+    "path",
+    "probability",
+    "prediction",
+    "n_maxima",
+    "n_minima",
+    "regions",
+    "lost_importance",
+    "error",
+)
 
 
 def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
@@ -59,8 +61,10 @@ def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
 
 def measure_localization(
     place: Localizing, chosen: Mapping[str, Chosen], split: str, folder: Path | None, resamples: int
-) -> LocalizationResults:
+) -> tuple[dict[str, Any], dict[str, Path]]:
     """Measure every method on a split; write localization.csv and localization_images.csv, FROC and overlays.
+
+    Returns what goes into metrics.json, and the pictures by name.
 
     `chosen` are the settings of the validation split; the oracle, the best on these very images, stands beside them.
     Every process of a training must call it; without a folder it helps measuring and has no results.
@@ -73,7 +77,7 @@ def measure_localization(
     }
     surveys = {method: survey(place, method, ids, settings[method]) for method in place.settings.names}
     if folder is None:
-        return LocalizationResults({}, {})
+        return {}, {}
     sections = {
         method: {
             "method": method,
@@ -93,7 +97,7 @@ def measure_localization(
     top = {name: sections[first][name] for name in (*FIGURES, "froc")}
     rest = {name: value for name, value in sections[first].items() if name not in top}
     others = {method: section for method, section in sections.items() if method != first}
-    return LocalizationResults({**top, "localization": rest, "localization_compared": others}, figures)
+    return {**top, "localization": rest, "localization_compared": others}, figures
 
 
 def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -150,7 +154,7 @@ def _items(place: Localizing, settings: RegionSettings, image_ids: list[str]) ->
             strength=one.strength,
             regions=regions_of(one.explanation, one.number, one.strength, settings.cutoff, unchanged, None),
             probability=one.probability,
-            prediction="malignant" if one.explanation.malignant[one.number] else "benign",
+            prediction=CLASS_NAMES[int(one.explanation.malignant[one.number])],
             image_id="",
             spacing=None,
             lesions=None if mask is None else mask > 0,
@@ -167,22 +171,19 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
     table = place.table
     rows, folder, lines = draw_examples(table[table["split"] == split]), folder / FOLDER, []
     for number, one in enumerate(locate(place, rows["image_id"].tolist(), settings), start=1):
-        lesions = place.lesions(one.image_id)
-        _write_png(
-            np.asarray(place.store.image(place.store.index_of(one.image_id)) >> 8), folder / f"{number}_image.png"
-        )
+        image, lesions = place.store.image(place.store.index_of(one.image_id)), place.lesions(one.image_id)
+        _write_png(np.asarray(image >> 8), folder / f"{number}_image.png")
         _write_png(np.round(one.strength * 255), folder / f"{number}_map.png")
-        score_map = one.explanation.score_map[one.number].cpu()
-        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties))
-        _write_arrays(
-            folder / f"{number}_scores.npz", {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
-        )
         if lesions is not None:
             _write_png((lesions > 0) * 255, folder / f"{number}_lesions.png")
-        called = one.probability > place.threshold
-        lines.append((number, one.image_id, one.probability, called, settings.cutoff))
+        score_map = one.explanation.score_map[one.number].cpu()
+        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties))
+        scores = {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
+        _write_arrays(folder / f"{number}_scores.npz", scores)
+        prediction = CLASS_NAMES[int(one.probability > place.threshold)]
+        lines.append((number, one.image_id, one.probability, prediction, settings.cutoff))
     if lines:
-        columns = ["number", "image_id", "probability", "called_malignant", "cutoff"]
+        columns = ["number", "image_id", "probability", "prediction", "cutoff"]
         _write_table(pd.DataFrame(lines, columns=columns), folder / LIST)
 
 
@@ -223,7 +224,7 @@ def write_prediction(
         "image_id": item.image_id,
         "path": str(item.path),
         "probability": prediction.probability,
-        "call": predicted,
+        "prediction": predicted,
         "n_maxima": int(explanation.maxima.sum()),
         "n_minima": int(explanation.minima.sum()),
         "regions": json.dumps(regions_to_rows(prediction.regions)),

@@ -1,7 +1,7 @@
 """Which methods stand behind some runs, what they are called, and how they compare."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ import pandas as pd
 from lemlight.errors import LemlightError
 from lemlight.metrics.comparison import Comparison, compare_methods
 from lemlight.reporting.runs import TrainingRun
-from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers
+from lemlight.sweeps.names import WITHOUT_EFFECT
+from lemlight.sweeps.state import flat, within
+from lemlight.text import short_numbers
 from lemlight.training.privacy import public_config
 
 # groups of the config that name a method by the file chosen in them, the most telling first
@@ -59,40 +61,27 @@ def method_settings(config: Mapping[str, Any], without: Sequence[str] = NO_METHO
 
     Of a `_target_` only the name of the class is told, under the key `pooling.class`.
     """
-    public = public_config(config)
-    named = {group: section.get("name") for group, section in public.items() if isinstance(section, Mapping)}
-    choices = public["choices"] if isinstance(public.get("choices"), Mapping) else named  # named: of older runs
-    settings = {group: str(choices[group]) for group in GROUPS if choices.get(group)}
-    for key, value in flat_settings(config).items():
+    public = flat_settings(config)
+    chosen = {group: public.get(f"choices.{group}", "null") for group in GROUPS}
+    settings = {group: name for group, name in chosen.items() if name != "null"}
+    for key, value in public.items():
         if key.endswith("._target_"):
             settings[key.removesuffix("._target_") + CLASS] = value.rpartition(".")[2]
-        elif not within(key, (*without, "choices")) and key.removesuffix(".name") not in settings:
+        elif not within(key, (*without, "choices")):
             settings[key] = value
     return settings
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the public settings of a config (no path) as text, by key with dots."""
-    return dict(_flat(public_config(config), ""))
+    values = flat(public_config(config))
+    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in values.items()}
 
 
 def differing_keys(settings: Sequence[Settings]) -> list[str]:
     """List the keys in which settings differ, in their order in the configuration."""
     keys = dict.fromkeys(key for own in settings for key in own)
     return [key for key in keys if len({own.get(key, ABSENT) for own in settings}) > 1]
-
-
-def within(key: str, sections: Iterable[str]) -> bool:
-    """Whether a key with dots is one of some sections, or stands in one."""
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _is_seed(key: str, settings: Sequence[Settings]) -> bool:
@@ -178,21 +167,18 @@ def compare_runs(runs: Sequence[TrainingRun], resamples: int) -> ComparedRuns:
 def _compare(
     runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str, resamples: int
 ) -> tuple[Comparison | None, list[str]]:
-    dices = {run.number: run.dice() for run in runs}
+    lacking = [str(run.number) for run in runs if run.dice is None]
+    notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."] if lacking else []
     frames = []
     for run in runs:
         rows = run.predictions[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
         rows[repeat] = _repeat(run, repeat)
         rows["prediction"] = (rows["probability"] > run.summary["threshold"]).astype(int)
-        if (dice := dices[run.number]) is not None:
-            rows["dsc"] = rows["image_id"].map(dice)
+        if run.dice is not None and not lacking:
+            rows["dsc"] = rows["image_id"].map(run.dice)
         frames.append(rows)
     frame = pd.concat(frames, ignore_index=True)
-    notes = []
-    if lacking := [str(number) for number, dice in dices.items() if dice is None]:
-        notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion, or an older version)."]
-        frame = frame.drop(columns="dsc", errors="ignore")
-    for table in (frame, frame.drop(columns="dsc", errors="ignore")):
+    for table in [frame] if lacking else [frame, frame.drop(columns="dsc")]:
         try:
             return compare_methods(table, resamples=resamples), notes
         except LemlightError as error:

@@ -1,17 +1,13 @@
 """What a run shows: its metrics as tables on the terminal, and one self-contained page with its figures."""
 
-import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from lemlight.errors import LemlightError
-from lemlight.files import written_aside
 from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
-from lemlight.plots.style import heading, interval_text, value_text
+from lemlight.reporting.page import base64_of, write_page
+from lemlight.text import heading, interval_text, plain_table, value_text
 
 METHOD_NAMES = {
     "importance": "Importance",
@@ -69,7 +65,7 @@ def metrics_text(summary: Mapping[str, Any]) -> str:
         (name, value, f"[{interval.replace(' to ', ', ')}]" if interval else f"({reason})")
         for name, value, interval, reason in metric_rows(summary)
     ]
-    return "\n".join([how_text(summary), "", *_aligned(rows)])
+    return "\n  ".join([f"{how_text(summary)}\n", *plain_table(rows)])
 
 
 def localization_text(summary: Mapping[str, Any]) -> str:
@@ -82,14 +78,7 @@ def localization_text(summary: Mapping[str, Any]) -> str:
     rows = [["", *map(heading, LOCALIZATION_NAMES)]]
     for name, cells in method_rows(summary):
         rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
-    return "\n".join([what, "", *_aligned(rows)])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return "\n  ".join([f"{what}\n", *plain_table(rows)])
 
 
 def has_lesions(summary: Mapping[str, Any]) -> bool:
@@ -140,18 +129,11 @@ def write_run_page(
         versions: of the packages; command: repeats the run.
 
     Raises:
-        LemlightError: a figure is missing, or the page cannot be written.
+        LemlightError: the page cannot be written.
     """
-    target = folder / "report.html"
-    if missing := [f"{name} ({path})" for name, path in figures.items() if not path.is_file()]:
-        raise LemlightError(f"cannot write {target}: no such figure: {', '.join(missing)}")
-    shown = [
-        (*PLOT_TEXTS.get(name, (name, name)), base64.b64encode(path.read_bytes()).decode("ascii"))
-        for name, path in figures.items()
-    ]
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("run.html.j2").render(
+    return write_page(
+        folder / "report.html",
+        "run.html.j2",
         title=title,
         how=how_text(summary),
         note=lambda_note(summary.get("lambda", 1.0)),
@@ -159,12 +141,9 @@ def write_run_page(
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
         localization_rules=summary.get("localization", {}).get("rules", {}),
-        figures=shown,
+        figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         leak_text=leak_text,
         versions=versions,
         command=command,
     )
-    with written_aside(target) as aside:
-        aside.write_text(page, encoding="utf-8")
-    return target

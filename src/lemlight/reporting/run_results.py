@@ -21,6 +21,7 @@ from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.reporting.localization_results import choose_settings, measure_localization
+from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
 from lemlight.settings import Command, TrainSettings, plain
 from lemlight.training.checkpoint import add_to_metadata, load_checkpoint, load_weights
@@ -95,15 +96,15 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     predictions = run.data.table.loc[scores.index].join(scores)
     summary = summarize(predictions, threshold=run.threshold, resamples=run.settings.bootstrap)
     first = run.trainer.is_global_zero
-    localized = measure_localization(
+    localized, pictures = measure_localization(
         run.localizing(), run.chosen, str(summary["split"]), run.folder if first else None, run.settings.bootstrap
     )
-    summary |= localized.summary | {"lambda": run.module.lam}
+    summary |= localized | {"lambda": run.module.lam}
     if not first:
         return summary
     write_json(summary, run.folder / "metrics.json")
     write_predictions(predictions, run.folder / "predictions.csv")
-    figures = _figures(run, predictions, summary) | localized.figures
+    figures = _figures(run, predictions, summary) | pictures
     page = _page(run, summary, figures)
     log_results(run.trainer.loggers, summary, figures, predictions)
     print(f"\n{metrics_text(summary)}\n")
@@ -165,11 +166,5 @@ def _page(run: Run, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> 
         config=public_config(plain(run.settings)),
         leak_text=run.data.leaks.text(names=False),
         versions=versions(),
-        command=" ".join([f"python -m lemlight.{run.command}", *_public(run.overrides)]),
+        command=public_command(run.command, run.overrides),
     )
-
-
-def _public(overrides: Sequence[str]) -> list[str]:
-    """The overrides of the command line, with dots in place of every path: the page may be sent to others."""
-    pairs = [override.partition("=") for override in overrides]
-    return [f"{key}={value if public_config({key.split('.')[-1]: value}) else '...'}" for key, _, value in pairs]

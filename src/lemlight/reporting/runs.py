@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ import yaml  # type: ignore[import-untyped]
 
 from lemlight.errors import LemlightError
 from lemlight.metrics import CLASSIFICATION_NAMES
-from lemlight.sweeps.table import STATE, JobState, read_state
+from lemlight.metrics.classification import check_scored
+from lemlight.sweeps.state import STATE, read_state
 
 RunState = Literal["done", "failed", "unfinished", "damaged"]
 CONFIG = "config.yaml"
@@ -27,8 +29,11 @@ class TrainingRun:
 
     `number` counts from 1 and is how a page may name it. `name` is its folder, relative to where was searched, and
     `reason` says why it is not done: both may hold names that must not leave the machine. `folder` holds its results.
-    `config` is empty where it cannot be read; `overrides` None where the command line is not known. Only a run that is
-    done has `summary` (metrics.json) and `predictions` (predictions.csv).
+    `config` is empty where it cannot be read; `overrides` None where the command line is not known.
+
+    Only a run that is done has `summary` (metrics.json), `predictions` (predictions.csv), and, where there are any,
+    `leaks` (leaks.json), `log` (what was logged, a row per epoch, the index) and `dice` (of every image_id, under the
+    run's localization method).
     """
 
     number: int
@@ -40,10 +45,13 @@ class TrainingRun:
     overrides: tuple[str, ...] | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    leaks: Mapping[str, Any] = field(default_factory=dict)
+    log: pd.DataFrame = field(default_factory=pd.DataFrame)
+    dice: "pd.Series[float] | None" = None
 
     @property
     def seed(self) -> str:
-        """The seed of the training, as text."""
+        """The seed of the run, as text."""
         return str(self.config.get("seed", "unknown"))
 
     @property
@@ -52,42 +60,19 @@ class TrainingRun:
         split = (self.config.get("dataset") or {}).get("split") or {}
         return str(split.get("fold", "unknown")) if split.get("scheme") == "kfold" else "none"
 
-    def dice(self) -> "pd.Series[float] | None":
-        """Read the Dice of every image (index image_id) under the run's localization method; None if there is none."""
-        table = _read_csv(self.folder / "localization_images.csv")
-        if not {"image_id", "dsc", "method"} <= set(table.columns):
-            return None
-        own = table[table["method"] == (self.config.get("localization") or {}).get("method")]
-        dice = own.drop_duplicates("image_id").set_index("image_id")["dsc"]
-        return pd.to_numeric(dice, errors="coerce") if len(dice) else None
-
-    def log(self) -> pd.DataFrame:
-        """Read what was logged, a row per epoch (the index); empty where nothing was."""
-        table = _read_csv(self.folder / "logs" / "metrics.csv").apply(pd.to_numeric, errors="coerce")
-        return table.groupby("epoch").mean() if "epoch" in table else pd.DataFrame()
-
-    def leaks(self) -> dict[str, Any]:
-        """Read leaks.json; empty where there is none."""
-        try:
-            leaks = json.loads((self.folder / "leaks.json").read_text(encoding="utf-8"))
-            wanted = {"split", "images", "malignant", "patients"}
-            return leaks if all(wanted <= part.keys() for part in leaks["splits"]) else {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}
-
 
 def find_runs(root: Path) -> list[TrainingRun]:
-    """Return every training in or below `root`, sorted by its folder; what is no training is passed over.
+    """Return every run of lemlight.train in or below `root`, sorted by its folder; other folders are passed over.
 
     Raises:
-        LemlightError: there is no such folder, or no training in it.
+        LemlightError: there is no such folder, or no run in it.
     """
     if not root.is_dir():
         raise LemlightError(f"{root} is no folder: set runs=DIR to the folder that holds the run folders")
     runs = [_read(number, folder, root) for number, folder in enumerate(sorted(_folders(root)), start=1)]
     if not runs:
         raise LemlightError(
-            f"no training in or below {root}: set runs=DIR to a folder that holds run folders of lemlight.train "
+            f"no run in or below {root}: set runs=DIR to a folder that holds run folders of lemlight.train "
             "(each has a config.yaml and a metrics.json)"
         )
     return runs
@@ -111,71 +96,65 @@ def _read(number: int, folder: Path, root: Path) -> TrainingRun:
     job = read_state(folder)
     config = _config(folder) or (job.config if job else {})
     overrides = job.overrides if job else _yaml(folder / ".hydra" / "overrides.yaml")
+    elsewhere = Path(str(config.get("output") or folder))  # the user's own output= for a job of a sweep
+    results = elsewhere if not (folder / CONFIG).is_file() and elsewhere.is_dir() else folder
     run = TrainingRun(
         number,
         folder.relative_to(root).as_posix(),
-        _results(folder, config),
+        results,
         "done",
         config=config,
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else None,
     )
-    state, reason = _state(folder, run.folder, job, config)
-    if state != "done":
-        return replace(run, state=state, reason=reason)
+    if job is not None and job.state == "failed":
+        return replace(run, state="failed", reason=" ".join((job.error or "it does not say why").split()))
+    unreadable = STATE if job is None and (folder / STATE).exists() else "" if config else CONFIG
+    if unreadable:
+        return replace(run, state="damaged", reason=f"{unreadable} cannot be read")
+    if not (results / "metrics.json").is_file() or (job is not None and job.state == "running"):
+        return replace(run, state="unfinished", reason=UNFINISHED)
     try:
-        return replace(run, summary=_summary(run.folder), predictions=_predictions(run.folder))
+        return replace(run, **_results(run))
     except LemlightError as error:
         return replace(run, state="damaged", reason=str(error))
 
 
-def _state(folder: Path, results: Path, job: JobState | None, config: Mapping[str, Any]) -> tuple[RunState, str]:
-    if job is None and (folder / STATE).exists():
-        return "damaged", f"{STATE} cannot be read"
-    if job is not None and job.state == "failed":
-        return "failed", " ".join((job.error or "it does not say why").split())
-    if not config:
-        return "damaged", f"{CONFIG} cannot be read"
-    if not (results / "metrics.json").is_file() or (job is not None and job.state == "running"):
-        return "unfinished", UNFINISHED
-    return "done", ""
+def _results(run: TrainingRun) -> dict[str, Any]:
+    """What a finished run left; LemlightError, which names the file, where one is damaged."""
+    found: dict[str, Any] = {}
+    with _whole(run.folder / "metrics.json") as path:
+        found["summary"] = json.loads(path.read_text(encoding="utf-8"))
+        if not {*CLASSIFICATION_NAMES, "threshold"} <= found["summary"].keys():
+            raise ValueError
+    with _whole(run.folder / "predictions.csv") as path:
+        found["predictions"] = table = _table(path)
+        check_scored(table["label"], table["probability"])
+        nameless = table[["image_id", "patient_id"]].isna().any(axis=None)
+        if table.empty or nameless or table["image_id"].duplicated().any():
+            raise ValueError
+    with _whole(run.folder / "leaks.json") as path:
+        if path.is_file():
+            found["leaks"] = json.loads(path.read_text(encoding="utf-8"))
+    with _whole(run.folder / "logs" / "metrics.csv") as path:
+        if path.is_file():
+            found["log"] = _table(path).groupby("epoch").mean()
+    with _whole(run.folder / "localization_images.csv") as path:
+        if path.is_file():
+            table = _table(path)
+            found["dice"] = table[table["method"] == run.config["localization"]["method"]].set_index("image_id")["dsc"]
+    return found
 
 
-def _results(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Where the results are: in the run folder unless the user set output=DIR for a job of a sweep."""
-    elsewhere = Path(str(config.get("output") or folder))
-    return elsewhere if not (folder / CONFIG).is_file() and elsewhere.is_dir() else folder
-
-
-def _summary(folder: Path) -> dict[str, Any]:
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
     try:
-        summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        values = [summary[name]["value"] for name in CLASSIFICATION_NAMES]
-        threshold = summary["threshold"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LemlightError("metrics.json cannot be read or lacks metrics: it is damaged; train again") from error
-    if not isinstance(threshold, int | float) or not all(isinstance(value, int | float | None) for value in values):
-        raise LemlightError("metrics.json holds metrics that are no numbers: it is damaged; train again")
-    return dict(summary)
+        yield path
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, LemlightError) as error:
+        raise LemlightError(f"{path.name} is missing or damaged: train again") from error
 
 
-def _predictions(folder: Path) -> pd.DataFrame:
-    table = _read_csv(folder / "predictions.csv")
-    if table.empty or not {"image_id", "patient_id", "label", "probability"} <= set(table.columns):
-        raise LemlightError("predictions.csv cannot be read, is empty or lacks columns: train again")
-    numbers = table[["label", "probability"]].apply(pd.to_numeric, errors="coerce")
-    if not (numbers["label"].isin([0, 1]).all() and numbers["probability"].between(0, 1).all()):
-        raise LemlightError("predictions.csv holds labels or probabilities that are none: it is damaged; train again")
-    if table[["image_id", "patient_id"]].isna().any(axis=None) or table["image_id"].duplicated().any():
-        raise LemlightError("predictions.csv has rows without an image, or an image twice: it is damaged; train again")
-    return table.assign(**numbers)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a table with identifiers as text; empty where there is none that can be read."""
-    try:
-        return pd.read_csv(path, dtype={"image_id": str, "patient_id": str})
-    except (OSError, ValueError):  # pandas' own errors of reading are ValueErrors
-        return pd.DataFrame()
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"image_id": str, "patient_id": str})
 
 
 def _config(folder: Path) -> dict[str, Any]:

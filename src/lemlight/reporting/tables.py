@@ -10,15 +10,15 @@ import pandas as pd
 from lemlight.files import written_aside
 from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
-from lemlight.plots.style import heading
 from lemlight.reporting.methods import ComparedRuns
+from lemlight.text import heading, markdown_table
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
 
 
 def method_table(compared: ComparedRuns) -> pd.DataFrame:
-    """Return a row per method: method, trainings (how many), and of every known metric value, low, high and best.
+    """Return a row per method: method, runs (how many), and of every known metric value, low, high and best.
 
     A metric that was compared comes with the comparison's interval; others are means over the runs, with the interval
     of metrics.json where there is one run only. `best` is True where a method is shown to be better than every other.
@@ -28,10 +28,10 @@ def method_table(compared: ComparedRuns) -> pd.DataFrame:
     best = {metric: shown_best(comparison, metric) for _, metric in known} if comparison else {}
     rows = []
     for method, runs in compared.groups.items():
-        row: dict[str, Any] = {"method": method, "trainings": len(runs)}
+        row: dict[str, Any] = {"method": method, "runs": len(runs)}
         for name in COLUMNS:
             figure = known.get((method, name))
-            found = _mean([_metric(run.summary, name) for run in runs]) if figure is None else vars(figure)
+            found = _mean([run.summary.get(name, {}) for run in runs]) if figure is None else vars(figure)
             row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
             row[f"{name}_best"] = best.get(name) == method
         rows.append(row)
@@ -55,14 +55,8 @@ def shown_best(comparison: Comparison, metric: str) -> str | None:
     return best if all(pair.shown for pair in own) else None
 
 
-def _metric(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    metric = summary.get(name)
-    if name == "froc" and isinstance(metric, Mapping):
-        metric = metric.get("mean")
-    return metric if isinstance(metric, Mapping) else {}
-
-
 def _mean(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    metrics = [metric.get("mean", metric) for metric in metrics]  # of FROC, which has a curve, too
     values: list[Any] = [metric.get("value") for metric in metrics]
     if None in values:
         return dict.fromkeys(("value", "low", "high"))
@@ -151,19 +145,19 @@ def write_runs(compared: ComparedRuns, folder: Path) -> Path:
 
 def table_markdown(table: pd.DataFrame, wanted: Sequence[str] = tuple(COLUMNS)) -> str:
     """Return the table (or those `wanted` of its metrics) as Markdown with aligned columns."""
-    columns = [["Method", *table["method"]], ["Runs", *table["trainings"].map(str)]]
+    columns = [["Method", *table["method"]], ["Runs", *table["runs"].map(str)]]
     for name in (name for name in metrics_of(table) if name in wanted):
         texts = [COLUMNS[name]]
         for cell in cells(table, name):
             value = f"**{cell.text}**" if cell.best else cell.text
             texts.append(f"{value} [{cell.interval.replace(' to ', ', ')}]" if cell.interval else value)
         columns.append(texts)
-    return f"{markdown(list(zip(*columns, strict=True)))}\n{_note(table)}\n"
+    return f"{markdown_table(list(zip(*columns, strict=True)))}\n{_note(table)}\n"
 
 
 def table_latex(table: pd.DataFrame) -> str:
     """Return the table as LaTeX (package booktabs); intervals below their values would not fit and are left out."""
-    texts = pd.DataFrame({"Method": table["method"], "Runs": table["trainings"]})
+    texts = pd.DataFrame({"Method": table["method"], "Runs": table["runs"]})
     bold = pd.DataFrame("", texts.index, texts.columns)
     for name in metrics_of(table):
         texts[COLUMNS[name]] = [cell.text for cell in cells(table, name)]
@@ -173,15 +167,6 @@ def table_latex(table: pd.DataFrame) -> str:
     return f"% {_note(table)}\n{style.to_latex(hrules=True, column_format='l' + 'r' * (len(texts.columns) - 1))}"
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown with aligned columns; the first line is its head."""
-    rows = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in padded)
-
-
 def _note(table: pd.DataFrame) -> str:
-    several = "Means over the runs of a method. " if (table["trainings"] > 1).any() else "One run per method. "
+    several = "Means over the runs of a method. " if (table["runs"] > 1).any() else "One run per method. "
     return f"{several}Bold: shown to be better than every other method (corrected p at most 0.05). Research only."

@@ -15,14 +15,15 @@ from pydantic_core import to_jsonable_python
 
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
-from lemlight.plots.style import heading
-from lemlight.reporting.methods import NO_METHOD, differing_keys, flat_settings, within
+from lemlight.reporting.methods import NO_METHOD, differing_keys, flat_settings
 from lemlight.reporting.run_page import PLOT_TEXTS
 from lemlight.reporting.runs import TrainingRun
+from lemlight.sweeps.state import within
+from lemlight.text import heading
 
 SPECIFICATION = "wandb_dashboard.json"
 TITLE = "Pooling methods compared"
-POOLINGS = ("choices.pooling", "pooling.name")  # keys of the config; the second: runs of an older version
+POOLING = "choices.pooling"  # key of the config
 METRICS = ("auroc", "dsc", "acc", "sensitivity", "specificity", "f1")
 CURVES = ("val/auroc", "val/loss", "train/loss", "lambda")
 MOST_AXES = 12  # more cannot be read
@@ -32,19 +33,17 @@ MOST_AXES = 12  # more cannot be read
 class Dashboard:
     """What is compared of the runs of one project.
 
-    `run_ids` of W&B; `pooling` is the key of their config that names the pooling; `settings` are the keys that become
-    axes; `metrics` and `plots` are named without the split; `offline` are folders that wait for `wandb sync`, which
-    stay on this machine.
+    `run_ids` of W&B; `settings` are the keys of the config that become axes; `metrics` and `plots` are named without
+    the split; `offline` are folders that wait for `wandb sync`, which stay on this machine.
     """
 
     project: str
-    run_ids: tuple[str, ...]
+    run_ids: Sequence[str]
     split: str
-    pooling: str
-    settings: tuple[str, ...]
-    metrics: tuple[str, ...]
-    plots: tuple[str, ...]
-    offline: tuple[Path, ...] = ()
+    settings: Sequence[str]
+    metrics: Sequence[str]
+    plots: Sequence[str]
+    offline: Sequence[Path] = ()
 
 
 def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
@@ -53,7 +52,8 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
     Raises:
         LemlightError: none was logged to W&B, or they are in several projects.
     """
-    logged = {run: run_id for run in runs if (run_id := _run_id(run))}
+    paths = {run: run.folder / "logs" / "wandb_run_id" for run in runs if (run.config.get("logger") or {}).get("wandb")}
+    logged = {run: path.read_text(encoding="utf-8").strip() for run, path in paths.items() if path.is_file()}
     projects = sorted({str(run.config["logger"]["wandb"]["project"]) for run in logged})
     if not logged:
         raise LemlightError(
@@ -65,31 +65,18 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
             f"the runs are in several W&B projects ({', '.join(projects)}) and a dashboard shows one: set runs=DIR to "
             "a folder with the runs of one"
         )
-    settings = [
-        {key: value for key, value in flat_settings(run.config).items() if not within(key, NO_METHOD)} for run in logged
-    ]
-    pooling = next((key for key in POOLINGS if any(key in own for own in settings)), POOLINGS[0])
-    there = {name for run in logged for name in METRICS if (run.summary.get(name) or {}).get("value") is not None}
+    differing = differing_keys([flat_settings(run.config) for run in logged])
+    settings = [key for key in differing if not within(key, NO_METHOD) and not key.endswith("_target_")]
     plots = {path.stem for run in logged for path in (run.folder / "figures").glob("*.png")}
     return Dashboard(
         project=projects[0],
-        run_ids=tuple(sorted(logged.values())),
-        split=str(next(iter(logged)).summary.get("split", "test")),
-        pooling=pooling,
-        settings=tuple(
-            dict.fromkeys([pooling, *(key for key in differing_keys(settings) if not key.endswith("_target_"))])
-        )[:MOST_AXES],
-        metrics=tuple(name for name in METRICS if name in there),
-        plots=tuple(name for name in PLOT_TEXTS if name in plots),
-        offline=tuple(sorted(path for run in logged for path in (run.folder / "wandb").glob("offline-run-*"))),
+        run_ids=sorted(logged.values()),
+        split=str(next(iter(logged)).summary["split"]),
+        settings=list(dict.fromkeys([POOLING, *settings]))[:MOST_AXES],
+        metrics=[name for name in METRICS if any(run.summary.get(name, {}).get("value") is not None for run in logged)],
+        plots=[name for name in PLOT_TEXTS if name in plots],
+        offline=sorted(path for run in logged for path in (run.folder / "wandb").glob("offline-run-*")),
     )
-
-
-def _run_id(run: TrainingRun) -> str:
-    """The run's id at W&B, empty where it was not logged."""
-    path = run.folder / "logs" / "wandb_run_id"
-    logged = (run.config.get("logger") or {}).get("wandb") and path.is_file()
-    return path.read_text(encoding="utf-8").strip() if logged else ""
 
 
 def panels_of(board: Dashboard) -> dict[str, list[Any]]:
@@ -97,7 +84,7 @@ def panels_of(board: Dashboard) -> dict[str, list[Any]]:
     import wandb_workspaces.reports.v2.interface as wr
 
     half, wide = wr.Layout(w=12, h=8), wr.Layout(w=24, h=14)
-    by_pooling: dict[str, Any] = {"groupby": wr.Config(board.pooling), "groupby_aggfunc": "mean", "layout": half}
+    by_pooling: dict[str, Any] = {"groupby": wr.Config(POOLING), "groupby_aggfunc": "mean", "layout": half}
     columns = {name: f"{board.split}/{name}" for name in (*board.metrics, *board.plots, "predictions")}
     axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), display_name=key) for key in board.settings]
     for name in board.metrics[:2]:
@@ -116,6 +103,10 @@ def panels_of(board: Dashboard) -> dict[str, list[Any]]:
         wr.LinePlot(title=f"{name} (mean, range)", x="epoch", y=[name], groupby_rangefunc="minmax", **by_pooling)
         for name in CURVES
     ]
+    settings = [
+        wr.ParallelCoordinatesPlot(title="Settings and what came out", columns=axes, layout=wide),
+        wr.RunComparer(diff_only="split", layout=wide),
+    ]
     media = [
         wr.MediaBrowser(title=PLOT_TEXTS[name][0], media_keys=[columns[name]], num_columns=2, layout=wide)
         for name in board.plots
@@ -123,46 +114,11 @@ def panels_of(board: Dashboard) -> dict[str, list[Any]]:
     panels: dict[str, list[Any]] = {
         "Which pooling is best?": bars,
         "How did they train?": curves,
-        "Which settings matter?": [
-            wr.ParallelCoordinatesPlot(title="Settings and what came out", columns=axes, layout=wide),
-            wr.RunComparer(diff_only="split", layout=wide),
-        ],
+        "Which settings matter?": settings,
         "Where do they look?": media,
-        "What do they say of every image?": [
-            wr.WeavePanelSummaryTable(table_name=columns["predictions"], layout=wide),
-        ],
+        "What do they say of every image?": [wr.WeavePanelSummaryTable(table_name=columns["predictions"], layout=wide)],
     }
     return {question: shown for question, shown in panels.items() if shown}
-
-
-def workspace_of(board: Dashboard, entity: str) -> Any:
-    """Return the workspace (wandb_workspaces.workspaces.Workspace) of the user or team `entity`, not yet saved."""
-    import wandb_workspaces.workspaces as ws
-
-    best_first = [ws.Ordering(ws.Summary(f"{board.split}/{name}"), ascending=False) for name in board.metrics[:1]]
-    return ws.Workspace(
-        entity=entity,
-        project=board.project,
-        name=TITLE,
-        sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels_of(board).items()],
-        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=len(board.run_ids)),
-        runset_settings=ws.RunsetSettings(filters=[ws.Metric("ID").isin(list(board.run_ids))], order=best_first),
-    )
-
-
-def report_of(board: Dashboard, entity: str, question: str, table: str = "") -> Any:
-    """Return the report (wandb_workspaces.reports.v2.Report) on a question, with a table in Markdown, not yet saved."""
-    import wandb_workspaces.reports.v2.interface as wr
-    import wandb_workspaces.workspaces as ws
-
-    blocks: list[Any] = [wr.P(question), wr.TableOfContents()]
-    blocks += [wr.MarkdownBlock(table)] if table else []
-    for title, shown in panels_of(board).items():
-        runs = wr.Runset(entity=entity, project=board.project, filters=[ws.Metric("ID").isin(list(board.run_ids))])
-        blocks += [wr.H2(title), wr.PanelGrid(runsets=[runs], panels=shown)]
-    return wr.Report(
-        entity=entity, project=board.project, title=TITLE, description=question, blocks=blocks, width="fluid"
-    )
 
 
 def send_dashboard(runs: Sequence[TrainingRun], question: str, folder: Path, table: str = "") -> str:
@@ -198,11 +154,26 @@ def logged_in() -> bool:
 
 
 def _saved(board: Dashboard, question: str, table: str) -> str:
+    """Save the workspace and the report, a chapter of it for each section of the workspace."""
     import wandb
+    import wandb_workspaces.reports.v2.interface as wr
+    import wandb_workspaces.workspaces as ws
 
-    entity = wandb.Api().default_entity or ""
-    workspace, report = workspace_of(board, entity).save(), report_of(board, entity, question, table).save()
-    return f"W&B workspace: {workspace.url}\nW&B report: {report.url}"
+    panels, these = panels_of(board), [ws.Metric("ID").isin(list(board.run_ids))]
+    place: dict[str, Any] = {"entity": wandb.Api().default_entity or "", "project": board.project}
+    best_first = [ws.Ordering(ws.Summary(f"{board.split}/{name}"), ascending=False) for name in board.metrics[:1]]
+    workspace: Any = ws.Workspace(
+        **place,
+        name=TITLE,
+        sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=len(board.run_ids)),
+        runset_settings=ws.RunsetSettings(filters=these, order=best_first),
+    )
+    blocks: list[Any] = [wr.P(question), wr.TableOfContents(), *([wr.MarkdownBlock(table)] if table else [])]
+    for title, shown in panels.items():
+        blocks += [wr.H2(title), wr.PanelGrid(runsets=[wr.Runset(**place, filters=these)], panels=shown)]
+    report: Any = wr.Report(**place, title=TITLE, description=question, blocks=blocks, width="fluid")
+    return f"W&B workspace: {workspace.save().url}\nW&B report: {report.save().url}"
 
 
 def _written(board: Dashboard, folder: Path, question: str, table: str, why: str) -> str:

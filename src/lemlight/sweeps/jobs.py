@@ -32,7 +32,7 @@ from lemlight.errors import LemlightError
 from lemlight.files import write_json
 from lemlight.sweeps import slurm
 from lemlight.sweeps.names import SWEEP, Sweep, overrides_of_the_sweep
-from lemlight.sweeps.table import LOCK, JobState, differences, read_state
+from lemlight.sweeps.state import LOCK, JobState, differences, read_state
 
 JOB = "LEMLIGHT_JOB"  # the variable that tells a process whose job it trains
 OF_SLURM = ("SLURM_NTASKS", "SLURM_PROCID")  # by these Lightning believes that Slurm starts its processes

@@ -17,12 +17,6 @@ LONGEST = 100  # characters of a name
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
 # settings of the machine, of the paths and of what is shown: they change no figure
 WITHOUT_EFFECT = ("workers", "prepare_workers", "store", "output", "logger", "examples", "trainer.enable_progress_bar")
-DRAWN = re.compile(r"\d+\.\d{6,}(e-?\d+)?")
-
-
-def short_numbers(text: str) -> str:
-    """Shorten every number that a search has drawn, which has 17 digits, to three."""
-    return DRAWN.sub(lambda number: f"{float(number[0]):.3g}", text)
 
 
 def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:
@@ -114,7 +108,6 @@ def overrides_of_the_sweep(config: DictConfig) -> list[str]:
 
 
 IN_THE_NAME = ("pooling", "backbone", "seed", "dataset.split.fold")  # of every run
-LONGEST_TAG = 64  # characters, of W&B
 
 
 @dataclass(frozen=True)
@@ -136,50 +129,25 @@ class Sweep:
 
 
 def labels_of(name: str, config: Mapping[str, Any], overrides: Sequence[str], sweep: "Sweep | None") -> dict[str, Any]:
-    """What a logger may be told of a run: `label`, `sweep_group` and `labels`; no path in any of them."""
-    dataset = str(config["choices"].get("dataset"))
-    return {
-        "label": run_label(name, overrides, sweep),
-        "sweep_group": group_label(overrides, sweep),
-        "labels": tag_labels(overrides, [dataset]),
-    }
+    """What a logger may be told of a run; no path in any of it.
 
-
-def run_label(name: str, overrides: Sequence[str], sweep: Sweep | None) -> str:
-    """Add to the name of a run the values that tell the jobs of its sweep apart and that are not in it.
+    `label`: its name, `lem-resnet18-seed0`, with the values that tell the jobs of its sweep apart and are not in it.
+    `sweep_group`: the same for all jobs of a command, the name of the sweep's folder (its experiment, or its
+    overrides) without what names a file; None for a run of its own. `labels`: tags, the data set and the experiment.
 
     Args:
-        name: of method and seed, `lem-resnet18-seed0`.
-        overrides: of the job.
-        sweep: None for a training of its own.
+        name: of method and seed.
+        config: of the run.
+        overrides: of the run, or the job.
+        sweep: None for a run of its own.
     """
-    if sweep is None:
-        return name
-    swept = {_key(override) for override in sweep.overrides if is_axis(override)} | set(sweep.axes)
-    telling = swept.difference(IN_THE_NAME)
-    more = [override for override in overrides if _key(override) in telling and public_override(override)]
-    return file_name([name, *more])
-
-
-def group_label(overrides: Sequence[str], sweep: Sweep | None) -> str | None:
-    """Name the group of a run, the same for all jobs of a command; None for a training of its own.
-
-    It is the name of the sweep's folder (the experiment and what that is run with, or the overrides) without what
-    names a file.
-    """
-    if sweep is None or not sweep.overrides:
-        chosen = experiment(overrides)
-        return chosen and file_name([chosen])
-    return sweep_name([override for override in sweep.overrides if public_override(override)], sweep.axes)
-
-
-def tag_labels(overrides: Sequence[str], chosen: Iterable[str]) -> list[str]:
-    """List the tags of a run, each once: those `chosen`, and its experiment where it has one."""
-    tags = [*chosen, experiment(overrides)]
-    return [tag[:LONGEST_TAG] for tag in dict.fromkeys(tag for tag in tags if tag)]
-
-
-def experiment(overrides: Sequence[str]) -> str | None:
-    """Find the experiment in the overrides of a command line."""
-    found = [override.partition("=")[2] for override in overrides if _key(override) == "experiment"]
-    return found[-1] if found and public_override(f"experiment={found[-1]}") else None
+    public = [override for override in overrides if public_override(override)]
+    experiments = [override.partition("=")[2] for override in public if _key(override) == "experiment"][-1:]
+    told, group = [], file_name(experiments) if experiments else None
+    if sweep is not None:
+        swept = {_key(override) for override in sweep.overrides if is_axis(override)} | set(sweep.axes)
+        told = [override for override in public if _key(override) in swept.difference(IN_THE_NAME)]
+        if sweep.overrides:
+            group = sweep_name([override for override in sweep.overrides if public_override(override)], sweep.axes)
+    labels = [str(config["choices"].get("dataset")), *experiments]
+    return {"label": file_name([name, *told]), "sweep_group": group, "labels": labels}

@@ -1,7 +1,7 @@
 import pytest
 
 from lemlight.report import report
-from lemlight.settings import ReportSettings as ReportConfig
+from lemlight.settings import ReportSettings
 from tests.layouts.run_folders import write_state, write_sweep
 from tests.reporting.chromium import chromium, find_chromium
 
@@ -15,11 +15,10 @@ TAB, ENTER, RIGHT, HOME, END = ("Tab", 9), ("Enter", 13), ("ArrowRight", 39), ("
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
-    write_sweep(root / "sweep", ("lem", "gap", "gmp"))
+    write_sweep(root / "sweep", ("lem", "gap", "gmp"), (0,))
     write_state(root / "sweep/failed", "failed", "it did")
-    return report(
-        ReportConfig(runs=str(root / "sweep"), question=None, resamples=1000, to=None, output=str(root / "out"))
-    )
+    settings = {"runs": str(root / "sweep"), "output": str(root / "out"), "resamples": 1000}
+    return report(ReportSettings(question=None, to=None, **settings))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +14,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lemlight.files import write_json, written_aside
-from lemlight.sweeps.names import WITHOUT_EFFECT, short_numbers, without_effect
+from lemlight.metrics import METRIC_NAMES
+from lemlight.sweeps.names import WITHOUT_EFFECT, without_effect
+from lemlight.text import markdown_table, short_numbers
 
 STATE = "state.json"
 LOCK = ".lock"  # held as long as the job runs
-METRICS = {"auroc": "AUC", "acc": "ACC", "sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1"}
-METRICS |= {"dsc": "DSC"}
+METRICS = ("auroc", "acc", "sensitivity", "specificity", "f1", "dsc")
 PARTS = ("value", "low", "high")
-WITH_INTERVAL = ("auroc",)
 UNKNOWN = "-"
 FINE = ("done", "running")
-DIRECTIONS = ("maximize", "minimize")  # of a search; a grid has none
 
 Row = dict[str, Any]
 
@@ -71,16 +70,23 @@ def read_state(folder: Path) -> JobState | None:
 
 def differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """List the keys, with dots, in which two configurations differ and that change a figure."""
-    old, new = _flat(before), _flat(wanted)
-    return sorted(key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
+    old, new = flat(before), flat(wanted)
+    differing = (key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
+    return sorted(key for key in differing if not within(key, WITHOUT_EFFECT))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for path, value in ((f"{prefix}{key}", value) for key, value in values.items()):
-        if path not in WITHOUT_EFFECT:
-            flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return flat
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a configuration by key with dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
+
+
+def within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a key with dots is one of some sections, or stands in one."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def read_rows(folder: Path, expected: Sequence[Sequence[str]] = ()) -> list[Row]:
@@ -130,47 +136,35 @@ def best_first(rows: Sequence[Row], direction: str) -> list[Row]:
     return sorted(rows, key=lambda row: float("inf") if row.get("validation") is None else sign * row["validation"])
 
 
-def write_table(rows: Sequence[Row], folder: Path) -> None:
-    """Write table.csv (a column per metric and bound) and table.md into the folder of a sweep."""
+def write_table(rows: Sequence[Row], folder: Path) -> str:
+    """Write table.csv (a column per metric and bound) and table.md into the folder of a sweep; return the latter.
+
+    It has the AUC with its interval, and the errors below it.
+    """
+    axes = list(dict.fromkeys(key for row in rows for key in row["overrides"]))
+    axes = [key for key in axes if len({row["overrides"].get(key) for row in rows}) > 1] or axes
     bounds = [f"{name}_{part}" for name in METRICS for part in PARTS]
-    columns = [*varying(rows), "state", "validation", *bounds, "error", "folder"]
+    columns = [*axes, "state", "validation", *bounds, "error", "folder"]
     with written_aside(folder / "table.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(row["overrides"] | row for row in rows)
-    with written_aside(folder / "table.md") as aside:
-        aside.write_text(markdown(rows), encoding="utf-8")
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Return the table as Markdown with aligned columns, for a page as for a terminal, and the errors below it."""
-    axes = varying(rows)
-    lines = [[*axes, "state", "validation", *METRICS.values()]]
+    lines = [[*axes, "state", "validation", *(METRIC_NAMES[name] for name in METRICS)]]
     for row in rows:
         place = [short_numbers(row["overrides"].get(key, UNKNOWN)) for key in axes]
-        metrics = [_shown(row, name) for name in METRICS]
-        lines.append([*place, row["state"], _two_digits(row.get("validation")), *metrics])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
-    texts.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    errors = [f"- {row['folder']}: {row['error']}" for row in rows if row.get("error")]
-    return "\n".join([*texts, *(["", "Failed:", "", *errors] if errors else [])]) + "\n"
-
-
-def varying(rows: Sequence[Row]) -> list[str]:
-    """Name the overridden keys in which the jobs differ, in the order of the command; all keys of a single job."""
-    keys = list(dict.fromkeys(key for row in rows for key in row["overrides"]))
-    return [key for key in keys if len({row["overrides"].get(key) for row in rows}) > 1] or keys
+        figures = [_two_digits(row.get(name)) for name in ("validation", *(f"{name}_value" for name in METRICS))]
+        if row.get("auroc_low") is not None:
+            figures[1] += f" [{_two_digits(row['auroc_low'])}, {_two_digits(row['auroc_high'])}]"
+        lines.append([*place, row["state"], *figures])
+    errors = [f"- {row['folder']}: {row['error']}\n" for row in rows if row.get("error")]
+    text = "".join([markdown_table(lines), *(["\nFailed:\n\n", *errors] if errors else [])])
+    with written_aside(folder / "table.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    return text
 
 
 def _two_digits(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
-
-
-def _shown(row: Row, name: str) -> str:
-    value, low, high = (row.get(f"{name}_{part}") for part in PARTS)
-    with_interval = name in WITH_INTERVAL and None not in (value, low, high)
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if with_interval else _two_digits(value)
 
 
 class SweepTable(Callback):
@@ -189,11 +183,9 @@ class SweepTable(Callback):
         """Read the states that the jobs left."""
         folder = Path(config.hydra.sweep.dir)
         rows = read_rows(folder, expected_jobs(config))
-        direction = str(config.hydra.sweeper.get("direction"))
-        if direction in DIRECTIONS:
-            rows = best_first(rows, direction)
-        write_table(rows, folder)
-        print(f"\n{markdown(rows)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
+        if direction := config.hydra.sweeper.get("direction"):  # of a search; a grid has none
+            rows = best_first(rows, str(direction))
+        print(f"\n{write_table(rows, folder)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
         not_done = sum(row["state"] not in FINE for row in rows)
         if not_done:
             sentence = f"{not_done} of {len(rows)} jobs are not done; the same command runs only those"

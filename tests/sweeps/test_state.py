@@ -1,15 +1,41 @@
 import json
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from lemlight.sweeps.table import JobState, SweepTable, best_first, expected_jobs, markdown, read_rows, write_table
+from lemlight.sweeps.state import (
+    JobState,
+    SweepTable,
+    best_first,
+    differences,
+    expected_jobs,
+    read_rows,
+    read_state,
+    write_table,
+)
 from tests.sweeps.observed import table
 
 FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}
 METRICS = {"auroc": FIGURE, "acc": FIGURE, "f1": {"value": None, "low": None, "high": None, "reason": "one class"}}
+
+
+def test_a_state_is_read_as_it_was_written_and_a_broken_one_is_none(tmp_path):
+    state = JobState("running", ["seed=0"], {"seed": 0, "names": ["a", "b"]})
+    state.write(tmp_path)
+    assert read_state(tmp_path) == state
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    for text in ("", "{", "[]", '{"state": "done", "unknown": 1}'):
+        (tmp_path / "state.json").write_text(text)
+        assert read_state(tmp_path) is None
+
+
+def test_differences_are_those_that_change_a_figure():
+    before = {"seed": 0, "workers": 2, "trainer": {"max_epochs": 3, "enable_progress_bar": True}, "old": 1}
+    wanted = {"seed": 0, "workers": 0, "trainer": {"max_epochs": 4, "enable_progress_bar": False}, "new": None}
+    assert differences(before, wanted) == ["new", "old", "trainer.max_epochs"]
+    assert differences(before, before) == []
+    assert differences({"logger": {"wandb": {"mode": "online"}}}, {"logger": {"wandb": None}}) == []
 
 
 def add_job(sweep, overrides, state="done", error=None):
@@ -40,7 +66,7 @@ def command(sweep):
     return OmegaConf.create({"hydra": hydra})
 
 
-def test_every_job_has_a_row_also_one_that_never_started_and_only_one_that_is_done_has_figures(sweep, command):
+def test_every_job_has_a_row_only_one_that_is_done_has_figures_and_what_is_open_is_said(sweep, command, capsys):
     with pytest.raises(SystemExit) as end:
         SweepTable().on_multirun_end(command)
     assert end.value.code == 2
@@ -48,19 +74,11 @@ def test_every_job_has_a_row_also_one_that_never_started_and_only_one_that_is_do
     assert list(rows[0])[:4] == ["pooling", "seed", "state", "validation"]
     assert [row["state"] for row in rows] == ["done", "failed", "unfinished", "missing"]
     assert [(rows[-1]["pooling"], rows[-1]["seed"], rows[-1]["folder"])] == [("lem", "1", "")]
-    assert [row["auroc_value"] for row in rows] == ["0.5", "", "", ""]
-    assert [row["auroc_low"] for row in rows] == ["0.25", "", "", ""]
-    assert [row["validation"] for row in rows] == ["0.8125", "", "", ""]
-    assert rows[0]["f1_value"] == "" == rows[0]["dsc_value"]
+    for column, value in {"auroc_value": "0.5", "auroc_low": "0.25", "validation": "0.8125", "f1_value": ""}.items():
+        assert [row[column] for row in rows] == [value, "", "", ""]
     assert rows[1]["error"] == "no room on this disk"
-
-
-def test_the_end_of_a_sweep_shows_the_table_and_says_what_is_open(sweep, command, capsys):
-    with pytest.raises(SystemExit):
-        SweepTable().on_multirun_end(command)
-    said = capsys.readouterr()
+    said, text = capsys.readouterr(), (sweep / "table.md").read_text()
     assert "3 of 4 jobs are not done" in said.err
-    text = (sweep / "table.md").read_text()
     assert text in said.out
     assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]] == [
         "gap", "0", "done", "0.81", "0.50 [0.25, 0.75]", "0.50", "-", "-", "-", "-",
@@ -77,21 +95,14 @@ def test_a_complete_sweep_ends_well(tmp_path, command, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_job_whose_lock_is_held_is_running(sweep):
-    with FileLock(sweep / "pooling=lem+seed=0" / ".lock"):
-        assert [row["state"] for row in read_rows(sweep)] == ["done", "failed", "running"]
-
-
-def test_a_state_that_cannot_be_read_is_a_failure_with_a_remedy(sweep):
-    (sweep / "pooling=gap+seed=0" / "state.json").write_text("{")
-    (row,) = [row for row in read_rows(sweep) if row["folder"] == "pooling=gap+seed=0"]
-    assert row["state"] == "failed"
-    assert "remove it" in row["error"]
-
-
-def test_a_moved_sweep_is_read_where_it_is_now(sweep, tmp_path):
-    moved = Path(sweep.rename(tmp_path / "moved"))
+def test_a_moved_sweep_is_read_where_it_is_a_locked_job_is_running_and_a_broken_state_has_a_remedy(sweep, tmp_path):
+    moved = sweep.rename(tmp_path / "moved")
     assert read_rows(moved)[0]["auroc_low"] == FIGURE["low"]
+    (moved / "pooling=gap+seed=0" / "state.json").write_text("{")
+    with FileLock(moved / "pooling=lem+seed=0" / ".lock"):
+        rows = read_rows(moved)
+    assert [row["state"] for row in rows] == ["failed", "failed", "running"]
+    assert "remove it" in rows[0]["error"]
 
 
 def test_the_jobs_of_a_sweeper_that_draws_them_are_not_foreseen(command):
@@ -107,7 +118,6 @@ def test_the_best_trial_of_a_search_stands_first(direction, jobs):
 
 def test_a_drawn_number_is_whole_in_the_csv_and_short_in_the_markdown(tmp_path):
     row = {"folder": "a", "overrides": {"loss.beta": "0.00027417736752420927"}, "state": "done"}
-    write_table([row], tmp_path)
+    assert write_table([row], tmp_path).splitlines()[2].split()[1] == "0.000274"
     assert table(tmp_path)[0]["loss.beta"] == "0.00027417736752420927"
-    assert markdown([row]).splitlines()[2].split()[1] == "0.000274"
-    assert markdown([]).splitlines()[0].startswith("| state |")
+    assert write_table([], tmp_path).splitlines()[0].startswith("| state |")
