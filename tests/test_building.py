@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lemlight.building import build, check_settings, check_trust, did_you_mean
+from lemlight.building import build, check_settings, check_trust, locate
 from lemlight.cli import conf_dir
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import build_classifier
@@ -37,12 +37,6 @@ def chosen(group, option):
 
 def built_network(config):
     return build_classifier(config.model_dump())
-
-
-def test_no_group_is_forgotten():
-    folders = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
-    tried = {"backbone", "pooling", "loss", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
-    assert folders >= tried | {"dataset", "recipe", "debug", "experiment", "hydra", "scale", "shared"}
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("backbone", "pooling") for o in options(g)])
@@ -108,11 +102,8 @@ def test_recipes_and_debugging(group, option):
     [
         ("batch_size=0", ["batch_size=0", "set batch_size="]),
         ("batch_size=many", ["batch_size=many", "integer"]),
-        ("batch_size=true", ["batch_size=True", "integer"]),
-        ("seed=-1", ["seed=-1"]),
         ("bootstrap=.nan", ["bootstrap"]),
         ("optimizer.lr_head=.inf", ["optimizer.lr_head"]),
-        ("optimizer.lr_head=0", ["optimizer.lr_head=0"]),
         ("callbacks.lambda_ramp.start_at=2", ["callbacks.lambda_ramp.start_at=2"]),
         ("callbacks.checkpoint.mode=up", ["callbacks.checkpoint.mode=up", "'min' or 'max'"]),
         ("trainer.devices=[x]", ["trainer.devices"]),
@@ -127,14 +118,15 @@ def test_recipes_and_debugging(group, option):
         ("+optimizer.lr_heads=1", ["optimizer.lr_heads: there is no such key", "did you mean lr_head?"]),
         ("+pooling.k=0.5", ["pooling.k: there is no such key"]),
         ("+typo=1", ["typo: there is no such key"]),
-        ("pooling._target_=lemlight.models.pooling.GlobalPooling", ["has no GlobalPooling", "did you mean Global"]),
-        ("pooling._target_=nowhere.Mine", ["no module nowhere", "PYTHONPATH"]),
+        (
+            "pooling._target_=lemlight.models.pooling.GlobalPooling",
+            ["has no attribute", "did you mean Global"],
+        ),
+        ("pooling._target_=nowhere.Mine", ["No module named 'nowhere'", "PYTHONPATH"]),
         ("pooling._target_=math.pi", ["pooling._target_=math.pi", "no class or function"]),
-        ("pooling._target_=3", ["pooling._target_=3"]),
         ("dataset=inbreast dataset.malignant_from=1", ["dataset.malignant_from=1"]),
         ("dataset=inbreast dataset.leave_out=[7]", ["dataset.leave_out"]),
         ("dataset=mias dataset.normal_images=some", ["dataset.normal_images=some"]),
-        ("dataset=rsna dataset.views=[]", ["dataset.views"]),
         ("dataset=rsna dataset.views=[CC,XX]", ["dataset.views"]),
     ],
 )
@@ -156,9 +148,7 @@ def test_all_mistakes_come_at_once():
     ("overrides", "command", "key"),
     [
         (["dataset=cbis"], "train", "dataset.root"),
-        ([], "evaluate", "checkpoint"),
         (["checkpoint=best.ckpt"], "localize", "input"),
-        (["dataset=vindr"], "prepare", "dataset.root"),
         ([], "report", "runs"),
         ([], "export", "checkpoint"),
     ],
@@ -169,13 +159,8 @@ def test_a_value_that_the_user_must_give_is_asked_for(overrides, command, key):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(LemlightError, match=r"batch_size: the key is missing"):
+    with pytest.raises(LemlightError, match=r"batch_size: a value is needed"):
         check_settings({"checkpoint": "best.ckpt"}, EvaluateSettings)
-
-
-def test_no_hint_where_nothing_is_near():
-    assert did_you_mean("kk", ["k"]) == " (did you mean k?)" or did_you_mean("kk", ["k"]) == ""
-    assert did_you_mean("zebra", ["k", "alpha"]) == ""
 
 
 def test_a_constructor_that_fails_is_named_with_its_part():
@@ -235,6 +220,14 @@ def test_a_config_from_a_stranger_builds_nothing_but_parts_of_lemlight(config):
         check_trust(OWN | config, [], "FILE")
 
 
+def test_a_module_that_fails_on_import_says_why_and_a_method_of_a_class_may_build(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("import nowhere_at_all")
+    with pytest.raises(LemlightError, match=r"pooling._target_=mine.Pool: .*No module named 'nowhere_at_all'"):
+        locate("mine.Pool", "pooling")
+    assert locate("torch.nn.Embedding.from_pretrained", "pooling") == torch.nn.Embedding.from_pretrained
+
+
 def test_trust_is_by_module_and_names_the_remedy():
     config = {"pooling": {"_target_": "own.TopMean", "k": 3}}
     with pytest.raises(LemlightError, match=r"own.TopMean.*add trust=\[own\]"):
@@ -256,23 +249,26 @@ EXPERIMENTS = options("experiment")
 
 
 def axes(name):
-    """Every value on every axis of an experiment, as an override; of a search the ends of its intervals and choices."""
+    """The values on every axis of an experiment; of a search the ends of its intervals and choices."""
     values = OmegaConf.load(Path(conf_dir(), "experiment", f"{name}.yaml")).hydra.sweeper.params
     plain = {key: re.sub(r"^(tag\(log, *)?(choice|interval)\(|\)+$", "", str(swept)) for key, swept in values.items()}
-    return [f"{key}={value.strip()}" for key, swept in plain.items() for value in swept.split(",")]
+    return {key: [value.strip() for value in swept.split(",")] for key, swept in plain.items()}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_value_on_an_axis_of_an_experiment_composes(name):
-    for override in axes(name):
-        config = settings_of(f"experiment={name}", "dataset.root=somewhere", override)
+    swept = axes(name)
+    for number in range(max(map(len, swept.values()))):
+        chosen = {key: values[number % len(values)] for key, values in swept.items()}
+        given = [f"{key}={value}" for key, value in chosen.items()]
+        config = settings_of(f"experiment={name}", "dataset.root=somewhere", *given)
         assert (config.choices["dataset"], config.trainer["max_epochs"]) != ("phantom", 400)
-        assert config.optimizer["lr_backbone"] == 2e-5 or override.startswith("optimizer.lr_backbone=")
+        assert config.optimizer["lr_backbone"] == float(chosen.get("optimizer.lr_backbone", 2e-5))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_small_scale_makes_any_experiment_one_of_the_phantom(name):
-    config = settings_of(f"experiment={name}", "+scale=small", axes(name)[0])
+    config = settings_of(f"experiment={name}", "+scale=small")
     assert (config.choices["dataset"], config.backbone["weights"]) == ("phantom", "none")
     assert config.trainer["accelerator"] == "cpu"
     assert config.trainer["max_epochs"] <= 12

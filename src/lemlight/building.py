@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 from lemlight.arguments import plain_message
 from lemlight.errors import LemlightError
@@ -53,34 +52,27 @@ DEPTHS = {"callbacks": 3, "logger": 3, "localization": 4}  # keys down to a `_ta
 
 def locate(target: object, where: str) -> Any:
     """Import the class or function that a `_target_` names; LemlightError where there is none."""
-    if not isinstance(target, str) or "." not in target:
-        raise LemlightError(f"{where}._target_={target}: must be package.module.Class; write where the class stands")
-    names = target.split(".")
-    for length in range(len(names) - 1, 0, -1):
-        module = ".".join(names[:length])
-        try:
-            found: Any = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and not module.startswith(error.name):
-                raise LemlightError(f"{where}._target_={target}: {module} needs a package: {error}") from error
-            continue
-        except Exception as error:
-            raise LemlightError(
-                f"{where}._target_={target}: importing {module} failed with {type(error).__name__}: {error}"
-            ) from error
-        for name in names[length:]:
-            if not hasattr(found, name):
-                close = difflib.get_close_matches(name, dir(found), n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise LemlightError(f"{where}._target_={target}: {module} has no {name}{hint}")
-            found = getattr(found, name)
-        if not (inspect.isclass(found) or callable(found)):
-            raise LemlightError(f"{where}._target_={target}: is no class or function, but {type(found).__name__}")
-        return found
-    raise LemlightError(
-        f"{where}._target_={target}: there is no module {names[0]} that Python finds; add its folder to PYTHONPATH "
-        "or install it"
-    )
+    try:
+        found = _imported(str(target))
+    except Exception as error:  # an own module can fail in any way
+        hint = did_you_mean(error.name, dir(error.obj)) if isinstance(error, AttributeError) and error.name else ""
+        raise LemlightError(
+            f"{where}._target_={target}: {type(error).__name__}: {error}{hint}; give package.module.Class of a package "
+            "that is installed or in a folder of PYTHONPATH"
+        ) from error
+    if not callable(found):
+        raise LemlightError(f"{where}._target_={target}: is no class or function, but {type(found).__name__}")
+    return found
+
+
+def _imported(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != module or "." not in module:  # a package, or one that the module itself needs
+            raise
+        return getattr(_imported(module), name)  # of a class
 
 
 def parts_of(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Part]]:
@@ -119,9 +111,8 @@ def argument_problems(
     target: Any, given: Mapping[str, Any], where: str, passed: Iterable[str] = (), beside: Iterable[str] = ()
 ) -> list[str]:
     """List the arguments that a class or function does not take: unknown, missing, of a wrong type, out of range."""
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # some classes written in C have none
+    parameters = _parameters(target)
+    if not parameters:
         return []
     anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     named = {name: one for name, one in parameters.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
@@ -146,6 +137,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):  # some classes written in C have none
+        return {}
+
+
 def _hints(target: Any) -> dict[str, Any]:
     """The annotations of the arguments; those that cannot be understood are left out."""
     function = target.__init__ if inspect.isclass(target) else target
@@ -161,23 +159,16 @@ def _type_problems(value: Any, annotation: Any) -> list[str]:
         return []
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticUserError, TypeError, NameError):
-        try:
-            adapter = TypeAdapter(annotation)
-        except Exception:
-            return []
-    except Exception:
-        return []
-    try:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        messages = [plain_message(one).removeprefix("must be ") for one in error.errors(include_url=False)]
-        kinds = {one["type"] for one in error.errors(include_url=False)}
-        if kinds <= {"is_instance_of", "needs_python_object"} or "needs_python_object" in kinds:
-            return []  # objects of Python that no file can hold: the constructor decides
-        return ["must be " + " or ".join(dict.fromkeys(messages))]
-    except (TypeError, ValueError):
-        return []
+        found = error.errors(include_url=False)
+        kinds = {one["type"] for one in found}
+        if "needs_python_object" not in kinds and kinds != {"is_instance_of"}:
+            return [
+                "must be " + " or ".join(dict.fromkeys(plain_message(one).removeprefix("must be ") for one in found))
+            ]
+    except Exception:  # a type or a value that no file can hold: the constructor decides
+        pass
     return []
 
 
@@ -185,15 +176,10 @@ def build(part: Mapping[str, Any], where: str, *args: Any, **passed: Any) -> Any
     """Build a part, with those of the `passed` arguments that its constructor has; LemlightError where that fails."""
     from hydra.utils import instantiate
 
-    target = locate(part.get(TARGET), where)
-    try:
-        parameters: Any = inspect.signature(target).parameters
-    except (TypeError, ValueError):
-        parameters = {}
+    parameters = _parameters(locate(part.get(TARGET), where))
     more = {name: value for name, value in passed.items() if name in parameters}
     try:
-        built = instantiate({**part, PARTIAL: True}, _convert_="all")
-        return built(*args, **more)
+        return instantiate({**part, PARTIAL: True}, _convert_="all")(*args, **more)
     except LemlightError:
         raise
     except Exception as error:
@@ -278,7 +264,7 @@ def check_settings(values: Mapping[str, Any], schema: type[Schema], where: str =
         try:
             settings = schema.model_validate(values)
         except ValidationError as error:
-            problems = _settings_problems(error, values, schema)
+            problems = _settings_problems(error, schema)
         else:
             problems = part_problems(values) + section_problems(values)
             if not problems:
@@ -291,36 +277,29 @@ def section_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the rates of an optimizer, and with `prepare` and `split` of a data set: keys that we take."""
     dataset, optimizer = values.get("dataset"), values.get("optimizer")
     problems: list[str] = []
-    if isinstance(optimizer, Mapping):
+    if optimizer:
         from lemlight.training.optimizers import parameter_groups
 
         rates = {key: value for key, value in optimizer.items() if key in BESIDE["optimizer"]}
         problems += argument_problems(parameter_groups, rates, "optimizer", ("classifier", "weight_decay"))
-    if not isinstance(dataset, Mapping):
+    if not dataset:
         return problems
     from lemlight.data.splits import check_split, split_table
     from lemlight.data.store import PrepareSettings
 
     if TARGET not in dataset:
         return [*problems, "dataset._target_: a function that returns an image table is needed; choose dataset=..."]
-    for name, target, passed in (("prepare", PrepareSettings, ()), ("split", split_table, ("table",))):
-        section = dataset.get(name)
-        if not isinstance(section, Mapping):
-            problems.append(f'dataset.{name}: missing; start the file with `defaults: ["/shared/dataset@_here_"]`')
-            continue
-        found = argument_problems(target, section, f"dataset.{name}", passed)
-        problems += found
-        if not found:
-            problems += _fails(target if name == "prepare" else check_split, section)
-    return problems
-
-
-def _fails(target: Any, arguments: Mapping[str, Any]) -> list[str]:
-    try:
-        target(**arguments)
-    except LemlightError as error:
-        return [str(error)]
-    return []
+    absent = [name for name in ("prepare", "split") if not isinstance(dataset.get(name), Mapping)]
+    if absent:
+        return [*problems, f'dataset.{absent[0]}: missing; start the file with `defaults: ["/shared/dataset@_here_"]`']
+    problems += argument_problems(PrepareSettings, dataset["prepare"], "dataset.prepare")
+    wrong = argument_problems(split_table, dataset["split"], "dataset.split", ("table",))
+    if not wrong:
+        try:
+            check_split(**dataset["split"])
+        except LemlightError as error:
+            wrong = [str(error)]
+    return problems + wrong
 
 
 def _missing(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -333,39 +312,20 @@ def _missing(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _settings_problems(error: ValidationError, values: Mapping[str, Any], schema: type[Settings]) -> list[str]:
-    """A line for each wrong key; the members of a union complain one by one and share a line."""
-    wrong: dict[str, list[str]] = {}
-    for one in error.errors(include_url=False):
-        key, known = _key_of(one["loc"], values, schema)
-        if one["type"] == "extra_forbidden":
-            problem = f"there is no such key{did_you_mean(key.split('.')[-1], known)}; remove it"
-        elif one["type"] == "missing":
-            problem = f"the key is missing; give {key}=..."
-        else:
-            problem = plain_message(one).removeprefix("must be ")
-        wrong.setdefault(f"{key}={one['input']}" if not problem.startswith("the") else key, []).append(problem)
+def _settings_problems(error: ValidationError, schema: type[Settings]) -> list[str]:
+    """A line for each wrong key."""
     lines = []
-    for start, found in wrong.items():
-        plain = found[0].startswith("the")
-        words = " or ".join(dict.fromkeys(found))
-        lines.append(f"{start}: {words}" if plain else f"{start}: must be {words}; set {start.partition('=')[0]}=...")
+    for one in error.errors(include_url=False):
+        key = ".".join(map(str, one["loc"]))
+        if one["type"] == "extra_forbidden":
+            model: Any = schema
+            for part in one["loc"][:-1]:
+                model = model.model_fields[part].annotation
+            lines.append(
+                f"{key}: there is no such key{did_you_mean(str(one['loc'][-1]), model.model_fields)}; remove it"
+            )
+        elif one["type"] == "missing":
+            lines.append(f"{key}: a value is needed; give {key}=...")
+        else:
+            lines.append(f"{key}={one['input']}: {plain_message(one)}; set {key}=...")
     return lines
-
-
-def _key_of(location: Sequence[Any], values: Any, schema: Any) -> tuple[str, list[str]]:
-    """The location as a key of the config, and its siblings: pydantic adds the types of unions, which are no keys."""
-    keys: list[str] = []
-    known = list(schema.model_fields)
-    for position, part in enumerate(location):
-        if isinstance(values, Mapping) and (part in values or position == len(location) - 1) and isinstance(part, str):
-            if not part.isidentifier() and part not in values:
-                continue
-            if keys and isinstance(values, Mapping):
-                known = [str(key) for key in values if key != part]
-            keys.append(part)
-            values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int):
-            keys.append(str(part))
-            values = values[part]
-    return ".".join(keys), known

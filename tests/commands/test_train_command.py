@@ -8,7 +8,6 @@ import torch
 from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, recall_score, roc_auc_score
 
-from lemlight.cli import conf_dir
 from lemlight.data.datasets.folder import folder
 from lemlight.data.splits import split_table
 from lemlight.training.checkpoint import load_checkpoint, load_classifier
@@ -32,7 +31,6 @@ LEFT = {
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
 }
 COLUMNS = ["image_id", "patient_id", "split", "label", "probability", "n_maxima", "n_minima"]
-POOLINGS = sorted(file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml"))
 
 
 def files(folder):
@@ -60,13 +58,6 @@ def test_the_end_of_the_output_says_what_came_out_and_where(trained):
     ]
     assert "AUC" in trained.out
     assert "split by patient" in trained.out
-
-
-def test_the_configuration_that_is_left_can_be_run_again(trained):
-    config = OmegaConf.load(trained.folder / "config.yaml")
-    assert (config.choices.backbone, config.choices.pooling) == ("efficientnet_lite0", "lem")
-    assert config.trainer.max_epochs == 2
-    assert config.output == str(trained.folder)
 
 
 def test_every_test_image_is_predicted_once_and_no_other(trained, phantom):
@@ -131,34 +122,26 @@ def test_the_pictures_are_pictures_and_the_page_holds_them(trained):
     assert 'src="http' not in page
 
 
-@pytest.fixture(scope="module")
-def losses(lemlight_run, folder_data):
-    def run(*overrides):
-        folder = lemlight_run("train", *folder_data, *overrides).folder
-        assert len(pd.read_csv(folder / "predictions.csv")) == 6
-        return folder, pd.read_csv(folder / "logs" / "metrics.csv").iloc[0]
-
-    return run
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_pooling_trains(pooling, losses):
-    folder, row = losses(f"pooling={pooling}")
-    checkpoint = load_checkpoint(folder / "checkpoints" / "best.ckpt")
-    load_classifier(checkpoint)
-    assert row[["train/loss", "val/loss", "train/loss_gap", "train/loss_pool"]].notna().all()
-    assert ("lambda" in row) == (pooling == "lem")
-    assert (row["train/loss_regularizer"] > 0) == (pooling in ("lem", "sparse_mil"))
+@pytest.mark.parametrize("pooling", ["gap", "sparse_mil"])  # all of them: tests/models; LEM: `trained`
+def test_other_poolings_train_with_their_own_loss_and_without_a_ramp(pooling, lemlight_run, folder_data):
+    folder = lemlight_run("train", *folder_data, f"pooling={pooling}").folder
+    load_classifier(load_checkpoint(folder / "checkpoints" / "best.ckpt"))
+    assert len(pd.read_csv(folder / "predictions.csv")) == 6
+    row = pd.read_csv(folder / "logs" / "metrics.csv").iloc[0]
+    assert "lambda" not in row
+    assert (row["train/loss_regularizer"] > 0) == (pooling == "sparse_mil")
     assert (row["train/loss_gap"] == row["train/loss_pool"]) == (pooling == "gap")
-    assert (row["train/loss"] == pytest.approx(row["train/loss_pool"])) == (pooling not in ("lem", "sparse_mil"))
+    assert (row["train/loss"] == pytest.approx(row["train/loss_pool"])) == (pooling == "gap")
 
 
-def test_a_finer_score_map_has_twice_the_height_and_width(losses):
-    folder, _ = losses("backbone.output_stride=16")
-    checkpoint = load_checkpoint(folder / "checkpoints" / "best.ckpt")
-    classifier = load_classifier(checkpoint)
-    with torch.no_grad():
-        assert classifier(torch.rand(2, 1, 96, 64)).score_map.shape == (2, 6, 4)
+def test_an_experiment_in_its_smallest_form_is_a_sweep_with_a_table(lemlight_run, phantom, tmp_path):
+    """The others compose and are checked against the constructors: tests/test_building.py."""
+    small = ["experiment=pooling", "+scale=small", *phantom, "seed=0", "pooling=gap,lem", "trainer.max_epochs=1"]
+    lemlight_run("train", *small, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    jobs = sorted((tmp_path / "sweep").glob("*/state.json"))
+    assert [json.loads(path.read_text())["state"] for path in jobs] == ["done", "done"]
+    assert len((tmp_path / "sweep" / "table.csv").read_text().splitlines()) == 3
+    assert all((job.parent / "report.html").is_file() for job in jobs)
 
 
 def test_the_mean_dice_is_the_mean_over_the_images_of_its_table(trained):

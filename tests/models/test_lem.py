@@ -1,4 +1,4 @@
-"""LEM's extrema, aggregates and gradients against a naive loop over images, rows and columns."""
+"""LEM's extrema, aggregates, gradients and sparse loss by hand and against a naive loop over rows and columns."""
 
 import math
 
@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lemlight.errors import LemlightError
-from lemlight.models.lem import ROUNDING, local_extrema
+from lemlight.models.lem import ROUNDING, Extrema, local_extrema, sparse_loss
 from tests.parts import build_pooling
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
@@ -63,20 +62,12 @@ def naive_lem(maps, ties, aggregate):
 
 
 @pytest.mark.parametrize("ties", ["strict", "all"])
-@given(maps=TIED | UNTIED)
-@settings(deadline=None, max_examples=50)
-def test_extrema_equal_the_naive_loop(maps, ties):
-    found = local_extrema(torch.from_numpy(maps), ties)
-    maxima, minima = naive_extrema(maps, ties)
-    assert np.array_equal(found.maxima.numpy(), maxima)
-    assert np.array_equal(found.minima.numpy(), minima)
-
-
-@pytest.mark.parametrize("ties", ["strict", "all"])
 @pytest.mark.parametrize("aggregate", ["mean", "sum"])
 @given(maps=TIED | UNTIED)
 @settings(deadline=None, max_examples=50)
-def test_logits_and_gradients_equal_the_naive_loop(maps, ties, aggregate):
+def test_extrema_logits_and_gradients_equal_the_naive_loop(maps, ties, aggregate):
+    found = local_extrema(torch.from_numpy(maps), ties)
+    assert all(map(np.array_equal, found, naive_extrema(maps, ties)))
     score_map = torch.from_numpy(maps).requires_grad_()
     logit = build_pooling("lem", 4, ties=ties, aggregate=aggregate)(score_map, None, None)
     logit.sum().backward()
@@ -156,12 +147,6 @@ def test_one_kind_of_extremum_alone_gives_the_score():
     assert build_pooling("lem", 1)(-score_map, None, None).item() == -4.0
 
 
-def test_a_map_of_two_cells_has_one_maximum_and_one_minimum():
-    found = local_extrema(torch.tensor([[[1.0, 2.0]]]))
-    assert found.maxima.tolist() == [[[False, True]]]
-    assert found.minima.tolist() == [[[True, False]]]
-
-
 def test_bfloat16_maps_are_decided_on_exactly():
     score_map = torch.randn(2, 7, 9, generator=torch.Generator().manual_seed(1)).bfloat16()
     for half, full in zip(local_extrema(score_map), local_extrema(score_map.double()), strict=True):
@@ -181,15 +166,79 @@ def test_gradcheck_in_float64():
     assert torch.autograd.gradcheck(pooling.regularizer, score_map)
 
 
+# One maximum of -1 (wrong by 1), one minimum of -4 (right), others -1.5, -2, -2.5, -3:
+# beyond +-2 they exceed by 0, 0, 0.5, 1.
+HAND = torch.tensor([[[-1.0, -1.5, -2.0], [-2.5, -3.0, -4.0]]])
+
+
+EXTREMA = Extrema(*(torch.tensor([[[i == j for j in (0, 1, 2)], [i == j for j in (3, 4, 5)]]]) for i in (0, 5)))
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("sign", "factor", "norm", "expected"),
     [
-        ({"ties": "once"}, "ties=once: must be 'strict' or 'all'"),
-        ({"aggregate": "max"}, "aggregate=max: must be 'mean' or 'sum'"),
-        ({"threshold": -1.0, "norm": "l3"}, r"threshold=-1.0: must be greater.*; norm=l3: must be 'l1' or 'l2'"),
-        ({"penalty_factor": float("nan")}, "penalty_factor=nan"),
+        (1, 3.0, "l1", 1 + 3 * 0.375),  # elimination 1 + 0, penalty (0 + 0 + 0.5 + 1) / 4 = 0.375
+        (1, 3.0, "l2", 1 + 3 * math.sqrt(1.25 / 4)),  # penalty sqrt((0.25 + 1) / 4)
+        (-1, 0.5, "l1", 1 + 0.5 * 0.375),  # the maximum of 4 is right, the minimum of 1 wrong by 1
     ],
 )
-def test_impossible_options_are_refused(options, message):
-    with pytest.raises(LemlightError, match=message):
-        build_pooling("lem", 1, **options)
+def test_the_sparse_loss_by_hand(sign, factor, norm, expected):
+    assert all(map(torch.equal, local_extrema(HAND), EXTREMA))
+    loss = sparse_loss(sign * HAND, Extrema(*EXTREMA[::sign]), threshold=2.0, penalty_factor=factor, norm=norm)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_gradient_by_hand():
+    score_map = HAND.clone().requires_grad_()
+    sparse_loss(score_map, EXTREMA, threshold=2.0).backward()
+    expected = torch.tensor([[[-1.0, 0.0, 0.0], [-0.75, -0.75, 0.0]]])  # 3 * 1/4 where a cell is beyond the threshold
+    assert torch.allclose(score_map.grad, expected)
+
+
+def test_the_loss_is_the_mean_over_images():
+    two = torch.cat([HAND, torch.zeros_like(HAND)])
+    alone = sparse_loss(HAND, local_extrema(HAND), threshold=2.0)
+    assert sparse_loss(two, local_extrema(two), threshold=2.0).item() == pytest.approx(alone.item() / 2)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 4)])
+def test_flat_and_tiny_maps_have_a_finite_loss_and_gradient(norm, shape):
+    for value in (0.0, 5.0):
+        score_map = torch.full((2, *shape), value, requires_grad=True)
+        loss = sparse_loss(score_map, local_extrema(score_map), threshold=1.0, norm=norm)
+        loss.backward()
+        assert loss.item() == pytest.approx(3 * max(value - 1, 0))
+        assert score_map.grad.isfinite().all()
+
+
+def test_a_map_of_extrema_alone_has_no_penalty():
+    score_map = torch.tensor([[[-7.0, 7.0]]])
+    assert sparse_loss(score_map, local_extrema(score_map)).item() == 0
+
+
+def naive_loss(maps, maxima, minima, threshold, factor, order):
+    losses = []
+    for scores, high, low in zip(maps, maxima, minima, strict=True):
+        wrong_high = [max(-s, 0) for s, is_high in zip(scores.flat, high.flat, strict=True) if is_high]
+        wrong_low = [max(s, 0) for s, is_low in zip(scores.flat, low.flat, strict=True) if is_low]
+        others = [max(abs(s) - threshold, 0) for s, e in zip(scores.flat, (high | low).flat, strict=True) if not e]
+        mean = [sum(values) / len(values) if values else 0.0 for values in (wrong_high, wrong_low)]
+        power = (sum(v**order for v in others) / len(others)) ** (1 / order) if others else 0.0
+        losses.append(sum(mean) + factor * power)
+    return sum(losses) / len(losses)
+
+
+@given(
+    maps=hnp.arrays(np.float64, (2, 4, 5), elements=st.integers(-4, 4).map(float)),
+    threshold=st.floats(0, 3),
+    factor=st.floats(0, 5),
+    order=st.sampled_from([1, 2]),
+)
+@settings(deadline=None, max_examples=50)
+def test_equals_a_loop(maps, threshold, factor, order):
+    score_map = torch.from_numpy(maps)
+    extrema = local_extrema(score_map, ties="all")
+    loss = sparse_loss(score_map, extrema, threshold, factor, f"l{order}")
+    expected = naive_loss(maps, extrema.maxima.numpy(), extrema.minima.numpy(), threshold, factor, order)
+    assert loss.item() == pytest.approx(expected, abs=1e-9)

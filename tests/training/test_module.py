@@ -1,6 +1,13 @@
+"""The LightningModule: its metrics against sklearn, its losses, its predictions; on one device and on two."""
+
 import csv
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
@@ -8,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
+from lemlight.training.checkpoint import load_weights
 from lemlight.training.module import EVERY, LossWatch, gather_rows, predict, score_maps
 from tests.parts import part_of
 
@@ -24,6 +32,8 @@ def test_validation_metrics_equal_sklearn_on_the_whole_split(tiny, tmp_path):
     module, data = tiny.make_module(), tiny.make_data(val=23, batch_size=3)
     module.classifier.scorer.weight.data.mul_(400)  # logits beyond +-1, on which torchmetrics would apply a sigmoid
     metrics = tiny.make_trainer(tmp_path).validate(module, data, verbose=False)[0]
+    tested = tiny.make_trainer(tmp_path).test(module, data, verbose=False)[0]
+    assert set(tested) == {"test/auroc", "test/acc", "test/loss"}
     _, label, logit, _ = all_scores(tiny, module, data.val_dataloader())
     probability = logit.double().sigmoid().numpy()
     assert logit.abs().max() > 1
@@ -122,14 +132,9 @@ def test_prediction_of_a_network_that_gives_no_number_is_an_error(tiny, tmp_path
         predict(tiny.make_trainer(tmp_path), module, data.test_dataloader())
 
 
-def test_score_maps_are_those_of_evaluation_and_the_mode_is_left_as_found(tiny):
+def test_score_maps_are_those_of_evaluation(tiny):
     module, data = tiny.make_module(), tiny.make_data(batch_size=7)
-    images = next(iter(data.test_dataloader()))["image"]
-    module.train()
-    module.classifier.scorer.eval()
-    modes = [part.training for part in module.modules()]
-    maps = score_maps(module, images)
-    assert [part.training for part in module.modules()] == modes
+    maps = score_maps(module.train(), next(iter(data.test_dataloader()))["image"])
     assert maps.shape == (7, 10, 7)
     assert not maps.requires_grad
     torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])
@@ -144,9 +149,26 @@ def test_gathered_rows_are_sorted_and_each_index_stays_once():
     assert pair.tolist() == [[2, 3], [4, 5], [0, 1]]
 
 
-def test_a_trainer_of_ones_own_tests_the_module_as_lightning_does(tiny, tmp_path):
-    module, data = tiny.make_module(), tiny.make_data(test=23)
-    metrics = tiny.make_trainer(tmp_path).test(module, data, verbose=False)[0]
-    _, label, logit, _ = all_scores(tiny, module, data.test_dataloader())
-    assert metrics["test/auroc"] == pytest.approx(roc_auc_score(label, logit))
-    assert set(metrics) == {"test/auroc", "test/acc", "test/loss"}
+def test_two_devices_give_the_metrics_and_predictions_of_one(tiny, tmp_path):  # ddp: tests/commands/test_sweeps.py
+    two = tmp_path / "two"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "LOCAL_RANK"))}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"  # a machine may not know its own name
+    command = [sys.executable, tiny.FILE, two, json.dumps({"what": "two", "strategy": "ddp_spawn"})]
+    run = subprocess.run(command, capture_output=True, timeout=200, env=environment)
+    assert run.returncode == 0, run.stderr.decode()
+    assert "arn" not in run.stderr.decode()  # nothing to warn of
+
+    module, data = tiny.make_module(), tiny.make_data()
+    load_weights(module.classifier, tiny.load_checkpoint(two / "checkpoints" / "last.ckpt"))
+    trainer = tiny.make_trainer(tmp_path / "one")
+    alone = trainer.validate(module, data, verbose=False)[0]
+    with (two / "logs" / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    both = {name: float(last[name]) for name in alone}
+    assert both == pytest.approx(alone, rel=1e-6)
+    assert (both["val/auroc"], both["val/acc"]) == pytest.approx((alone["val/auroc"], alone["val/acc"]), abs=1e-9)
+
+    table = predict(trainer, module, data.test_dataloader())
+    assert len(data.test_dataloader().dataset) % 2 == 1
+    assert list(table["index"]) == list(range(31, 38))
+    pd.testing.assert_frame_equal(pd.read_csv(two / "predictions.csv"), table, rtol=1e-6)

@@ -1,8 +1,14 @@
+"""Optimizers with two rates, and the rate over the training."""
+
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.training.optimizers import build_optimizer, build_scheduler, parameter_groups
+from lemlight.training.optimizers import WARMUP_START, build_optimizer, build_scheduler, parameter_groups
 from tests.parts import part_of
 
 RATES = {"lr_backbone": 1e-3, "lr_head": 1e-2, "weight_decay": 0.1}
@@ -25,20 +31,6 @@ def test_frozen_parameters_are_left_out_and_nothing_to_train_is_an_error(tiny):
     classifier.requires_grad_(False)
     with pytest.raises(LemlightError, match="frozen"):
         build_optimizer(classifier, part_of("optimizer", "adam", **RATES))
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "values"),
-    [
-        ("adam", {"eps": 1e-6}, {"eps": 1e-6}),
-        ("adamw", {}, {}),
-        ("sgd", {}, {"momentum": 0.9, "nesterov": True}),
-    ],
-)
-def test_each_optimizer_gets_its_options(tiny, name, options, values):
-    optimizer = build_optimizer(tiny.make_classifier(), part_of("optimizer", name, **options, **RATES))
-    assert type(optimizer).__name__.lower() == name
-    assert all(group[key] == value for group in optimizer.param_groups for key, value in values.items())
 
 
 def test_sgd_without_momentum_steps_against_the_gradient_at_both_rates(tiny):
@@ -66,3 +58,91 @@ def test_any_optimizer_and_scheduler_of_torch_will_do(tiny):
     )
     with pytest.raises(LemlightError, match=r"optimizer: torch.optim.RMSprop failed in its constructor.*alpha"):
         build_optimizer(tiny.make_classifier(), {"_target_": "torch.optim.RMSprop", "alpha": -1.0, **rates})
+
+
+STEPS = 100  # of an epoch: fine enough to look at any fraction of one
+
+
+def schedule_factor(name, epoch, epochs, **arguments):
+    """The factor on the rates at a fractional epoch."""
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}]
+    part = part_of("scheduler", name, **arguments)
+    built = build_scheduler(torch.optim.SGD(groups), part, total_steps=STEPS * epochs, epochs=epochs)["scheduler"]
+    return built.lr_lambdas[0](epoch * STEPS)
+
+
+STEP = {"every_epochs": 8, "factor": 0.98, "warmup_epochs": 0.0}
+COSINE = {"final_share": 0.1, "warmup_epochs": 2.0}
+
+
+@pytest.mark.parametrize(("epoch", "decays"), [(0, 0), (7.99, 0), (8, 1), (15.99, 1), (16, 2), (400, 50)])
+def test_step_decays_after_every_eighth_epoch(epoch, decays):
+    assert schedule_factor("step", epoch, 400, **STEP) == pytest.approx(0.98**decays)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 0.01), (1, 0.505), (2, 1.0), (6, 0.55), (10, 0.1), (4, 0.1 + 0.45 * (1 + math.sqrt(0.5)))]
+)
+def test_cosine_by_hand(epoch, factor):
+    assert schedule_factor("cosine", epoch, 10, **COSINE) == pytest.approx(factor)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0, 20), st.floats(0, 19), st.sampled_from(["step", "cosine", "constant"]))
+def test_factors_lie_in_0_1_rise_in_the_warm_up_and_never_after(epoch, warmup, name):
+    more = {"step": {"every_epochs": 3, "factor": 0.5}, "cosine": {"final_share": 0.0}, "constant": {}}
+    options = {**more[name], "warmup_epochs": warmup}
+    here, later = (schedule_factor(name, at, 20, **options) for at in (epoch, min(epoch + 0.01, 20)))
+    assert 0 <= here <= 1
+    if epoch >= warmup:
+        assert later <= here + 1e-12  # the epoch is a float
+    if name == "constant":
+        rise = 1.0 if epoch >= warmup else WARMUP_START + (1 - WARMUP_START) * epoch / warmup
+        assert here == pytest.approx(rise)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    with pytest.raises(LemlightError, match=r"scheduler.warmup_epochs=4.* must stay below trainer.max_epochs=3"):
+        schedule_factor("constant", 0, 3, warmup_epochs=4.0)
+
+
+def test_all_groups_follow_and_a_restored_schedule_goes_on_where_it_was():
+    def build():
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 0.1)]
+        optimizer = torch.optim.SGD(groups)
+        return optimizer, build_scheduler(optimizer, part_of("scheduler", "cosine", **COSINE), 30, 10)["scheduler"]
+
+    optimizer, schedule = build()
+    rates = []
+    for _ in range(30):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    expected = [schedule_factor("cosine", step / 3, 10, **COSINE) for step in range(30)]
+    assert [rate for rate, _ in rates] == pytest.approx(expected)
+    assert [rate for _, rate in rates] == pytest.approx([0.1 * value for value in expected])
+
+    half, halfway = build()
+    for _ in range(15):
+        half.step()
+        halfway.step()
+    other, restored = build()
+    other.load_state_dict(half.state_dict())
+    restored.load_state_dict(halfway.state_dict())
+    other.step()
+    restored.step()
+    assert other.param_groups[0]["lr"] == rates[16][0]
+
+
+def test_under_accumulation_a_schedule_counts_optimizer_steps_not_batches(tiny, tmp_path):
+    seen = []
+
+    class Rates(tiny.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append((trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"]))
+
+    schedule = part_of("scheduler", "step", every_epochs=2, factor=0.5, warmup_epochs=0.0)
+    module = tiny.make_module(schedule=schedule)
+    trainer = tiny.make_trainer(tmp_path, epochs=4, accumulate_grad_batches=4, more=[Rates()])
+    tiny.fit(trainer, module, tiny.make_data(train=22, batch_size=4), None)  # 6 batches, so 2 steps an epoch
+    assert seen == [(2, 0.01), (4, 0.005), (6, 0.005), (8, 0.0025)]

@@ -4,7 +4,6 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -15,16 +14,14 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from lemlight.arguments import checked
+from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
 from lemlight.models.output_stride import halve_stride, measure
 
 
-def stem_convolution(features: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Return the name and the module of the first convolution, the one that sees the image."""
-    for name, module in features.named_modules():
-        if isinstance(module, nn.Conv2d):
-            return name, module
-    raise ValueError("the network has no convolution")
+def _stem(features: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The name and the module of the first convolution, the one that sees the image."""
+    return next((name, module) for name, module in features.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def sum_over_rgb(weight: Tensor) -> Tensor:
@@ -35,13 +32,6 @@ def sum_over_rgb(weight: Tensor) -> Tensor:
     make the constant part depend on the distance to the border, which no single-channel convolution can express.
     """
     return weight.sum(dim=1, keepdim=True)
-
-
-def make_grey(features: nn.Module) -> None:
-    """Turn the stem of a network into one for a grey channel, in place."""
-    _, stem = stem_convolution(features)
-    stem.weight = nn.Parameter(sum_over_rgb(stem.weight.detach()))
-    stem.in_channels = 1
 
 
 # The network was trained on values in [-1, 1].
@@ -90,23 +80,6 @@ def torchvision_names() -> list[str]:
     return [name for name in names if not name.startswith(TRANSFORMERS)]
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is no torchvision CNN; LemlightError lists close matches."""
-    known = torchvision_names()
-    if name in known:
-        return
-    if name.startswith(TRANSFORMERS):
-        raise LemlightError(
-            f"backbone '{name}' is a transformer: its features are tokens, not a convolutional feature map. "
-            "Choose a CNN, for instance backbone=resnet50 or backbone=densenet121."
-        )
-    matches = get_close_matches(name, known, n=5, cutoff=0.4) or ["resnet18", "densenet121"]
-    raise LemlightError(
-        f"backbone '{name}' is unknown. Did you mean {' or '.join(matches)}? "
-        "Any CNN of torchvision.models works by its torchvision name."
-    )
-
-
 def torchvision_features(name: str) -> nn.Sequential:
     """Build torchvision's network `name` with random weights, without its head: `(N, 3, H, W) -> (N, C, h, w)`.
 
@@ -134,6 +107,7 @@ def grey_normalisation(name: str) -> tuple[float, float]:
 
 # torchvision's DenseNet files are older than its DenseNet: "denselayer1.norm.1." has become "denselayer1.norm1.".
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
+SHOWN = 5  # weights listed of each kind of difference
 HEAD_KEYS = ("fc.", "_fc.", "classifier.", "aux1.", "aux2.", "AuxLogits.")
 
 
@@ -176,8 +150,22 @@ def download_state_dict(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _shorten(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+def weight_differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Say which weights are missing in `given`, unknown or of another shape, five of each; empty where all fit."""
+    found = {
+        "missing": [key for key in own if key not in given],
+        "unknown": [key for key in given if key not in own],
+        "of another shape": [
+            f"{key} is {tuple(given[key].shape)}, expected {tuple(value.shape)}"
+            for key, value in own.items()
+            if key in given and given[key].shape != value.shape
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {what}: {', '.join(keys[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
+        for what, keys in found.items()
+        if keys
+    )
 
 
 def load_weights(features: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -186,25 +174,16 @@ def load_weights(features: nn.Module, state: Mapping[str, Tensor], source: str) 
     Raises:
         LemlightError: keys or shapes of another architecture; nothing is loaded then.
     """
-    stem = stem_convolution(features)[0] + ".weight"
+    stem = _stem(features)[0] + ".weight"
     given = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items() if not key.startswith(HEAD_KEYS)}
     if stem in given and given[stem].ndim == 4 and given[stem].shape[1] == 3:
         given[stem] = sum_over_rgb(given[stem])
-    expected = features.state_dict()
     # Files from before torch 0.4 do not count batches; nothing depends on the count.
-    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in expected]
-    shapes = [
-        f"{key} is {tuple(given[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in given and given[key].shape != value.shape
-    ]
-    problems = [("missing", missing), ("unknown", unexpected), ("of another shape", shapes)]
-    lines = [f"{len(keys)} {word}: {_shorten(keys)}" for word, keys in problems if keys]
-    if lines:
+    own = {k: v for k, v in features.state_dict().items() if k in given or not k.endswith("num_batches_tracked")}
+    if differences := weight_differences(own, given):
         raise LemlightError(
-            f"backbone weights: {source} is of another architecture. " + "; ".join(lines) + ". "
-            "Choose the backbone that the weights were trained with."
+            f"backbone weights: {source} is of another architecture: {differences}. Choose the backbone that the "
+            "weights were trained with."
         )
     features.load_state_dict(given, strict=False)
 
@@ -264,7 +243,11 @@ def torchvision_cnn(
     Raises:
         LemlightError: unknown name, weights that do not exist or do not fit, a stride that the network cannot have.
     """
-    check_name(name)
+    if name not in (known := torchvision_names()):
+        raise LemlightError(
+            f"backbone.name={name}: torchvision has no such CNN{did_you_mean(name, known)}; transformers have "
+            "tokens in place of a feature map"
+        )
     features = torchvision_features(name)
     state = download_state_dict(name) if weights == "imagenet" else _state_of_file(name, weights, weights_file)
     return _backbone(
@@ -304,7 +287,9 @@ def _backbone(
     output_stride: int,
     normalisation: tuple[float, float],
 ) -> Backbone:
-    make_grey(features)
+    _, stem = _stem(features)
+    stem.weight = nn.Parameter(sum_over_rgb(stem.weight.detach()))
+    stem.in_channels = 1
     if state is not None:
         load_weights(features, state, source)
     _set_stride(name, features, output_stride)

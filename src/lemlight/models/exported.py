@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from lemlight.models.classifier import MammogramClassifier
 INPUT, OUTPUTS = "image", ("probability", "score_map")
 METADATA_KEY = "lemlight"  # in metadata_props
 FORMAT = 1  # of the metadata
-MOST_BYTES = 2**20  # far more than any metadata has: a file from a stranger may hold anything
 TO_WRITE = ("onnx", "onnxscript", "onnxruntime")  # the last one to check what was written
 TO_READ = ("onnxruntime",)
 SILENT = 4  # log_severity_level: errors come as exceptions already
@@ -163,8 +162,6 @@ def _metadata(text: str | None, path: Path) -> dict[str, Any]:
     if text is None:
         raise LemlightError(f"{path} has no metadata of lemlight: give a file that lemlight.export wrote")
     try:
-        if len(text) > MOST_BYTES:
-            raise ValueError("too long")
         metadata = json.loads(text)
         number = metadata.pop("format")
         if type(number) is not int:
@@ -176,28 +173,12 @@ def _metadata(text: str | None, path: Path) -> dict[str, Any]:
     return dict(metadata)
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """The largest differences over all images: of a probability, and of a score in logits."""
 
     images: int
     probability: float
     score: float
-
-    def check(self) -> None:
-        """Raise LemlightError where a probability differs by more than the tolerance."""
-        if self.probability <= TOLERANCE:  # not true of NaN either
-            return
-        why = ""
-        if self.score <= TOLERANCE:
-            why = (
-                f", although no score differs by more than {self.score:.1e}: the pooling method decides between cells "
-                "whose scores are equal but for rounding, as in flat areas"
-            )
-        raise LemlightError(
-            f"the exported network is not the trained one: probabilities differ by up to {self.probability:.1e}, "
-            f"{TOLERANCE:.0e} is allowed{why}; no file was left"
-        )
 
 
 def images_to_compare(shape: tuple[int, int], prepared: Sequence[Tensor]) -> list[Tensor]:
@@ -211,7 +192,8 @@ def compare(original: PredictingGraph, exported: ExportedNetwork, batches: Seque
     """Predict batches with both and say by how much they differ.
 
     Raises:
-        LemlightError: the exported network fails, or its score maps have another size.
+        LemlightError: the exported network fails, its score maps have another size, or a probability differs by more
+            than the tolerance.
     """
     probabilities, scores = [], []
     for images in batches:
@@ -225,4 +207,16 @@ def compare(original: PredictingGraph, exported: ExportedNetwork, batches: Seque
         scores.append((score_map - exported_map).abs().max())
     count = sum(len(images) for images in batches)
     # max of tensors keeps NaN, where Python's max may lose it
-    return Agreement(count, float(torch.stack(probabilities).max()), float(torch.stack(scores).max()))
+    found = Agreement(count, float(torch.stack(probabilities).max()), float(torch.stack(scores).max()))
+    if not found.probability <= TOLERANCE:  # not true of NaN either
+        why = ""
+        if found.score <= TOLERANCE:
+            why = (
+                f", although no score differs by more than {found.score:.1e}: the pooling method decides between cells "
+                "whose scores are equal but for rounding, as in flat areas"
+            )
+        raise LemlightError(
+            f"the exported network is not the trained one: probabilities differ by up to {found.probability:.1e}, "
+            f"{TOLERANCE:.0e} is allowed{why}; no file was left"
+        )
+    return found

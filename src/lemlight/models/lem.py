@@ -3,13 +3,11 @@
 Zhu, Zhang, Wang, Wang, Wang, Qian, Bioengineering 2025, 12(4), 325, Eq. 3-6.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from lemlight.errors import LemlightError
 
 Ties = Literal["strict", "all"]
 Norm = Literal["l1", "l2"]
@@ -34,12 +32,7 @@ def local_extrema(score_map: Tensor, ties: Ties = "strict") -> Extrema:
             map's spread), so flat neighbourhoods, as in air, and plateaus have none, and neither has a map of one cell.
             "all": the literal equations, every cell that equals its window's maximum or minimum, so that a flat map is
             all maxima and all minima.
-
-    Raises:
-        LemlightError: `ties` is neither.
     """
-    if ties not in get_args(Ties):
-        raise LemlightError(f"lem: ties must be one of {', '.join(get_args(Ties))}, got '{ties}'")
     scores = score_map.detach()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).unsqueeze(1)
     both = torch.cat([scores, -scores], dim=1)  # a minimum is a maximum of the negated map

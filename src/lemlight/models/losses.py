@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemlight.arguments import NotNegative, Positive, checked
-from lemlight.errors import LemlightError
 from lemlight.models.classifier import Scores
 
 PositiveWeight = Positive | Literal["balanced"] | None
@@ -53,8 +52,6 @@ class CombinedLoss(nn.Module):
             label: `(N,)`, 1 = malignant, 0 = benign.
             lam: lambda in [0, 1]; 0 is a CNN with GAP, 1 the pooling method alone.
         """
-        if label.shape != scores.logit.shape:
-            raise LemlightError(f"loss: label must have shape {tuple(scores.logit.shape)}, got {tuple(label.shape)}")
         weight = None if self.positive_weight is None else scores.logit.new_tensor(self.positive_weight)
         target = label.to(scores.logit.dtype)
         gap = functional.binary_cross_entropy_with_logits(scores.gap_logit, target, pos_weight=weight)

@@ -2,8 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +12,6 @@ from lemlight.errors import LemlightError
 # A probe without values costs nothing; it is large so that borders hardly matter for the ratio of two sizes.
 PROBE_SIZE = 512
 RESAMPLING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One layer as the image passes it, with the stride of its input and output against the image."""
-
-    name: str
-    module: nn.Module
-    stride_in: int
-    stride_out: int
 
 
 def _stride(map_: Tensor) -> int:
@@ -43,27 +32,20 @@ def measure(features: nn.Module) -> tuple[int, int]:
     return out.shape[1], _stride(out)
 
 
-def _calls(features: nn.Module) -> list[_Call]:
-    calls: list[_Call] = []
+def _resampled(features: nn.Module) -> list[tuple[str, nn.Module, int, int]]:
+    """The layers that can reduce, as the image passes them: name, layer, stride of its input and of its output."""
+    found: list[tuple[str, nn.Module, int, int]] = []
 
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if inputs[0].shape[-1] > 1:  # squeeze-and-excitation works on one cell and has no stride
-                calls.append(_Call(name, module, _stride(inputs[0]), _stride(output)))
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if inputs[0].shape[-1] > 1:  # squeeze-and-excitation works on one cell and has no stride
+            found.append((name, module, _stride(inputs[0]), _stride(output)))
 
-        return record
-
-    hooks = [
-        module.register_forward_hook(recorder(name))
-        for name, module in features.named_modules()
-        if isinstance(module, RESAMPLING)
-    ]
-    try:
-        measure(features)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+    layers = [(name, module) for name, module in features.named_modules() if isinstance(module, RESAMPLING)]
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in layers]
+    measure(features)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def _keep_size(convolution: nn.Conv2d, dilation: int) -> None:
@@ -95,14 +77,14 @@ def halve_stride(features: nn.Module, wanted: int) -> None:
     Raises:
         LemlightError: some reduction of the network is not a layer that can be changed.
     """
-    for call in _calls(features):
-        reduces = call.stride_in == wanted and call.stride_out == 2 * wanted
-        if reduces and isinstance(call.module, nn.Conv2d):
-            _keep_size(call.module, dilation=1)
-        elif reduces and isinstance(call.module, nn.MaxPool2d | nn.AvgPool2d):
-            _undo_pooling(features, call.name, call.module)
-        elif call.stride_in == 2 * wanted and isinstance(call.module, nn.Conv2d):
-            _keep_size(call.module, dilation=2)
+    for name, module, before, after in _resampled(features):
+        reduces = before == wanted and after == 2 * wanted
+        if reduces and isinstance(module, nn.Conv2d):
+            _keep_size(module, dilation=1)
+        elif reduces and isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            _undo_pooling(features, name, module)
+        elif before == 2 * wanted and isinstance(module, nn.Conv2d):
+            _keep_size(module, dilation=2)
     try:
         reached = measure(features)[1]
     except RuntimeError:  # branches whose sizes no longer fit

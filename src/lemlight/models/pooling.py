@@ -70,9 +70,10 @@ class Pooling(nn.Module):
         return score_map.new_zeros(())
 
 
-def fraction_count(fraction: float, regions: int) -> int:
-    """Return the number of regions in a fraction of them: rounded, at least 1."""
-    return max(1, round(fraction * regions))
+def mean_of_top(values: Tensor, fraction: float, largest: bool = True) -> Tensor:
+    """Mean of the highest (or lowest) `fraction` of the last dimension: a rounded number of values, at least one."""
+    count = max(1, round(fraction * values.shape[-1]))
+    return values.topk(count, dim=-1, largest=largest).values.mean(dim=-1)
 
 
 class GlobalAveragePooling(Pooling):
@@ -108,8 +109,7 @@ class RegionGroupMaxPooling(Pooling):
 
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        scores = score_map.flatten(1)
-        return scores.topk(fraction_count(self.k, scores.shape[1]), dim=1).values.mean(dim=1)
+        return mean_of_top(score_map.flatten(1), self.k)
 
 
 class GlobalGroupMaxPooling(Pooling):
@@ -130,9 +130,7 @@ class GlobalGroupMaxPooling(Pooling):
         """Pool features `(N, C, h, w)` into `(N,)`."""
         activations = features.flatten(2)
         activations = activations.to(torch.promote_types(activations.dtype, torch.float32))
-        count = fraction_count(self.k, activations.shape[2])
-        averages = activations.topk(count, dim=2).values.mean(dim=2, keepdim=True)
-        return scorer.score_vectors(averages).squeeze(1)
+        return scorer.score_vectors(mean_of_top(activations, self.k).unsqueeze(2)).squeeze(1)
 
 
 class LogSumExpPooling(Pooling):
@@ -170,10 +168,7 @@ class MaxMinPooling(Pooling):
     def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
         scores = score_map.flatten(1)
-        regions = scores.shape[1]
-        highest = scores.topk(fraction_count(self.kmax, regions), dim=1).values.mean(dim=1)
-        lowest = scores.topk(fraction_count(self.kmin, regions), dim=1, largest=False).values.mean(dim=1)
-        return (highest + self.alpha * lowest) / 2
+        return (mean_of_top(scores, self.kmax) + self.alpha * mean_of_top(scores, self.kmin, largest=False)) / 2
 
 
 class PeakStimulation(Pooling):
@@ -198,16 +193,12 @@ def peaks(score_map: Tensor) -> Tensor:
     return (first == own) & (score_map >= median)
 
 
-class SparseMIL(Pooling):
+class SparseMIL(GlobalMaxPooling):
     """`p = max_ij sigmoid(S_ij)`, so `logit = max_ij S_ij`, with an L1 loss on all region probabilities (Zhu W. 2017).
 
     The L1 norm is divided by the number of regions, so that its weight beta does not depend on the size of the map;
     the source's weight on the undivided sum is beta / (h * w) [reading].
     """
-
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
-        """Pool `(N, h, w)` into `(N,)`."""
-        return score_map.amax(dim=(1, 2))
 
     def regularizer(self, score_map: Tensor) -> Tensor:
         """Mean probability of the regions, in [0, 1]."""

@@ -91,7 +91,7 @@ def _keep_account(config: DictConfig, folder: Path, sweep: Sweep) -> float | Non
     if changed:
         _set_aside(folder, changed)
     state.write(folder)
-    for left in (folder / ERROR, folder / OUTCOME, *output.glob("checkpoints/.*.part")):  # by the attempt before
+    for left in (folder / ERROR, folder / OUTCOME, *output.glob("checkpoints/.*.ckpt")):  # by the attempt before
         left.unlink(missing_ok=True)
     resume = None
     if before is not None and not changed and (output / LAST).is_file() and output == folder:

@@ -5,7 +5,6 @@ They are built from `callbacks` of the config, a dict of `_target_`, and act in 
 
 import csv
 import math
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from lemlight.arguments import Count, NotNegative, NotNegativeCount, Probability, checked
 from lemlight.building import TARGET, build, did_you_mean
 from lemlight.errors import LemlightError
+from lemlight.files import written_aside
 
 VALIDATED = ("val/loss", "val/acc", "val/auroc")
 TRAINED = ("train/loss", "train/loss_gap", "train/loss_pool", "train/loss_regularizer")
@@ -132,18 +132,13 @@ class EpochTable(Callback):
         values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
         self.rows.append(row | {name: "" if math.isnan(value) else repr(value) for name, value in values.items()})
-        if trainer.is_global_zero:
-            self._write()
-
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(f".{self.path.name}.part")
+        if not trainer.is_global_zero:
+            return
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with aside.open("w", newline="") as file:
+        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(aside, self.path)
 
 
 class FolderCheckpoint(ModelCheckpoint):
@@ -220,30 +215,21 @@ def check_monitors(parts: Mapping[str, Any], val_labels: Sequence[int]) -> None:
 
     A name that lemlight does not log is let pass where a callback from outside may log it.
     """
-    given = {name: part for name, part in parts.items() if part}
+    given = {f"callbacks.{name}": part for name, part in parts.items() if part}
     outside = any(not str(part[TARGET]).startswith(("lemlight.", "pytorch_lightning.")) for part in given.values())
-    for name, part in given.items():
-        if part.get("monitor") is not None:
-            _check_monitor(str(part["monitor"]), part.get("mode"), val_labels, f"callbacks.{name}", outside)
-
-
-def _check_monitor(monitor: str, mode: str | None, val_labels: Sequence[int], key: str, outside: bool) -> None:
-    known = VALIDATED + TRAINED
-    if monitor not in known:
-        if outside:
-            return
-        raise LemlightError(
-            f"{key}.monitor={monitor} is not logged{did_you_mean(monitor, known)}: choose one of {', '.join(known)}"
-        )
-    better = "min" if "loss" in monitor else "max"
-    if mode not in (None, better):
-        raise LemlightError(f"{key}.mode={mode}: {monitor} is better at its {better}; set {key}.mode={better}")
-    if monitor in VALIDATED and len(val_labels) == 0:
-        raise LemlightError(
-            f"{key}.monitor={monitor} needs a val split, which has no image: raise dataset.split.val_share"
-        )
-    if monitor == "val/auroc" and len(set(val_labels)) < 2:
-        raise LemlightError(
-            f"the val split has one class only ({next(iter(val_labels))}), so that val/auroc is undefined: "
-            f"set {key}.monitor=val/loss and {key}.mode=min"
-        )
+    for key, part in given.items():
+        monitor, mode, known = part.get("monitor"), part.get("mode"), VALIDATED + TRAINED
+        if monitor is None or (outside and monitor not in known):
+            continue
+        better = "min" if "loss" in monitor else "max"
+        if monitor not in known:
+            wrong = f"{monitor} is not logged{did_you_mean(monitor, known)}: choose one of {', '.join(known)}"
+        elif mode not in (None, better):
+            wrong = f"{monitor} is better at its {better}; set {key}.mode={better}"
+        elif monitor in VALIDATED and not len(val_labels):
+            wrong = "it needs a val split, which has no image: raise dataset.split.val_share"
+        elif monitor == "val/auroc" and len(set(val_labels)) < 2:
+            wrong = f"the val split has one class only: set {key}.monitor=val/loss and {key}.mode=min"
+        else:
+            continue
+        raise LemlightError(f"{key}.monitor={monitor}: {wrong}")

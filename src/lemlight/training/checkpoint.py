@@ -1,6 +1,6 @@
 """Checkpoints: what they hold beside the weights, reading one that may come from a stranger, writing them whole."""
 
-import errno
+import json
 import os
 import pickle
 import zipfile
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lemlight.building import check_trust
 from lemlight.errors import LemlightError
+from lemlight.files import written_aside
+from lemlight.models.backbones import weight_differences
 from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.exported import is_exported
 
@@ -28,7 +30,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
-SHOWN = 5  # keys listed of each kind of difference
 
 
 def metadata_of(versions: Mapping[str, str], trained_on: Sequence[str]) -> dict[str, Any]:
@@ -44,15 +45,7 @@ def plain(value: Any) -> Any:
 
     Raises TypeError for anything else: `torch.load(weights_only=True)` would refuse it.
     """
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(member) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(member) for member in value]
-    raise TypeError(f"a checkpoint's metadata holds plain values only, not {type(value).__name__}")
+    return json.loads(json.dumps(value, default=os.fspath))
 
 
 @dataclass(frozen=True)
@@ -174,31 +167,14 @@ def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises LemlightError naming keys and shapes that differ when it is the checkpoint of another architecture.
     """
-    own = {key.replace(COMPILED, ""): (key, value) for key, value in classifier.state_dict().items()}
-    given = checkpoint.state_dict
-    shapes = [
-        f"{key} is {tuple(given[key].shape)} in the file and {tuple(value.shape)} here"
-        for key, (_, value) in own.items()
-        if key in given and given[key].shape != value.shape
-    ]
-    differences = [
-        _listed("missing in the file", [key for key in own if key not in given]),
-        _listed("unknown here", [key for key in given if key not in own]),
-        _listed("other shapes", shapes),
-    ]
-    if any(differences):
+    state = classifier.state_dict()
+    own = {key.replace(COMPILED, ""): key for key in state}
+    if differences := weight_differences({name: state[key] for name, key in own.items()}, checkpoint.state_dict):
         raise LemlightError(
-            f"{checkpoint.path} holds the weights of another network: {'; '.join(filter(None, differences))}. "
-            "Use the backbone and the pooling that it was trained with"
+            f"{checkpoint.path} holds the weights of another network: {differences}. Use the backbone and the pooling "
+            "that it was trained with"
         )
-    classifier.load_state_dict({key: given[plain] for plain, (key, _) in own.items()}, strict=True)
-
-
-def _listed(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"
+    classifier.load_state_dict({key: checkpoint.state_dict[name] for name, key in own.items()})
 
 
 def _read(path: Path) -> Any:
@@ -238,32 +214,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`; raises LemlightError when the disk is full, the old file left as it was."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with aside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-        except OSError as error:
-            raise self._explained(target, error) from error
-        except RuntimeError as error:  # torch reports a failed write as one, with the cause behind it
-            cause = error.__context__
-            if isinstance(cause, OSError):
-                raise self._explained(target, cause) from error
-            raise
-        finally:
-            aside.unlink(missing_ok=True)
-
-    @staticmethod
-    def _explained(target: Path, error: OSError) -> LemlightError:
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-        return LemlightError(
-            f"the checkpoint {target} cannot be written: {why}; make room or choose another output folder, then go on "
-            "with resume= from the last checkpoint, which is untouched"
-        )
+        with written_aside(Path(path)) as aside:
+            try:
+                with aside.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except RuntimeError as error:  # torch reports a failed write as one, with the cause behind it
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from error
 
 
 def add_to_metadata(path: Path, **fields: Any) -> None:

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,6 @@ from lemlight.arguments import checked
 from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.training.privacy import public_config
-
-LONGEST_TAG = 64  # characters, of W&B
 
 
 def build_loggers(parts: Mapping[str, Any], config: Mapping[str, Any], **labels: Any) -> list[Logger]:
@@ -34,15 +31,6 @@ def build_loggers(parts: Mapping[str, Any], config: Mapping[str, Any], **labels:
     for logger in built:
         logger.log_hyperparams(sent_config(config))
     return built
-
-
-def tensorboard_logger(save_dir: str | Path) -> TensorBoardLogger:
-    """Write for TensorBoard into `save_dir`/tensorboard; LemlightError when it is not installed."""
-    if find_spec("tensorboard") is None:
-        raise LemlightError(
-            "logger=tensorboard needs a package: pip install 'lemlight[tensorboard]', or use logger=csv"
-        )
-    return TensorBoardLogger(save_dir, name="tensorboard", version="")
 
 
 def sent_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +105,7 @@ def wandb_logger(
         group=group or sweep_group,
         job_type="train",
         name=name or label,
-        tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in [*tags, *labels] if tag)),
+        tags=list(dict.fromkeys([*tags, *labels])),
         save_dir=folder,
         version=_run_id(folder / "logs" / "wandb_run_id"),
         mode=mode,
@@ -154,11 +142,6 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     return figures | {f"{split}/{name}": summary[name] for name in COUNTS if name in summary}
 
 
-def values_only(figures: Mapping[str, float]) -> dict[str, float]:
-    """Leave out the bounds of intervals."""
-    return {name: value for name, value in figures.items() if not name.endswith(tuple(f"_{part}" for part in BOUNDS))}
-
-
 def _figures(section: Mapping[str, Any], prefix: str) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, part in section.items():
@@ -186,7 +169,7 @@ def log_results(
     split = summary["split"]
     figures = flat_figures(summary)
     for logger in loggers:
-        logger.log_metrics(values_only(figures))
+        logger.log_metrics({name: value for name, value in figures.items() if not name.endswith(("_low", "_high"))})
         for name, path in pictures.items():
             pixels = np.round(255 * imread(path)[..., :3]).astype(np.uint8)
             if isinstance(logger, WandbLogger):

@@ -101,11 +101,6 @@ def gather_rows(index: Tensor, *columns: Tensor) -> list[Tensor]:
     return [row[kept] for row in ordered]
 
 
-def concatenate(batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Join the columns of a non-empty list of batches, each a tuple of tensors of one length."""
-    return [torch.cat(column) for column in zip(*batches, strict=True)]
-
-
 def leave_process_group() -> None:
     """End what DDP started, once all is done: Lightning leaves it open, and gloo's threads can then crash the exit."""
     if distributed.is_available() and distributed.is_initialized():
@@ -188,7 +183,6 @@ class MammogramModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Let nothing be validated after a loss that is not finite (DDP's first forward shares running statistics)."""
         self.loss_watch.check(self.trainer)
-        self.batches = []
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep the logits of one batch until the epoch's end."""
@@ -198,10 +192,6 @@ class MammogramModule(LightningModule):
         """Log val/loss (BCE of the pooling's logit, comparable over lambda), val/acc and val/auroc (NaN: one class)."""
         self._log_figures("val")
 
-    def on_test_epoch_start(self) -> None:
-        """Forget what was validated before."""
-        self.batches = []
-
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep the logits of one batch until the epoch's end."""
         self.validation_step(batch, batch_idx)
@@ -209,10 +199,6 @@ class MammogramModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log test/loss, test/acc and test/auroc; figures with intervals are those of the commands."""
         self._log_figures("test")
-
-    def on_predict_epoch_start(self) -> None:
-        """Forget the predictions of an earlier run."""
-        self.batches, self.predictions = [], []
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
@@ -223,8 +209,7 @@ class MammogramModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Set `predictions`: index, probability, n_maxima, n_minima of every image once, sorted by index."""
-        index, logit, n_maxima, n_minima = gather_rows(*concatenate(self.batches))
-        self.batches = []
+        index, logit, n_maxima, n_minima = self._gathered()
         self.predictions = [index.cpu(), self._probability(logit), n_maxima.cpu(), n_minima.cpu()]
 
     def configure_optimizers(self) -> Any:
@@ -240,9 +225,14 @@ class MammogramModule(LightningModule):
         """Put the metadata beside the weights."""
         checkpoint[METADATA] = plain(self.metadata) | {"lambda": float(self.lam)}
 
-    def _log_figures(self, split: str) -> None:
-        _, logit, label = gather_rows(*concatenate(self.batches))
+    def _gathered(self) -> list[Tensor]:
+        """The columns of the epoch's batches, which are forgotten, see `gather_rows`."""
+        columns = [torch.cat(column) for column in zip(*self.batches, strict=True)]
         self.batches = []
+        return gather_rows(*columns)
+
+    def _log_figures(self, split: str) -> None:
+        _, logit, label = self._gathered()
         probability = self._probability(logit)
         logit, label = logit.cpu().double(), label.cpu()  # there is no float64 on MPS
         target = label.long()
@@ -308,15 +298,9 @@ def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -
 
 @torch.no_grad()
 def score_maps(module: MammogramModule, images: Tensor) -> Tensor:
-    """Give the score maps (N, h, w), float32 logits on the CPU, of images (N, 1, H, W) in [0, 1]."""
-    modes = [(part, part.training) for part in module.modules()]  # frozen parts may differ from the rest
-    module.eval()
-    try:
-        maps: Tensor = module(images.to(module.device)).score_map
-        return maps.float().cpu()
-    finally:
-        for part, was_training in modes:
-            part.training = was_training
+    """Give the score maps (N, h, w), float32 on the CPU, of images (N, 1, H, W) in [0, 1]; leaves eval mode on."""
+    maps: Tensor = module.eval()(images.to(module.device)).score_map
+    return maps.float().cpu()
 
 
 def _one_device(trainer: Trainer) -> Trainer:

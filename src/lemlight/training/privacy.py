@@ -5,20 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-PATH_KEYS = {
-    "root",
-    "csv",
-    "table",
-    "path",
-    "file",
-    "folder",
-    "dir",
-    "store",
-    "output",
-    "resume",
-    "checkpoint",
-    "input",
-}
+PATH_WORD = re.compile("(root|csv|table|path|file|folder|dir|store|output|resume|checkpoint|input)s?")
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,9 +30,7 @@ def _public(value: Any) -> Any:
 
 
 def _names_a_path(key: str) -> bool:
-    return any(
-        word in PATH_KEYS or word.removesuffix("s") in PATH_KEYS for word in re.split(r"[^a-z0-9]+", key.lower())
-    )
+    return any(PATH_WORD.fullmatch(word) for word in re.split(r"[^a-z0-9]+", key.lower()))
 
 
 def _is_a_path(value: Any) -> bool:

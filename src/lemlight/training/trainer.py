@@ -98,28 +98,19 @@ def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> None:
         )
 
 
-def check_machine(part: Mapping[str, Any], files: Mapping[str, str | None] | None = None) -> None:
-    """Refuse a training that this machine cannot carry out, before any work.
-
-    Args:
-        part: `trainer` of the config.
-        files: that must be there, by the keys that name them.
+def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
+    """Build trainer, loss, optimizer, scheduler and localization once and forget them: what they refuse comes early.
 
     Raises:
-        LemlightError: lists all that is missing, each with its remedy.
+        LemlightError: as their constructors; a device that is not there, or half precision on a CPU.
     """
-    absent = [
-        f"{key}={file}: there is no such file"
-        for key, file in (files or {}).items()
-        if file and not Path(file).is_file()
-    ]
-    problems = [*_devices(part), *absent]
-    if problems:
-        raise LemlightError("this training cannot start:\n" + "\n".join(f"  {problem}" for problem in problems))
-
-
-def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
-    """Build loss, optimizer, scheduler and localization once and forget them: what they refuse is to be found early."""
+    quiet()
+    trainer: Trainer = build(config["trainer"], "trainer", logger=False)
+    if trainer.strategy.root_device.type == "cpu" and "16" in str(trainer.precision):
+        raise LemlightError(
+            f"trainer.precision={trainer.precision} trains many times slower on a CPU; on this machine use "
+            "trainer.precision=32-true"
+        )
     build_loss(config["loss"], [0, 1])
     build_settings(config["localization"])
     optimizer, epochs = build_optimizer(classifier, config["optimizer"]), config["trainer"].get("max_epochs") or 1
@@ -151,24 +142,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _devices(part: Mapping[str, Any]) -> list[str]:
-    accelerator, devices, precision = (part.get(name) for name in ("accelerator", "devices", "precision"))
-    gpus = torch.cuda.device_count()
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not gpus)
-    if accelerator in ("gpu", "cuda") and not gpus:
-        return ["trainer.accelerator=gpu: no GPU is visible here; use trainer=default or trainer=cpu"]
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        return ["trainer.accelerator=mps: there is none here; use trainer=default or trainer=cpu"]
-    if not on_cpu and isinstance(devices, int) and devices > max(gpus, 1):
-        return [f"trainer.devices={devices}: this machine has {gpus}; use trainer.devices=auto"]
-    if on_cpu and precision not in (None, 32, "32", "32-true", 64, "64", "64-true"):
-        return [
-            f"trainer.precision={precision} trains many times slower on a CPU; on this machine use "
-            "trainer.precision=32-true"
-        ]
-    return []
-
-
 def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: Path | None) -> None:
     """Train, from the start or from the end of the epoch in which the checkpoint `resume` was written.
 
@@ -196,7 +169,7 @@ def adopt_run(resume: Path, folder: Path) -> None:
 
     What the kill left half-written in `folder` is removed.
     """
-    for half in (folder / "checkpoints").glob(".*.part"):
+    for half in (folder / "checkpoints").glob(".*.ckpt"):
         half.unlink()
     old = resume.resolve().parent.parent
     for name in ("checkpoints/best.ckpt", "logs/metrics.csv"):

@@ -1,3 +1,5 @@
+"""The ramp of lambda, and what may be watched."""
+
 import csv
 from typing import get_args
 
@@ -6,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
-from lemlight.training.callbacks import LambdaRamp, Shape, ramp_value
+from lemlight.training.callbacks import LambdaRamp, Shape, build_callbacks, check_monitors, ramp_value
+from tests.parts import part_of
 
 GIVEN = {"start_value": 0.1, "end_value": 0.9, "start_at": 0.2, "end_at": 0.6}
 
@@ -73,12 +76,39 @@ def test_the_module_gets_lambda_before_every_batch_and_the_last_step_its_end(tin
     assert logged == pytest.approx([1 / 3, 1])
 
 
-def test_without_a_ramp_the_pooling_counts_alone(tiny, tmp_path):
-    trainer = tiny.make_trainer(tmp_path, epochs=1, ramp=None)
-    module = tiny.make_module(tiny.make_classifier(pooling="gmp"))
-    tiny.fit(trainer, module, tiny.make_data(), None)
-    assert module.lam == 1.0
-    metrics = trainer.callback_metrics
-    assert "lambda" not in metrics
-    assert float(metrics["train/loss"]) == pytest.approx(float(metrics["train/loss_pool"]))
-    assert float(metrics["train/loss_gap"]) != pytest.approx(float(metrics["train/loss_pool"]))
+def watch(monitor, mode=None, name="checkpoint", target="lemlight.training.callbacks.FolderCheckpoint"):
+    return {name: {"_target_": target, "monitor": monitor, "mode": mode}}
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/auroc", "train/loss"])
+def test_two_classes_allow_everything_that_is_logged(monitor):
+    check_monitors(watch(monitor), [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("parts", "labels", "message"),
+    [
+        (
+            watch("val/auroc", name="early_stopping"),
+            [1, 1],
+            r"one class only.*callbacks.early_stopping.monitor=val/los",
+        ),
+        (watch("val/loss"), [], "no image"),
+        (watch("val/dice"), [0, 1], r"val/dice is not logged.*choose one of val/loss"),
+        (watch("val/auroc", "min"), [0, 1], r"better at its max; set callbacks.checkpoint.mode=max"),
+    ],
+)
+def test_what_cannot_be_watched_names_the_remedy(parts, labels, message):
+    with pytest.raises(LemlightError, match=message):
+        check_monitors(parts, labels)
+
+
+def test_a_callback_from_outside_may_log_what_is_watched():
+    check_monitors(watch("val/dice") | {"mine": {"_target_": "own.Dice"}}, [0, 1])
+
+
+def test_without_checkpoints_nothing_would_be_left():
+    with pytest.raises(
+        LemlightError, match=r"checkpoint, last_checkpoint, epoch_table is missing.*defaults: \[default"
+    ):
+        build_callbacks({"mine": part_of("callbacks", "default")["reseed"]})
