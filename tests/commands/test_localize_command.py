@@ -70,7 +70,7 @@ def test_no_file_but_predictions_names_a_patient_or_a_path(done, dicoms):
 def test_every_image_gets_its_picture_its_maps_and_its_regions(done):
     for row in rows(done).query("error == ''").itertuples():
         assert 0 <= float(row.probability) <= 1
-        assert row.call in ("benign", "malignant")
+        assert row.prediction in ("benign", "malignant")
         assert cv2.imread(str(done.folder / "overlays" / f"{row.image_id}.png")).std() > 0
         arrays = np.load(done.folder / "maps" / f"{row.image_id}.npz")
         geometry = BreastGeometry.from_dict(json.loads(str(arrays["geometry"])))
