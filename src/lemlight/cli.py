@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import io
 import os
 import re
 import sys
@@ -57,6 +58,9 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on to us instead of printing its own form of them
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(job)()

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from omegaconf import OmegaConf
 
 from lemlight.errors import LemlightError
@@ -46,6 +47,12 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Write plain values as JSON."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; bytes of a file's name that are no UTF-8 become `\\udcfc`, so that any program reads it."""
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False, errors="backslashreplace")
 
 
 def cores() -> int:

@@ -14,7 +14,7 @@ def task(cfg: DictConfig) -> None:
 
 
 def localize(config: LocalizeSettings) -> None:
-    """Localize in every image of `config.input` and write the run folder.
+    """Localize in every image of `config.input` and write the run folder, a row of predictions.csv as each is done.
 
     An image that cannot be read is a row with its error, and does not stop the rest.
 
@@ -27,25 +27,27 @@ def localize(config: LocalizeSettings) -> None:
     from lemlight.errors import ImageError, LemlightError
     from lemlight.localization.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
-    from lemlight.reporting.localization_results import write_prediction, write_predictions
+    from lemlight.reporting.localization_results import write_prediction, write_row
 
     if config.dicom_seg:
         check_highdicom()
     predictor = build_predictor(config)
-    found, folder, rows = find_images(Path(config.input)), Path(config.output), []
+    found, folder = find_images(Path(config.input)), Path(config.output)
+    predictions, failed = folder / "predictions.csv", []
+    predictions.unlink(missing_ok=True)
     for item in tqdm(found, "localizing", unit="image"):
         try:
-            rows.append(write_prediction(predictor(item.path), item, predictor, config, folder))
+            row = write_prediction(predictor(item.path), item, predictor, config, folder)
         except ImageError as error:
-            rows.append({"image_id": item.image_id, "path": str(item.path), "error": str(error)})
-    table = write_predictions(rows, folder / "predictions.csv")
-    failed = table[table["error"] != ""]
-    for reason in failed["error"]:
+            row = {"image_id": item.image_id, "path": str(item.path), "error": str(error)}
+        write_row(row, predictions)
+        failed += [row["error"]] if row["error"] else []
+    for reason in failed:
         print(f"left out: {reason}")
-    if len(failed) == len(table):
-        raise LemlightError(f"none of the {len(table)} images could be read: see {folder / 'predictions.csv'}")
-    print(f"{len(table) - len(failed)} of {len(table)} images read; research only, not for clinical use")
-    print(f"probabilities and regions: {folder / 'predictions.csv'}")
+    if len(failed) == len(found):
+        raise LemlightError(f"none of the {len(found)} images could be read: see {predictions}")
+    print(f"{len(found) - len(failed)} of {len(found)} images read; research only, not for clinical use")
+    print(f"probabilities and regions: {predictions}")
     for name in ("overlays", "maps", "segmentations"):
         if (folder / name).is_dir():
             print(f"{name + ':':<26} {folder / name}")

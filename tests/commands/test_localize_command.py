@@ -1,6 +1,7 @@
 """`python -m lemlight.localize` on real files: pictures, regions, maps, segmentations, and what goes wrong."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 
 from lemlight.data.geometry import BreastGeometry
+from lemlight.reporting import localization_results
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,42 @@ def test_one_bad_file_does_not_stop_the_rest(done):
     assert {Path(path).name for path in bad["path"]} == {"broken.dcm", "black.png"}
     assert "4 of 6 images read" in done.out
     assert all(reason in done.out for reason in bad["error"])
+
+
+def test_a_name_that_is_no_utf8_has_its_row_like_any_other(lemlight_run, best, dicoms, tmp_path):
+    for name in (b"one.dcm", b"zz_M\xfcller.dcm"):
+        shutil.copy(dicoms[0], os.fsencode(tmp_path) + b"/" + name)
+    (tmp_path / os.fsdecode(b"aa_M\xfcller.png")).write_bytes((tmp_path / "one.dcm").read_bytes()[:900])
+    done = lemlight_run("localize", best, f"input={tmp_path}", own_process=True)
+    table = rows(done)
+    assert table["path"].str.rsplit("/", n=1).str[1].tolist() == [
+        r"aa_M\udcfcller.png",
+        "one.dcm",
+        r"zz_M\udcfcller.dcm",
+    ]
+    assert (table["error"] == "").tolist() == [False, True, True]
+    assert table["probability"][1] == table["probability"][2]
+    assert "2 of 3 images read" in done.out
+
+
+def test_rows_are_there_as_they_come(lemlight_run, best, dicoms, tmp_path, monkeypatch):
+    for number, path in enumerate(dicoms):
+        shutil.copy(path, tmp_path / f"{number}.dcm")
+    whole = rows(lemlight_run("localize", best, f"input={tmp_path}"))
+    calls = []
+
+    def ends_at_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return write_prediction(*arguments)
+
+    write_prediction = localization_results.write_prediction
+    monkeypatch.setattr(localization_results, "write_prediction", ends_at_the_third)
+    folder = tmp_path / "out"
+    with pytest.raises(AssertionError):
+        lemlight_run("localize", best, f"input={tmp_path}", folder=folder)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "predictions.csv", keep_default_na=False), whole[:2])
 
 
 def test_no_file_but_predictions_names_a_patient_or_a_path(done, dicoms):

@@ -129,6 +129,20 @@ def test_a_table_that_a_spreadsheet_program_saved(written, download, build, name
     pd.testing.assert_frame_equal(build(download).drop(columns=columns), build(written[0]).drop(columns=columns))
 
 
+@with_csv
+def test_numbers_as_a_german_spreadsheet_writes_them(name, written, download, build, csv):
+    separator = ";" if name == "inbreast" else ","
+    table = pd.read_csv(csv, dtype=str, keep_default_na=False, sep=separator)
+    numbers = [column for column in table if table[column].str.fullmatch(r"\d+(\.\d+)?").all()]
+    for column in {*numbers, "xmin", "ymin", "number", "File Name"} & {*table}:
+        whole = table[column].str.fullmatch(r"\d+")
+        table[column] = table[column].where(~whole, table[column] + ",0").str.replace(".", ",")
+    lines = table.to_csv(index=False, sep=";", lineterminator="\r\n").splitlines()
+    csv.write_text("\n".join(["sep=;", *lines, ";" * (len(table.columns) - 1)]), encoding="utf-8-sig")
+    columns = ["path", "lesions"]
+    pd.testing.assert_frame_equal(build(download).drop(columns=columns), build(written[0]).drop(columns=columns))
+
+
 def test_no_folder_and_an_empty_one(failure, tmp_path):
     assert "there is no folder" in failure(tmp_path / "absent")
     (tmp_path / "images" / "a").mkdir(parents=True)
@@ -252,13 +266,26 @@ def rows_of(tmp_path, text):
         "A;b\r\n1;x y\r\n\r\n007;NA",
         b"\xef\xbb\xbfa\tb\t\n1\tx y\t\n\t\t\n007\tNA\t\n",
         '"a","b "\n"1","x y"\n\n\n"007","NA"\n',
+        "sep=;\na;b\n1;x y\n007;NA\n",
+        b'\xef\xbb\xbf"sep=|"\r\nA|b\r\n1|x y\r\n007|NA\r\n',
+        "\u200ba,b\u00a0,,\n1\u200b,\ufeffx y,,\n\u200b,,,\n007,NA,,\n,,,\n,,,\n",
+        'a,b\n="1",x y\n"=""007""",NA\n',
+        ",a,,b,\n0,1,,x y,\n1,007,,NA,\n",
     ],
 )
 def test_cells_are_stripped_text_in_any_dialect(tmp_path, text):
     assert rows_of(tmp_path, text).to_dict("list") == {"a": ["1", "007"], "b": ["x y", "NA"]}
 
 
+def test_a_spreadsheet_may_drop_cells_that_are_empty_and_not_needed(tmp_path):
+    rows = rows_of(tmp_path, "a,b,split,mask\n1,2,test,m.png\n3,4\n5,6,\n")
+    assert rows.fillna("").to_numpy().tolist() == [["1", "2", "test", "m.png"], ["3", "4", "", ""], ["5", "6", "", ""]]
+    with pytest.raises(LemlightError, match="not 4 cells in line 3"):  # cut short
+        rows_of(tmp_path, "a,b,split,mask\n1,2,test,m.png\n3,4,te")
+
+
 def test_rows_are_named_by_their_line(tmp_path):
+    assert list(rows_of(tmp_path, "sep=,\n\na,b\n1,2\n3,4\n").index) == [4, 5]
     assert list(rows_of(tmp_path, 'a,b\n1,2\n\n,,\n3,"4\n"\n5,6').index) == [2, 6, 7]
 
 

@@ -1,3 +1,4 @@
+import os
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +88,36 @@ def test_spreadsheet_dialects(tmp_path, separator):
     text = "\r\n".join(["path,label,patient,,", "a.dcm,0,Müller,,", ",,,,", "b.png,1,2,,"]).replace(",", separator)
     table = folder(write(tmp_path, text, encoding="utf-8-sig"))
     assert table["patient_id"].tolist() == ["Müller", "2"]
+
+
+def test_labels_with_decimals(tmp_path):
+    table = folder(write(tmp_path, "sep=;\npath;label;patient\na.dcm;1,0;1\nb.png;0.0;2\n"))
+    assert table["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("Mu\u0308ller.png", "M\u00fcller.png"),  # NFD, as macOS wrote it, and NFC
+        ("M\u00fcller/1.png", "Mu\u0308ller/1.png"),
+        (" left  breast.png", " left breast.png"),
+        ("left\u00a0breast.png", "left breast.png"),
+        (os.fsdecode(b"M\xfcller.png"), "M\u00fcller.png"),  # a Windows archive that Linux unpacked
+        (os.fsdecode(b"M\x81ller.png"), "Mu\u0308ller.png"),  # its DOS encoding
+    ],
+)
+def test_a_file_is_found_however_its_name_is_encoded(tmp_path, on_disk, written):
+    text = f"path,label,patient,mask\n{written},0,1,{written}.mask\nb.png,1,2,\n"
+    table = folder(write(tmp_path, text, [on_disk, f"{on_disk}.mask", "b.png"]))
+    assert table["path"].tolist() == [str(tmp_path / on_disk), str(tmp_path / "b.png")]
+    assert table["lesions"][0][0].path == str(tmp_path / f"{on_disk}.mask")
+
+
+def test_of_two_files_with_names_alike_none_is_guessed(tmp_path):
+    files = ["Mu\u0308 1.png", "M\u00fc\u00a01.png", "b.png"]
+    assert "1 of 2 files are missing" in problems(
+        write(tmp_path, "path,label,patient\nM\u00fc 1.png,0,1\nb.png,1,2\n", files)
+    )
 
 
 def test_links_below_root_may_point_outside(tmp_path):

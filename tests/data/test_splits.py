@@ -67,6 +67,28 @@ def test_by_image_images_are_assigned_and_patients_leak():
     assert leak_report(result).leaking_patients
 
 
+@pytest.mark.parametrize("scheme", ["patient", "kfold", "column"])
+def test_a_patient_written_in_three_ways_stands_on_one_side_and_is_one_in_the_counts(scheme):
+    table = pd.DataFrame({"patient_id": [form.format(p) for p in range(12) for form in ("{:04d}", "{}", "{}.0")]})
+    table["label"] = [p % 2 for p in range(12) for _ in range(3)]
+    table["image_id"] = table["path"] = [f"i{n}" for n in range(36)]
+    table["laterality"], table["split"] = "L", np.repeat(["test", "train", "train"], 12)
+    split = split_table(table, scheme, seed=0, folds=3)
+    number = split["patient_id"].astype(float)
+    assert split.groupby(number)["split"].nunique().tolist() == [1] * 12
+    assert sum(row.patients for row in leak_report(split).splits) == 12
+
+
+def test_a_patient_who_leaks_under_another_spelling_is_found():
+    rows = [("a", "0017", "L", 1, "train"), ("b", "17.0", "L", 1, "test"), ("c", "p1", "", 0, "train")]
+    table = pd.DataFrame(rows, columns=["path", "patient_id", "laterality", "label", "split"])
+    table["image_id"] = table["path"]
+    report = leak_report(table)
+    assert (report.leaking_patients, report.leaking_breasts) == (("0017",), ("0017 L",))
+    with pytest.raises(LemlightError, match="1 patients stand in more than one split: 0017;"):
+        split_table(table, "column", seed=0)
+
+
 def column_of(table, test_patients):
     return table.assign(split=np.where(table["patient_id"].isin(test_patients), "test", "train"))
 

@@ -87,6 +87,50 @@ def test_the_csv_keeps_every_text_and_every_lesion(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "patients"),
+    [
+        (("0017", "17", "17.0"), ["0017"] * 3),  # a spreadsheet, pandas
+        (("17,0", "017", "0"), ["017", "017", "0"]),  # a decimal comma
+        (("p1", "p1\u200b", "\ufeffp1 "), ["p1"] * 3),  # what nobody sees
+        (("P0", "p0", "P00"), ["P0", "P0", "P00"]),
+        (("M\u00fcller", "Mu\u0308ller", "Muller"), ["M\u00fcller", "M\u00fcller", "Muller"]),  # NFC and NFD
+        (("A 1", "A\u00a0 1", "A1"), ["A 1", "A 1", "A1"]),
+        (("\uff11\uff17", "17", "18"), ["17", "17", "18"]),  # full width
+        (("1e5", "12e3", "0x1F"), ["1e5", "12e3", "0x1F"]),  # as a hash may look
+        (("100", "10", "1.5"), ["100", "10", "1.5"]),
+        ((17, 17.0, "0"), ["17", "17", "0"]),
+    ],
+)
+def test_a_patient_written_in_several_ways_is_one(written, patients):
+    assert check_table(small_table(patient_id=list(written)))["patient_id"].tolist() == patients
+    last_first = check_table(small_table(patient_id=list(written)).iloc[::-1])
+    assert last_first["patient_id"].tolist() == patients[::-1]
+
+
+def test_patients_that_may_be_two_are_warned_of_by_name_and_once(caplog):
+    table = check_table(small_table(patient_id=["0017", "17", "8"]), "mine")
+    assert "mine: patient IDs that differ in leading zeros, decimals or upper and lower case only" in caplog.text
+    assert "0017 = 17" in caplog.text
+    caplog.clear()
+    check_table(table)
+    check_table(small_table(patient_id=["p1", "p1\u200b", "p2"]))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("patient", ["1.23457E+15", "1,23457E+15", "1.2345678901234568e+18", 1.2345678901234568e18])
+def test_a_patient_in_scientific_notation_is_refused(patient):
+    with pytest.raises(LemlightError, match=r"patient_id is a rounded number, .* as text: row 1 \('1.23"):
+        check_table(small_table(patient_id=["a", patient, "b"]))
+
+
+def test_long_numbers_that_a_spreadsheet_rounded_are_warned_of(caplog):
+    check_table(small_table(patient_id=["1234567890123400", "1234567890123512", "8000000000000000"]))
+    assert caplog.text == ""
+    check_table(small_table(patient_id=["1234567890123400", "1234567890123500", "1234567890987000"]))
+    assert "all 3 patient IDs of more than 15 digits end in 0, as where a spreadsheet rounds them" in caplog.text
+
+
 def test_all_problems_stand_in_one_error():
     table = small_table(
         image_id=["a", "a", ""],

@@ -20,7 +20,7 @@ from lemlight.data.splits import LeakReport, leak_report, split_table
 from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.data.table import check_table, first_ten
 from lemlight.errors import LemlightError
-from lemlight.files import cores, write_json, written_aside
+from lemlight.files import cores, write_csv, write_json
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
@@ -315,8 +315,7 @@ class MammogramFiles(MammogramData):
     def record(self, folder: Path) -> None:
         """Keep in the run folder who stands on both sides, and which images were left out and why."""
         write_json(self.leaks.to_dict(), folder / "leaks.json")
-        with written_aside(folder / LEFT_OUT) as aside:
-            self.store.left_out.to_csv(aside, index=False)
+        write_csv(self.store.left_out, folder / LEFT_OUT)
 
 
 def find_images_of(part: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pydantic import Field
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from lemlight.arguments import InnerFraction, NotNegativeCount, checked
-from lemlight.data.table import SPLITS, first_ten
+from lemlight.data.table import SPLITS, first_ten, one_spelling
 from lemlight.errors import LemlightError
 
 
@@ -57,7 +57,11 @@ class LeakReport:
 
 
 def leak_report(table: pd.DataFrame, scheme: str = "") -> LeakReport:
-    """Count an image table split by split, and find what leaks; `scheme` is named in the report."""
+    """Count an image table split by split, and find what leaks; `scheme` is named in the report.
+
+    Patients are compared in the normal form of their IDs, see `one_spelling`.
+    """
+    table = table.assign(patient_id=one_spelling(table["patient_id"]))
     counts = []
     for split in dict.fromkeys((*SPLITS, *sorted(table["split"].unique()))):
         rows = table[table["split"] == split]
@@ -132,10 +136,11 @@ def split_table(
     """
     check_split(test_share, val_share, folds, fold)
     _check_classes(table["label"], "the data set")
-    key, what = ("image_id", "images") if scheme == "image" else ("patient_id", "patients")
+    patients = one_spelling(table["patient_id"])
+    key, what = (table["image_id"], "images") if scheme == "image" else (patients, "patients")
     labels = table.groupby(key)["label"].max().sort_index()  # of a patient: 1 if any image is malignant
     if scheme == "column":
-        result = _by_column(table, seed, val_share, allow_leaks)
+        result = _by_column(table, patients, seed, val_share, allow_leaks)
     else:
         if scheme == "kfold":
             test = _fold(labels, seed, folds, fold)
@@ -144,7 +149,7 @@ def split_table(
         val = _draw(labels.drop(test), val_share * len(labels), seed, "val", what)
         split = pd.Series("train", index=labels.index)
         split[test], split[val] = "test", "val"
-        result = table.assign(split=table[key].map(split))
+        result = table.assign(split=key.map(split))
     _check_classes(result.loc[result["split"] == "train", "label"], "the train split")
     return result
 
@@ -187,7 +192,9 @@ def _fold(labels: "pd.Series[int]", seed: int, folds: int, fold: int) -> pd.Inde
     return chosen
 
 
-def _by_column(table: pd.DataFrame, seed: int, val_share: float, allow_leaks: bool) -> pd.DataFrame:
+def _by_column(
+    table: pd.DataFrame, patients: "pd.Series[str]", seed: int, val_share: float, allow_leaks: bool
+) -> pd.DataFrame:
     unknown = table.loc[table["split"] == "", "image_id"]
     if len(unknown):
         raise LemlightError(
@@ -207,8 +214,7 @@ def _by_column(table: pd.DataFrame, seed: int, val_share: float, allow_leaks: bo
         )
     if (table["split"] == "val").any():
         return table.copy()
-    train = table[table["split"] == "train"]
-    labels = train.groupby("patient_id")["label"].max().sort_index()
-    val = _draw(labels, val_share * table["patient_id"].nunique(), seed, "val", "patients")
-    in_val = (table["split"] == "train") & table["patient_id"].isin(val)
+    labels = table[table["split"] == "train"].groupby(patients)["label"].max().sort_index()
+    val = _draw(labels, val_share * patients.nunique(), seed, "val", "patients")
+    in_val = (table["split"] == "train") & patients.isin(val)
     return table.assign(split=table["split"].mask(in_val, "val"))

@@ -38,7 +38,7 @@ from lemlight.data.io import read_image
 from lemlight.data.lesions import Lesion, label_image
 from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
-from lemlight.files import write_json, written_aside
+from lemlight.files import write_csv, write_json
 
 FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
@@ -208,7 +208,7 @@ def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
             except OSError:
                 missing.append(file)
                 continue
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
     if missing:
         raise LemlightError(
             f"{len(missing)} files of the image table are missing: {first_ten(missing)}; "
@@ -254,8 +254,7 @@ def _fill(
         bar = tqdm(results, "preparing images", len(rows), disable=not progress, unit="image", initial=len(done))
         _record(bar, folder / RECORDS)
     left_out = PreparedStore(folder).left_out
-    with written_aside(folder / LEFT_OUT) as aside:
-        left_out.to_csv(aside, index=False)
+    write_csv(left_out, folder / LEFT_OUT)
 
 
 def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:

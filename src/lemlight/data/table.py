@@ -1,7 +1,10 @@
 """The image table: one row per image, the one form that every data set takes before anything else sees it."""
 
 import json
+import logging
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,7 @@ import pandas as pd
 
 from lemlight.data.lesions import SHAPES, TYPES, Lesion
 from lemlight.errors import LemlightError
-from lemlight.files import written_aside
+from lemlight.files import write_csv
 
 NEEDED = ("image_id", "path", "label", "patient_id")
 COLUMNS = (*NEEDED, "split", "laterality", "view", "lesions", "lesions_known")
@@ -22,6 +25,60 @@ WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
     f"type is none of {', '.join(TYPES[:-1])}": lambda lesion: lesion.type not in TYPES,
     "mask has no path": lambda lesion: lesion.shape == "mask" and not lesion.path,
 }
+
+UNSEEN = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"  # characters of no width, for a regular expression
+ROUNDED = re.compile(r"\d([.,]\d+)?[eE][+-]\d\d+")  # 1.23457E+15: no other number was ever an ID
+WHOLE = re.compile(r"0*(\d+?)(?:[.,]0*)?")
+DIGITS = 15  # that a spreadsheet keeps of a number
+
+logger = logging.getLogger(__name__)
+
+
+def clean(text: str) -> str:
+    """Take out what nobody sees: characters of no width, blanks around and several in a row, forms of Unicode."""
+    if text.isascii():
+        return " ".join(text.split())
+    return " ".join(re.sub(f"[{UNSEEN}]", "", unicodedata.normalize("NFC", text)).split())
+
+
+def one_spelling(ids: "pd.Series[str]") -> "pd.Series[str]":
+    """Give IDs that are the same in their normal form in one of their spellings, the first in alphabetical order.
+
+    The normal form knows no leading zeros and decimals of a number (spreadsheets and pandas make 17 or 17.0 of 0017),
+    no upper and lower case, and nothing that `clean` takes out. IDs that nothing else is like stay as they are.
+    """
+    normal = ids.map({text: _normal(text) for text in ids.unique()})
+    return ids.groupby(normal).transform("min") if normal.nunique() < ids.nunique() else ids
+
+
+def _normal(text: str) -> str:
+    plain = clean(unicodedata.normalize("NFKC", text)).casefold()
+    number = WHOLE.fullmatch(plain)
+    return number[1] if number else plain
+
+
+def _one_patient_each(written: "pd.Series[str]", name: str) -> "pd.Series[str]":
+    """Give each patient in one spelling; warn of those that may be two, and of numbers that seem to be rounded."""
+    ids = written.map(clean)
+    patients = one_spelling(ids)
+    same = ids.drop_duplicates().groupby(patients).agg(lambda several: " = ".join(sorted(several)))
+    if len(alike := same[ids.groupby(patients).nunique() > 1]):
+        logger.warning(
+            "%s: patient IDs that differ in leading zeros, decimals or upper and lower case only are taken for one "
+            "patient, on one side of the split: %s; where they are two, give them other IDs",
+            name,
+            first_ten(alike),
+        )
+    long = {text for text in patients.unique() if text.isdecimal() and len(text) > DIGITS}
+    if len(long) > 2 and not any(text[DIGITS:].strip("0") for text in long):
+        logger.warning(
+            "%s: all %d patient IDs of more than %d digits end in 0, as where a spreadsheet rounds them: several "
+            "patients may have become one; export them as text",
+            name,
+            len(long),
+            DIGITS,
+        )
+    return patients
 
 
 def first_ten(items: Iterable[object], most: int = 10) -> str:
@@ -40,7 +97,9 @@ def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFr
 
     Needed are `image_id` and `path` of the file, `label` (0 benign or normal, 1 malignant) and `patient_id`. Where
     they are missing, `split`, `laterality` (L, R) and `view` (CC, MLO, ...) become "", `lesions` (a tuple of `Lesion`)
-    becomes () and `lesions_known` tells whether there are lesions. A relative path starts at the current folder.
+    becomes () and `lesions_known` tells whether there are lesions. A relative path starts at the current folder. A
+    patient whose ID is written in several ways gets one of them, see `one_spelling`; those that may be two are warned
+    of by name.
 
     Raises:
         LemlightError: lists every mistake, with its rows and values.
@@ -51,6 +110,7 @@ def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFr
     if problems:
         raise bullet_error(f"{name} cannot be used", problems)
     checked = _completed(table).reset_index(drop=True)
+    checked["patient_id"] = _one_patient_each(checked["patient_id"], name)
     checked["path"] = checked["path"].map(_absolute)
     checked["label"] = pd.to_numeric(checked["label"]).astype("int64")
     checked["lesions"] = checked["lesions"].map(lambda lesions: tuple(map(_with_absolute_path, lesions)))
@@ -70,13 +130,15 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
     label = pd.to_numeric(table["label"], errors="coerce")
     known = full["lesions_known"].map(lambda value: value in (True, False))
     certain = full["lesions_known"].map(lambda value: value is not False and bool(value))
+    rounded = full["patient_id"].map(lambda text: ROUNDED.fullmatch(clean(text)) is not None)
     several = full["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
     checks = (
         (full["image_id"].str.strip() == "", "image_id is empty", "image_id"),
         (full["image_id"].duplicated(keep=False), "image_id is not unique", "image_id"),
         (full["path"].str.strip() == "", "path is empty", "path"),
         (~label.isin([0, 1]), "label is neither 0 (benign) nor 1 (malignant)", "label"),
-        (full["patient_id"].str.strip() == "", "patient_id is empty", "patient_id"),
+        (full["patient_id"].map(clean) == "", "patient_id is empty", "patient_id"),
+        (rounded, "patient_id is a rounded number, which joins patients: export the column as text", "patient_id"),
         (~full["split"].isin([*SPLITS, ""]), "split is not train, val, test or empty", "split"),
         (~full["laterality"].isin(["L", "R", ""]), "laterality is not L, R or empty", "laterality"),
         (full["view"] != full["view"].str.upper(), "view is not in upper case", "view"),
@@ -132,5 +194,4 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write an image table as CSV (lesions as a JSON list), whole or not at all; LemlightError if it cannot be."""
     flat = check_table(table)
     flat["lesions"] = flat["lesions"].map(lambda lesions: json.dumps([lesion.to_dict() for lesion in lesions]))
-    with written_aside(path) as aside:
-        flat.to_csv(aside, index=False)
+    write_csv(flat, path)

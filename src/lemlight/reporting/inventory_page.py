@@ -18,7 +18,7 @@ from lemlight.data.io import FileHeader
 from lemlight.data.splits import leak_report
 from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
 from lemlight.data.table import first_ten, write_table
-from lemlight.files import write_json, written_aside
+from lemlight.files import write_csv, write_json
 from lemlight.plots.sheets import Thumbnail
 from lemlight.reporting.page import base64_of, write_page
 from lemlight.text import plain_table
@@ -27,6 +27,7 @@ HEIGHT = 288  # px of a thumbnail at most
 MOST_ROWS = 10  # of a list; the others are one line
 MOST_KINDS = 5  # of what is said of single images on the terminal, two lines each
 MOST_SIZES = 5  # above, they are summed up
+TOGETHER = "\N{NO-BREAK SPACE}"
 INDENT = 17  # columns of a heading on the terminal
 NOTES = "notes.csv"
 BY_NAME = ("Images left out", "Notes on lesions")  # on the terminal `names_text` says it
@@ -114,8 +115,7 @@ def write_lists(folder: Path, table: pd.DataFrame, findings: Findings, found: Ma
     """Write the files that programs read into the run folder; all but inventory.json hold names."""
     write_table(table, folder / "images.csv")
     for file, frame in ((LEFT_OUT, findings.left_out), (NOTES, findings.notes)):
-        with written_aside(folder / file) as aside:
-            _with_paths(frame, table).to_csv(aside, index=False)
+        write_csv(_with_paths(frame, table), folder / file)
     used = table[~table["image_id"].isin(findings.left_out["image_id"])]
     write_json(leak_report(used, found["leaks"]["scheme"]).to_dict(), folder / "leaks.json")
     write_json(found, folder / "inventory.json")
@@ -139,9 +139,10 @@ def names_text(table: pd.DataFrame, findings: Findings, width: int) -> str:
 
 def _wrapped(text: str, width: int, first: str = "  ", further: str = "    ", most: int | None = None) -> list[str]:
     """Break a text into lines of at most `width`, names left whole where that is possible."""
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False, max_lines=most
     )
+    return [line.replace(TOGETHER, " ") for line in lines]
 
 
 def _with_paths(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -248,7 +249,7 @@ def sections_text(sections: Sequence[Section], width: int) -> str:
     """Draw sections as text in lines of at most `width`: a table where a row has several numbers, else in one run."""
     lines = []
     for section in sections:
-        body = ["; ".join(f"{name}: {number}" for name, number, *_ in section.rows)]
+        body = ["; ".join(f"{name}:{TOGETHER}{number}" for name, number, *_ in section.rows)]
         if len(section.columns) > 2:
             body = plain_table([section.columns, *section.rows], numbers=True)
         heads = [section.heading, *[""] * (len(body) + len(section.notes))]

@@ -1,7 +1,7 @@
 """What localization leaves in a run folder: figures and tables of a split, examples, and files for single images."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import lemlight
 from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import FoundImage
-from lemlight.errors import ImageError
-from lemlight.files import written_aside
+from lemlight.errors import ImageError, LemlightError
+from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
 from lemlight.localization.predictor import Prediction, Predictor
@@ -91,9 +91,9 @@ def measure_localization(
     figures = _figures(place, surveys[first], settings[first], sections[first], folder / "figures")
     write_examples(place, settings[first], split, folder)
     if ids:
-        _write_table(localization_table(sections), folder / "localization.csv")
+        write_csv(localization_table(sections), folder / "localization.csv")
         per_image = [one.meter.per_image().assign(method=method) for method, one in surveys.items()]
-        _write_table(pd.concat(per_image), folder / "localization_images.csv")
+        write_csv(pd.concat(per_image), folder / "localization_images.csv")
     top = {name: sections[first][name] for name in (*FIGURES, "froc")}
     rest = {name: value for name, value in sections[first].items() if name not in top}
     others = {method: section for method, section in sections.items() if method != first}
@@ -184,7 +184,7 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         lines.append((number, one.image_id, one.probability, prediction, settings.cutoff))
     if lines:
         columns = ["number", "image_id", "probability", "prediction", "cutoff"]
-        _write_table(pd.DataFrame(lines, columns=columns), folder / LIST)
+        write_csv(pd.DataFrame(lines, columns=columns), folder / LIST)
 
 
 def draw_examples(rows: pd.DataFrame) -> pd.DataFrame:
@@ -233,11 +233,17 @@ def write_prediction(
     }
 
 
-def write_predictions(rows: Sequence[Mapping[str, Any]], path: Path) -> pd.DataFrame:
-    """Write predictions.csv, a row per image, and return it."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    _write_table(table, path)
-    return table
+def write_row(row: Mapping[str, Any], path: Path) -> None:
+    """Add the row of an image to predictions.csv, so that it is there whatever the next image brings.
+
+    Bytes of a file's name that are no UTF-8 are written as `\\udcfc`. Raises LemlightError where it cannot be written.
+    """
+    table = pd.DataFrame([row], columns=list(COLUMNS))
+    try:
+        table.to_csv(path, mode="a", header=not path.exists(), index=False, errors="backslashreplace")
+    except OSError as error:
+        why = error.strerror or error
+        raise LemlightError(f"cannot write {path}: {why}; check that folder and the room on its disk") from error
 
 
 def _write_segmentation(prediction: Prediction, item: FoundImage, predictor: Predictor, path: Path) -> None:
@@ -267,11 +273,6 @@ def _write_maps(prediction: Prediction, path: Path) -> None:
         "geometry": np.array(json.dumps(prediction.geometry.to_dict())),
     }
     _write_arrays(path, arrays)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with written_aside(path) as aside:
-        table.to_csv(aside, index=False)
 
 
 def _write_png(pixels: NDArray[np.generic], path: Path) -> None:

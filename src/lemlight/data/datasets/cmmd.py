@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, SHEETS, Download, ending, read_text, whole_numbers
+from lemlight.data.datasets.common import DICOM, SHEETS, Download, ending, header_line, read_text, whole_numbers
 
 PATIENT = re.compile(r"D[12]-\d{4}")
 TABLE = "CMMD_clinicaldata_revision.csv"
@@ -88,8 +88,8 @@ def _is_table(path: str) -> bool:
         return ending(path) in (".csv", *SHEETS) and not name.startswith("~$")
     if ending(path) != ".csv":
         return False
-    header = read_text(Path(path)).lstrip().split("\n", 1)[0]
-    return "ID1" in [cell.strip(' "') for cell in re.split("[,;\t]", header.strip())]
+    header, separator = header_line(read_text(Path(path)))
+    return "ID1" in [cell.strip(' "') for cell in header.strip().split(separator)]
 
 
 def _labels(rows: pd.DataFrame, download: Download) -> dict[tuple[str, str], int]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lemlight.data.dicom import CUT_SHORT, laterality, quiet, read_header, view
 from lemlight.data.lesions import Lesion
-from lemlight.data.table import bullet_error, check_table, first_ten
+from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
 
 PUBLISHED = {  # images
@@ -234,19 +234,22 @@ def read_rows(
 ) -> pd.DataFrame:
     """Read a CSV (comma, semicolon or tab) as stripped text; columns as its first line says, the index is the line.
 
-    Case, blanks and hyphens in the names of needed and optional columns do not matter. Raises LemlightError with the
-    remedy where it is no CSV, where a needed column is missing, and where it is cut short.
+    Case, blanks and hyphens in the names of needed and optional columns do not matter; columns without a name and empty
+    lines are passed over, and at the end of a line a spreadsheet may have dropped empty cells. Raises LemlightError
+    with the remedy where it is no CSV, where a needed column is missing, and where it is cut short.
     """
-    cells = _sheet(path) if path.suffix.lower() in SHEETS else _cells(path, remedy, errors)
-    stripped = [(number, [cell.strip() for cell in line]) for number, line in cells]
-    (_, names), *body = [(number, line) for number, line in stripped if any(line)] or [(0, [])]
+    cells, ended = (_sheet(path), True) if path.suffix.lower() in SHEETS else _cells(path, remedy, errors)
+    plain = [(number, [_plain(cell) for cell in line]) for number, line in cells]
+    (_, names), *body = [(number, line) for number, line in plain if any(line)] or [(0, [])]
     while names and not names[-1]:  # spreadsheets leave empty columns behind
         names.pop()
     spelled = {_letters(name): name for name in (*needed, *optional)}
     names = [spelled.get(_letters(name), name) for name in names]
     absent = [name for name in needed if name not in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    ragged = [number for number, line in body if len(line) < len(names) or any(line[len(names) :])]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    fewest = max((names.index(name) + 1 for name in needed if name in names), default=0)
+    ragged = [number for number, line in body if len(line) < fewest or any(line[len(names) :])]
+    ragged += [number for number, line in body[-1:] if not ended and fewest <= len(line) < len(names)]  # cut short
     if absent:
         raise LemlightError(f"{path} has no column {', '.join(absent)}: it has {', '.join(names) or 'none'}; {remedy}")
     if twice:
@@ -255,20 +258,36 @@ def read_rows(
         raise LemlightError(f"{path}: not {len(names)} cells in line {first_ten(ragged)}; {remedy}")
     if not body:
         raise LemlightError(f"{path} has no rows; {remedy}")
-    lines, rows = zip(*((number, line[: len(names)]) for number, line in body), strict=True)
-    return pd.DataFrame(rows, columns=names, index=lines, dtype=str)
+    lines, rows = zip(*body, strict=True)
+    whole = [[*line, *[""] * len(names)][: len(names)] for line in rows]
+    return pd.DataFrame(whole, columns=names, index=lines, dtype=str)[[name for name in names if name]]
 
 
-def _cells(path: Path, remedy: str, errors: str) -> list[tuple[int, list[str]]]:
-    """Read the cells of a CSV with their line, which pandas does not count; nor does it mind a short line."""
+def _plain(cell: str) -> str:
+    """Take off what a spreadsheet puts around a cell: blanks, characters of no width, and `="..."` to keep a text."""
+    text = cell.strip() if cell.isascii() else re.sub(rf"^[\s{UNSEEN}]+|[\s{UNSEEN}]+$", "", cell)
+    return text[2:-1] if text.startswith('="') and text.endswith('"') else text
+
+
+def header_line(text: str) -> tuple[str, str]:
+    """Give the line with the names of the columns and what separates them; the first line may say so, as `sep=;`."""
+    lines = [line for line in text.split("\n", 3) if line.strip()] or [""]
+    told = re.fullmatch(r'"?sep=(.)"?,*\s*', lines[0], re.I)
+    header = lines[1] if told and len(lines) > 1 else lines[0]
+    return header, told[1] if told else max(",;\t", key=header.count)
+
+
+def _cells(path: Path, remedy: str, errors: str) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Read the cells of a CSV with their line, which pandas does not count, and whether the last line has its end."""
     text = read_text(path, errors)
-    header = text.lstrip().split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=header_line(text)[1], strict=True)
     try:
-        return [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         why = f"this is no CSV ({error}): check its quotation marks"
         raise LemlightError(f"{path}, line {reader.line_num}: {why}; {remedy}") from error
+    told = rows and "".join(rows[0][1]).lower().startswith("sep=")
+    return rows[1:] if told else rows, text.endswith(("\n", "\r"))
 
 
 def _sheet(path: Path) -> list[tuple[int, list[str]]]:

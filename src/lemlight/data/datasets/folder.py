@@ -4,18 +4,22 @@ Layout: `root/images.csv` with the columns path (below root), label (1 malignant
 split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (a file below root for each lesion, joined with
 `|`; `none`: known to have no lesion; empty: nothing is known), lesion_type (mass, calcification, distortion, asymmetry,
 other; one for all masks of the image, or one for each, joined with `|`) and image_id (default: the path without its
-suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark.
+suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark. A file whose name has other blanks or another
+encoding on the disk is found all the same.
 """
 
 import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import read_rows
+from lemlight.data.datasets.common import list_files, read_rows, whole_numbers
 from lemlight.data.lesions import TYPES, Lesion
-from lemlight.data.table import bullet_error, check_table, first_ten, table_problems
+from lemlight.data.table import bullet_error, check_table, clean, first_ten, table_problems
 from lemlight.errors import LemlightError
 
 NEEDED = ("path", "label", "patient")
@@ -32,7 +36,7 @@ def folder(root: str | Path, csv: str = "images.csv") -> pd.DataFrame:
     file = _find_csv(root, csv)
     rows = read_rows(file, NEEDED, OPTIONAL, remedy=REMEDY, errors="strict")
     rows = rows.reindex(columns=[*NEEDED, *OPTIONAL], fill_value="")
-    table = _to_table(rows, root)
+    table = _to_table(rows, _files(rows, root))
     problems = [*table_problems(table, row="line"), *_type_problems(rows), *_path_problems(table, root)]
     if problems:
         raise bullet_error(f"{file} cannot be used", problems)
@@ -50,21 +54,45 @@ def _find_csv(root: Path, csv: str) -> Path:
     return root / csv
 
 
-def _below(root: Path, path: str) -> str:
-    """Resolve a path of the CSV lexically, so that links inside root may point anywhere; backslashes are slashes."""
-    return os.path.normpath(root / path.replace("\\", "/")) if path else ""
+def _files(rows: pd.DataFrame, root: Path) -> dict[str, str]:
+    """Give the absolute path of each path of the CSV, of a file that is not there by itself as the disk spells it.
+
+    It is resolved lexically, so that links inside root may point anywhere; backslashes are slashes.
+    """
+    cells = {*rows["path"], *(part for mask in rows["mask"] for part in _parts(mask))} - {""}
+    paths = {cell: os.path.normpath(root / cell.replace("\\", "/")) for cell in cells}
+    absent = [cell for cell, path in paths.items() if not os.path.isfile(path)]
+    there: dict[str, set[str]] = defaultdict(set)
+    for path in list_files(root, "folder") if absent else ():
+        for spelling in _spellings(os.path.relpath(path, root)):
+            there[spelling].add(path)
+    for cell in absent:
+        alike = {path for spelling in _spellings(os.path.relpath(paths[cell], root)) for path in there[spelling]}
+        if len(alike) == 1:
+            paths[cell] = alike.pop()
+    return paths
 
 
-def _to_table(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
+def _spellings(name: str) -> set[str]:
+    """Give a name in one form of Unicode with single blanks; bytes that are no UTF-8 as Windows and DOS wrote them."""
+    raw = os.fsencode(name)
+    try:
+        texts = [raw.decode()]
+    except UnicodeDecodeError:
+        texts = [raw.decode(codec, "replace") for codec in ("cp1252", "cp850")]
+    return {clean(unicodedata.normalize("NFKC", text)) for text in texts}
+
+
+def _to_table(rows: pd.DataFrame, files: Mapping[str, str]) -> pd.DataFrame:
     default_id = rows["path"].map(
         lambda path: str(PurePosixPath(path.replace("\\", "/")).with_suffix("")) if path else ""
     )
-    lesions = [_lesions(root, mask, kind) for mask, kind in zip(rows["mask"], rows["lesion_type"], strict=True)]
+    lesions = [_lesions(files, mask, kind) for mask, kind in zip(rows["mask"], rows["lesion_type"], strict=True)]
     return pd.DataFrame(
         {
             "image_id": rows["image_id"].where(rows["image_id"] != "", default_id),
-            "path": rows["path"].map(lambda path: _below(root, path)),
-            "label": rows["label"],
+            "path": rows["path"].map(lambda path: files.get(path, "")),
+            "label": whole_numbers(rows["label"]),
             "patient_id": rows["patient"],
             "split": rows["split"].str.lower(),
             "laterality": rows["laterality"].map(lambda side: SIDES.get(side.lower(), side)),
@@ -79,13 +107,13 @@ def _parts(cell: str) -> list[str]:
     return [part.strip() for part in cell.split("|") if part.strip()]
 
 
-def _lesions(root: Path, mask: str, kind: str) -> tuple[Lesion, ...]:
+def _lesions(files: Mapping[str, str], mask: str, kind: str) -> tuple[Lesion, ...]:
     """The lesions of one image; a type that is not one, and a wrong number of types, are left to `_type_problems`."""
     paths = [] if mask.lower() == NO_LESION else _parts(mask)
     kinds = [part.lower() for part in _parts(kind)]
     kinds = kinds * len(paths) if len(kinds) == 1 else kinds
     known = kinds if len(kinds) == len(paths) and set(kinds) <= set(TYPES) else [""] * len(paths)
-    return tuple(Lesion("mask", type, path=_below(root, path)) for path, type in zip(paths, known, strict=True))
+    return tuple(Lesion("mask", type, path=files[path]) for path, type in zip(paths, known, strict=True))
 
 
 def _type_problems(rows: pd.DataFrame) -> list[str]:
