@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from lemlight.errors import LemlightError
+
+if TYPE_CHECKING:  # --help needs no pandas
+    import pandas as pd
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
         aside.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: "pd.DataFrame", path: Path) -> None:
     """Write a table as CSV; bytes of a file's name that are no UTF-8 become `\\udcfc`, so that any program reads it."""
     with written_aside(path) as aside:
         table.to_csv(aside, index=False, errors="backslashreplace")
