@@ -2,14 +2,17 @@
 
 import io
 
+import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.io import read_image, read_mask
+from lemlight.data.io import read_image
+from lemlight.data.masks import read_mask
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError
 
@@ -110,9 +113,9 @@ def test_colour_becomes_grey(tmp_path, kind):
     np.testing.assert_allclose(read_raster(path).pixels, GREY, atol=0.6 / 255)
 
 
-def test_grey_in_colour_with_transparency_or_palette_keeps_its_values(tmp_path):
+def test_grey_in_colour_with_opacity_or_palette_keeps_its_values(tmp_path):
     same(png(tmp_path / "a.png", np.repeat(BYTES[..., None], 3, axis=2)), BYTES, 255)
-    same(png(tmp_path / "a.png", np.stack([BYTES, np.full_like(BYTES, 9)], axis=2)), BYTES, 255)
+    same(png(tmp_path / "a.png", np.stack([BYTES, np.full_like(BYTES, 255)], axis=2)), BYTES, 255)
     PIL.Image.fromarray(BYTES).convert("P").save(tmp_path / "b.png")
     same(tmp_path / "b.png", BYTES, 255)
 
@@ -202,14 +205,131 @@ def test_unknown_format_and_missing_file(tmp_path):
         read_raster(tmp_path / "b.png")
 
 
-def test_a_mask_is_what_is_not_zero_or_with_grey_edges_what_is_above_half(tmp_path):
-    for lesion in (1, 7, 255):
-        drawn = (BYTES > 128) * np.uint8(lesion)
-        mask = read_mask(png(tmp_path / "a.png", drawn))
-        assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, drawn > 0)
-    edges = np.array([[0, 100, 127, 128, 255]], dtype=np.uint8)
-    np.testing.assert_array_equal(read_mask(png(tmp_path / "a.png", edges)), [[0, 0, 0, 1, 1]])
-    for value in (0, 255):
-        mask = read_mask(png(tmp_path / "a.png", np.full(SHAPE, value, dtype=np.uint8)))
-        assert mask.all() == mask.any() == (value > 0)
+CLEAR = np.zeros(SHAPE, np.uint8)
+CLEAR[:9] = 255
+
+
+@pytest.mark.parametrize("kind", ["grey", "RGB", "a transparent value", "a palette", "TIFF", "TIFF in grey"])
+def test_what_is_transparent_is_black(tmp_path, kind):
+    path, expected = tmp_path / "a.bin", np.where(CLEAR > 0, GREY, 0)
+    if kind == "grey":
+        png(path, np.stack([BYTES, CLEAR], axis=2))
+        expected = np.where(CLEAR > 0, BYTES / 255, 0)
+    elif kind == "RGB":
+        png(path, np.concatenate([COLOUR, CLEAR[..., None]], axis=2))
+    elif kind == "a transparent value":
+        png(path, np.where(CLEAR > 0, BYTES // 2, 200).astype(np.uint8), transparency=200)
+        expected = np.where(CLEAR > 0, BYTES // 2 / 255, 0)
+    elif kind == "a palette":
+        image = PIL.Image.fromarray(np.where(CLEAR > 0, 1, 2).astype(np.uint8), mode="P")
+        image.putpalette([0, 0, 0, 51, 51, 51, 255, 255, 255])
+        image.save(path, format="PNG", transparency=2)
+        expected = (CLEAR > 0) * 0.2
+    elif kind == "TIFF":
+        tiff(path, np.concatenate([COLOUR, CLEAR[..., None]], axis=2), photometric="rgb", extrasamples=["unassalpha"])
+    else:
+        tiff(path, np.stack([BYTES, CLEAR], axis=2), photometric="minisblack", extrasamples=["unassalpha"])
+        expected = np.where(CLEAR > 0, BYTES / 255, 0)
+    np.testing.assert_allclose(read_raster(path).pixels, expected, atol=0.6 / 255)
+
+
+def test_transparency_of_sixteen_bits_is_refused(tmp_path):
+    assert "transparency" in message(png(tmp_path / "a.png", WORDS, transparency=7))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "PNG of 16 bits", "JPEG", "TIFF"])
+def test_an_orientation_tag_turns_image_and_mask_alike(tmp_path, kind, orientation):
+    exif, path = PIL.Image.Exif(), tmp_path / "a.bin"
+    exif[274] = orientation
+    drawn = np.zeros((40, 64), np.uint8)
+    drawn[8:16, 16:48] = 255
+    image = PIL.Image.fromarray(drawn.astype(np.uint16) * 257 if kind.endswith("bits") else drawn)
+    if kind == "TIFF":
+        tiff(path, drawn, extratags=[(274, "H", 1, orientation, True)])
+    else:
+        image.save(path, format=kind[:4].strip(), exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
+    plain = PIL.Image.fromarray(drawn)
+    plain.getexif()[274] = orientation
+    shown = np.asarray(PIL.ImageOps.exif_transpose(plain))
+    np.testing.assert_allclose(read_raster(path).pixels, shown / 255, atol=0.01)
+    np.testing.assert_array_equal(read_mask(path), shown > 0)
+
+
+y, x = np.mgrid[:64, :48]
+ONE, TWO = np.hypot(y - 30, x - 12) < 8, np.hypot(y - 38, x - 18) < 6
+BOTH, NUMBERS = ONE | TWO, np.where(TWO, 2, ONE).astype(np.uint8)
+
+
+def indexed(*colours, numbers=NUMBERS):
+    image = PIL.Image.fromarray(numbers, mode="P")
+    image.putpalette([*colours, *[0] * (768 - len(colours))])
+    return image
+
+
+def coloured(background=0, first=(255, 0, 0), second=(0, 0, 255), opacity=None):
+    pixels = np.full((64, 48, 3), background, np.uint8)
+    pixels[ONE], pixels[TWO] = first, second
+    return pixels if opacity is None else np.concatenate([pixels, (opacity * np.uint8(255))[..., None]], axis=2)
+
+
+def blurred(mask, most=255):
+    return np.rint(cv2.GaussianBlur(mask.astype(np.float32) * most, (0, 0), 1.5)).astype(np.uint8)
+
+
+MASKS = {
+    "one value": (ONE * np.uint8(7), ONE),
+    "class numbers": (NUMBERS, BOTH),
+    "class numbers of 16 bits": (NUMBERS.astype(np.uint16) * 300, BOTH),
+    "forty numbered lesions": (np.where(y < 20, 1 + x % 40, 0).astype(np.uint8), y < 20),
+    "grey values": (np.where(TWO, 50, ONE * 100).astype(np.uint8), BOTH),
+    "palette": (indexed(0, 0, 0, 128, 0, 0, 0, 128, 0), BOTH),
+    "palette without colours": (indexed(), BOTH),
+    "palette whose third place is black": (
+        indexed(0, 0, 0, 255, 0, 0, 0, 0, 0, numbers=np.where(TWO & ~ONE, 2, ONE).astype(np.uint8)),
+        ONE,
+    ),
+    "colours": (coloured(), BOTH),
+    "one colour where opaque": (coloured(0, (0, 0, 0), (0, 0, 0), BOTH), BOTH),
+    "red everywhere, opaque on the lesion": (
+        np.dstack([np.full((64, 48, 3), (255, 0, 0), np.uint8), BOTH * np.uint8(255)]),
+        BOTH,
+    ),
+    "colours on a transparent white": (coloured(255, opacity=BOTH), BOTH),
+    "colours that are opaque": (coloured(opacity=np.ones_like(ONE)), BOTH),
+    "one bit": (ONE, ONE),
+    "grey edges": (blurred(ONE), blurred(ONE) >= 127.5),
+    "grey edges of a dark grey": (blurred(ONE, 100), blurred(ONE, 100) >= 50),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_what_is_not_zero_in_a_mask_is_lesion_however_a_tool_saved_it(tmp_path, kind):
+    written, lesion = MASKS[kind]
+    path = tmp_path / "a.png"
+    (written if isinstance(written, PIL.Image.Image) else PIL.Image.fromarray(written)).save(path)
+    mask = read_mask(path)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, lesion)
+
+
+@pytest.mark.parametrize("most", [1, 100, 255])
+def test_a_mask_that_was_saved_with_losses_keeps_its_outline(tmp_path, most):
+    PIL.Image.fromarray(ONE * np.uint8(most)).save(tmp_path / "a.jpg", quality=90)
+    assert (read_mask(tmp_path / "a.jpg") ^ ONE).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("mask", "word"),
+    [
+        (np.zeros(SHAPE, np.uint8), "without a lesion"),
+        (np.full(SHAPE, 255, np.uint8), "covers 100%"),
+        (np.where(ONE, 0, 255).astype(np.uint8), "covers 9[0-9]%.*inverted"),
+        (np.where(x < 22, 0, 1).astype(np.uint8)[:, ::-1] | np.uint8(x > 0), "inverted"),
+        (np.where(ONE, 2, 1).astype(np.uint8), "covers 100%"),
+        (coloured(255), "covers 100%"),
+    ],
+)
+def test_an_empty_an_inverted_and_a_full_mask_are_refused_with_the_remedy(tmp_path, mask, word):
+    with pytest.raises(ImageError, match=f"a.png: a mask .*{word}.*write none"):
+        read_mask(png(tmp_path / "a.png", mask))

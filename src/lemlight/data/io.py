@@ -7,23 +7,23 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import PIL.Image
 import pydicom
 import tifffile
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
-from lemlight.data.dicom import quiet, read_dicom, read_header, read_stored_values
+from lemlight.data.dicom import quiet, read_dicom, read_header
+from lemlight.data.dicom_header import KIND_TAGS, not_a_mammogram
+from lemlight.data.plausible import odd_pixels
 from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, is_raster, read_raster
 from lemlight.errors import ImageError, LemlightError, as_image_error
 
@@ -34,26 +34,14 @@ NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG,
 def read_image(path: Path) -> Image:
     """Read a mammogram from DICOM, PNG, JPEG, TIFF or PGM.
 
-    Raises ImageError naming the file where it is none of these, damaged, or not one 2-D image.
+    Its notes say what is odd about it. Raises ImageError naming the file where it is none of these, damaged, or not
+    one 2-D mammogram.
     """
-    return read_dicom(path) if _is_dicom(path) else read_raster(path)
+    image = read_dicom(path) if is_dicom(path) else read_raster(path)
+    return replace(image, notes=(*image.notes, *odd_pixels(image.pixels, image.bits)))
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a lesion mask (H, W) from any format of `read_image`; True is lesion.
-
-    A file of only zeros and one other value is a mask where it is not zero, whatever the value (1, 255, ...). In any
-    other (grey edges of a JPEG or of a resized mask) a pixel is lesion from half of the range of its type upwards. A
-    DICOM mask is taken as stored: a window or MONOCHROME1 would turn labels into brightness.
-    """
-    values = read_stored_values(path) if _is_dicom(path) else read_raster(path).pixels
-    present = values[values > 0]
-    if values.min() == 0 and (present.size == 0 or present.min() == present.max()):
-        return values > 0
-    return values >= 0.5
-
-
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Tell DICOM from the raster formats; raise ImageError for anything else."""
     with as_image_error(path, "cannot be read ({})"), path.open("rb") as file:
         start = file.read(HEADER)
@@ -140,14 +128,16 @@ def _kind(path: Path) -> str:
             return RASTER if is_raster(start) and not words else NO_FORMAT
         with quiet():
             storage = UID(read_file_meta_info(path).MediaStorageSOPClassUID)
+            if storage == MediaStorageDirectoryStorage:
+                return DIRECTORY
+            if storage.type == "SOP Class" and "Image" not in storage.name:
+                return NO_IMAGE
+            other = not_a_mammogram(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KIND_TAGS)))
     except OSError:
         return UNREADABLE
     except Exception:
         return DICOM
-    if storage == MediaStorageDirectoryStorage:
-        return DIRECTORY
-    known_other = storage.type == "SOP Class" and "Image" not in storage.name
-    return NO_IMAGE if known_other else DICOM
+    return f"DICOM, {other.removesuffix('; leave it out')}" if other else DICOM
 
 
 def _image_id(number: int, path: Path) -> str:

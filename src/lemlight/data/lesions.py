@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.draw import disk, polygon, polygon_perimeter
 
 from lemlight.data.geometry import BreastGeometry
-from lemlight.data.io import read_mask
+from lemlight.data.masks import read_mask
 from lemlight.errors import ImageError
 
 SHAPES = ("mask", "polygon", "box", "circle", "points")

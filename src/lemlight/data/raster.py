@@ -21,13 +21,17 @@ class Image:
     """A mammogram as a viewer shows it: air dark, dense tissue bright.
 
     `pixels` (H, W) float32 in [0, 1]; `spacing_mm` (row, column) or None where the file does not say; `laterality`
-    "L", "R" or ""; `view` upper-case ("CC", "MLO", ...) or "".
+    "L", "R" or ""; `view` upper-case ("CC", "MLO", ...) or ""; `bits` of the numbers that the pixels were; `turns` by
+    90 degrees counterclockwise that bring the chest wall to a side; `notes` say what is odd about the file.
     """
 
     pixels: NDArray[np.float32]
     spacing_mm: tuple[float, float] | None = None
     laterality: str = ""
     view: str = ""
+    bits: int = 16
+    turns: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def to_grey(colour: NDArray[Any]) -> NDArray[np.float64]:
@@ -54,43 +58,112 @@ def is_raster(start: bytes) -> bool:
 def read_raster(path: Path) -> Image:
     """Read an image file without losing bits: a value is divided by the greatest of its type, or the maxval of a PGM.
 
-    A floating-point TIFF must be in [0, 1] already. Colour becomes grey; a TIFF where 0 is white is inverted. Raises
-    ImageError where the file is damaged, cut short, holds several images, or is colour of 16 bits in a PNG.
+    A floating-point TIFF must be in [0, 1] already. Colour becomes grey; a TIFF where 0 is white is inverted; an
+    orientation tag turns the image, what is transparent is black. Raises ImageError where the file is damaged, cut
+    short, holds several images, or is of a kind that would lose its values.
     """
+    raster = _read(path)
+    pixels = raster.pixels if raster.alpha is None else raster.pixels * raster.alpha
+    pixels = np.ascontiguousarray(_turned(pixels, raster.orientation), dtype=np.float32)
+    return Image(pixels, bits=raster.bits)
+
+
+def read_labels(path: Path) -> tuple[NDArray[Any], bool]:
+    """Read the values of a mask (H, W), 0 background, as written; and whether the compression was lossy.
+
+    In colour a pixel has the value of its brightest channel; of a single colour that is transparent elsewhere, its
+    opacity; of a palette without colours, its place there. An orientation tag turns it as `read_raster` does.
+    """
+    raster = _read(path)
+    values = raster.values
+    if values.ndim == 3:
+        one_colour = raster.alpha is not None and (values == values[:1, :1]).all()
+        values = values[..., 0] if values.shape[2] < 3 else values[..., :3].max(axis=2)
+        values = np.ones_like(values) if one_colour else values
+    if raster.palette is not None and not values.any():
+        values = raster.palette
+    if raster.alpha is not None:
+        values = np.where(raster.alpha > 0, values, 0)
+    return np.ascontiguousarray(_turned(values, raster.orientation)), raster.lossy
+
+
+@dataclass(frozen=True)
+class _Raster:
+    """What a file holds and how it is to be shown.
+
+    `pixels` (H, W): grey in [0, 1]; `bits` that they had; `values` (H, W) or (H, W, C): as written; `palette` (H, W):
+    their places in a palette; `alpha` (H, W) in [0, 1], where some px are not opaque; `orientation`: 1 to 8 as in EXIF.
+    """
+
+    pixels: NDArray[np.floating]
+    bits: int
+    values: NDArray[Any]
+    palette: NDArray[Any] | None = None
+    alpha: NDArray[np.float32] | None = None
+    orientation: int = 1
+    lossy: bool = False
+
+
+def _read(path: Path) -> _Raster:
     with as_image_error(path, "cannot be read ({})"):
         data = path.read_bytes()
     if not is_raster(data):
         raise ImageError(f"{path}: neither PNG, JPEG, TIFF, PGM nor PPM")
     read = _read_tiff if data.startswith(TIFF) else _read_pnm if data.startswith(PNM) else _read_pil
     try:
-        pixels = read(data)
+        raster = read(data)
     except MemoryError:
         raise
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except Exception as error:  # each library has its own
         raise ImageError(f"{path}: damaged or cut short ({error}); fetch the file again or leave it out") from error
-    if pixels.size == 0:
+    if raster.values.size == 0:
         raise ImageError(f"{path}: an image without pixels; leave it out")
-    return Image(np.ascontiguousarray(pixels, dtype=np.float32))
+    return raster
 
 
-def _read_pil(data: bytes) -> NDArray[np.floating]:
-    if data.startswith(PNG) and data[24] == 16 and data[25] != 0:
+ORIENTATION = 274  # the tag of EXIF and TIFF
+
+
+def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn an array (H, W) as the orientation tag of EXIF says; a value that is none means as it is."""
+    if orientation not in range(2, 9):
+        return array
+    mirrored = array[:, ::-1] if orientation in (2, 4, 5, 7) else array
+    return np.rot90(mirrored, {2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation])
+
+
+def _read_pil(data: bytes) -> _Raster:
+    if data.startswith(PNG) and data[24] == 16 and (data[25] != 0 or b"tRNS" in data.partition(b"IDAT")[0]):
         raise ImageError("a PNG of 16 bits with colour or transparency; save it as plain grey")
     if data.startswith(PNG) and b"IEND\xaeB`\x82" not in data:  # Pillow checks the end of a JPEG only
         raise ValueError("its end is missing")
     with PIL.Image.open(io.BytesIO(data)) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ImageError("several images in one file; save the mammogram by itself")
+        image.load()  # EXIF may stand behind the pixels
+        orientation, lossy = image.getexif().get(ORIENTATION, 1), image.format == "JPEG"
         if image.mode == "1":
-            return np.asarray(image, dtype=np.float32)
+            return _Raster(np.asarray(image, dtype=np.float32), 1, np.asarray(image), orientation=orientation)
         if image.mode.startswith("I"):  # 16 bits
-            return np.asarray(image).astype(np.float32) / np.float32(65535)
-        return np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.float32) / np.float32(255)
+            words = np.asarray(image)
+            return _Raster(words.astype(np.float32) / np.float32(65535), 16, words, orientation=orientation)
+        grey = np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.float32) / np.float32(255)
+        colour = image.convert("RGBA") if image.has_transparency_data else image
+        alpha = np.asarray(colour.getchannel("A"), dtype=np.float32) / np.float32(255) if colour is not image else None
+        return _Raster(
+            pixels=grey,
+            bits=8,
+            values=np.asarray(image if image.mode == "L" else colour.convert("RGB")),
+            palette=np.asarray(image) if image.mode == "P" else None,
+            alpha=None if alpha is None or alpha.min() == 1 else alpha,
+            orientation=orientation,
+            lossy=lossy,
+        )
 
 
-def _read_pnm(data: bytes) -> NDArray[np.floating]:
+def _read_pnm(data: bytes) -> _Raster:
     """Read PGM and PPM by hand: Pillow rounds other maximal values than 255 and 65535 to 8 or 16 bits."""
     header = PNM_HEADER.match(data)
     if header is None:
@@ -109,10 +182,10 @@ def _read_pnm(data: bytes) -> NDArray[np.floating]:
     values = values.reshape(shape)
     if values.size and (values.max() > maximum or values.min() < 0):
         raise ValueError(f"values outside of 0 to {maximum}")
-    return to_grey(values) / maximum
+    return _Raster(to_grey(values) / maximum, maximum.bit_length(), values[..., 0] if shape[2] == 1 else values)
 
 
-def _read_tiff(data: bytes) -> NDArray[np.floating]:
+def _read_tiff(data: bytes) -> _Raster:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         if len(file.pages) != 1:
             raise ImageError(f"{len(file.pages)} pages; save the mammogram by itself")
@@ -125,9 +198,21 @@ def _read_tiff(data: bytes) -> NDArray[np.floating]:
         values = page.asarray()
         if values.ndim == 3 and page.planarconfig == 2:
             values = np.moveaxis(values, 0, -1)
-        pixels = _tiff_range(values, int(page.bitspersample))
+        bits = int(page.bitspersample)
+        pixels = _tiff_range(values, bits)
         grey = to_grey(pixels) if pixels.ndim == 3 else pixels
-        return 1 - grey if page.photometric == 0 else grey
+        transparent = pixels.ndim == 3 and any(kind in (1, 2) for kind in page.extrasamples)
+        return _Raster(
+            pixels=1 - grey if page.photometric == 0 else grey,
+            bits=bits,
+            values=1 - grey if page.photometric == 0 else values,
+            alpha=pixels[..., -1].astype(np.float32) if transparent and pixels[..., -1].min() < 1 else None,
+            orientation=int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1,
+            lossy=page.compression in LOSSY,
+        )
+
+
+LOSSY = (6, 7, 33003, 33005, 34712)  # JPEG and JPEG 2000 in a TIFF
 
 
 def _tiff_range(values: NDArray[Any], bits: int) -> NDArray[np.float64]:
