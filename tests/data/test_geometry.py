@@ -15,7 +15,8 @@ def geometries(draw, least=1, longest=90):
     height, width = draw(side), draw(side)
     y0, x0 = draw(st.integers(0, height - least)), draw(st.integers(0, width - least))
     box = (y0, x0, draw(st.integers(y0 + least, height)), draw(st.integers(x0 + least, width)))
-    return BreastGeometry.fit((height, width), draw(st.booleans()), box, (draw(side), draw(side)))
+    geometry = BreastGeometry.fit((height, width), draw(st.booleans()), box, (draw(side), draw(side)))
+    return geometry.turned(draw(st.integers(0, 3)))
 
 
 def blob(shape, x, y, sigma):
@@ -39,9 +40,8 @@ def test_points_go_there_and_back(geometry, points):
 @settings(deadline=None, max_examples=50)
 @given(geometries(least=30, longest=120), st.floats(0.3, 0.7), st.floats(0.3, 0.7))
 def test_a_blob_lands_where_its_point_lands(geometry, across, down):
-    y0, x0, y1, x1 = geometry.box
-    x, y = x0 + across * (x1 - x0), y0 + down * (y1 - y0)
-    x = geometry.original_shape[1] - 1 - x if geometry.flipped else x
+    rows, columns = geometry.resized_shape
+    x, y = geometry.points_to_original([[across * columns, down * rows]])[0]
     prepared = geometry.image_to_prepared(blob(geometry.original_shape, x, y, 1.7))
     expected = geometry.points_to_prepared([[x, y]])[0]
     assert np.abs(centre_of_mass(prepared) - expected).max() < 0.5
@@ -54,7 +54,9 @@ def test_a_blob_lands_where_its_point_lands(geometry, across, down):
 def test_no_single_px_lesion_in_the_crop_vanishes_and_it_stays_in_place(geometry, random):
     y0, x0, y1, x1 = geometry.box
     y, x = random.randrange(y0, y1), random.randrange(x0, x1)
-    x = geometry.original_shape[1] - 1 - x if geometry.flipped else x
+    x, y = np.rint(geometry.points_to_original((np.array([[x - x0, y - y0]]) + 0.5) * geometry.scale[::-1] - 0.5))[
+        0
+    ].astype(int)
     mask = np.zeros(geometry.original_shape, dtype=bool)
     mask[y, x] = True
     prepared = geometry.mask_to_prepared(mask)
@@ -76,6 +78,19 @@ def test_flip_crop_and_padding_drawn_by_hand():
     inside[1:3, 3:] = original[1:3, 3:]
     np.testing.assert_array_equal(geometry.map_to_original(expected), inside)
     np.testing.assert_array_equal(geometry.points_to_prepared([[4, 1], [3, 2]]), [[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_turned_image_is_prepared_as_the_upright_one_and_comes_back_turned(turns):
+    upright = np.random.default_rng(0).random((40, 30)).astype(np.float32)
+    geometry = BreastGeometry.fit((40, 30), True, (3, 2, 33, 28), (20, 25))
+    turned = geometry.turned(turns)
+    original = np.rot90(upright, -turns)
+    np.testing.assert_array_equal(turned.image_to_prepared(original), geometry.image_to_prepared(upright))
+    prepared = geometry.image_to_prepared(upright)
+    np.testing.assert_array_equal(
+        turned.map_to_original(prepared), np.rot90(geometry.map_to_original(prepared), -turns)
+    )
 
 
 def test_shrinking_averages_whole_pixels_and_points_follow_their_centres():

@@ -239,3 +239,22 @@ def test_an_odd_kind_of_mammogram_is_read_and_noted(tmp_path, write_dicom, value
     image = read_dicom(path)
     assert [text[: len(note)] for text in image.notes] == ([note] if note else [])
     assert "JANE" not in str(image.notes)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turns"),
+    [
+        (["A", "R"], 0),
+        (["P", "FL"], 0),
+        (["A", "FR"], 0),
+        (["R", "A"], 1),  # chest wall at the top
+        (["L", "P"], 3),  # at the bottom
+        (["P", "HL"], 2),  # upside down
+        ("CC", 0),
+        (["MLO", ""], 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_the_orientation_says_how_often_to_turn_until_the_chest_wall_stands_at_a_side(read, values, orientation, turns):
+    assert read(values, PatientOrientation=orientation).turns == turns

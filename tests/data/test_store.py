@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -69,20 +70,44 @@ def test_lesions_move_with_the_image_and_a_foreign_mask_is_noted(table, prepared
     assert "(200, 100)" in store.notes["note"][0]
 
 
-@pytest.mark.parametrize(
-    ("shape", "lesion", "words", "pixels"),
-    [
-        ((100, 80), np.s_[45:55, 10:25], "rescaled", 600),
-        ((200, 160), np.s_[0:4, 150:160], "outside the breast", 0),
-    ],
-)
-def test_an_odd_mask_is_used_and_noted(table, prepared, shape, lesion, words, pixels, geometry_of):
-    mask = np.zeros(shape, np.uint8)
-    mask[lesion] = 255
+def test_a_mask_of_another_size_is_used_and_noted_and_one_beside_the_breast_makes_lesions_unknown(
+    table, prepared, geometry_of
+):
+    mask = np.zeros((100, 80), np.uint8)
+    mask[45:55, 10:25] = 255
     cv2.imwrite(table.at[1, "lesions"][0].path, mask)
     store = prepared()
-    assert abs(int(store.mask(1).sum()) - pixels * np.prod(geometry_of(store, 1).scale)) < 20
-    assert words in store.notes["note"][0]
+    assert abs(int(store.mask(1).sum()) - 600 * np.prod(geometry_of(store, 1).scale)) < 20
+    assert "rescaled" in store.notes["note"][0]
+    mask = np.zeros((200, 160), np.uint8)
+    mask[0:4, 150:160] = 255
+    cv2.imwrite(table.at[1, "lesions"][0].path, mask)
+    store = prepared(root="other")
+    assert store.mask(1) is None
+    assert store.notes["note"].tolist()[:2] == [
+        "a lesion lies to 100% outside the breast that was found",
+        "lesions left out: none of them lies on the breast that was found",
+    ]
+
+
+def test_what_is_odd_about_a_file_is_noted_and_a_turned_image_is_prepared_upright_with_its_lesions(
+    table, prepared, draw, write_dicom
+):
+    turned = {"turned": 1, "upright": 0}
+    lesions = {"turned": Lesion("circle", "mass", points=((100.0, 60.0),), radius=15.0)}
+    lesions["upright"] = Lesion("circle", "mass", points=((60.0, 99.0),), radius=15.0)
+    rows = table[:2].copy()
+    for row, name in enumerate(turned):
+        pixels = np.rot90(draw(1), -turned[name])
+        tags = {"PatientOrientation": ["R", "A"] if name == "turned" else ["A", "R"], "Modality": "DX"}
+        path = Path(table.at[0, "path"]).with_name(f"{name}.dcm")
+        rows.loc[row, "path"] = str(write_dicom(path, np.ascontiguousarray(pixels), **tags))
+        rows.at[row, "lesions"] = (lesions[name],)
+    store = prepared(rows.assign(lesions_known=True))
+    assert store.notes["note"].tolist() == ["Modality DX, not MG: is it a mammogram?"] * 2
+    np.testing.assert_array_equal(store.image(0), store.image(1))
+    np.testing.assert_array_equal(store.mask(0), store.mask(1))
+    assert store.mask(0).any()
 
 
 def test_lesions_keep_number_and_type_from_the_table_to_the_store(table, prepared, geometry_of):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemlight.data.geometry import BreastGeometry
+from lemlight.data.raster import Image
 from lemlight.errors import ImageError
 
 WORKING_SIDE = 384  # px of the longest side on which the breast is looked for: 0.6 to 0.8 mm per px
@@ -74,6 +75,15 @@ def prepare_pixels(
     values = np.clip(np.rint(geometry.image_to_prepared(pixels) * 65535), 1, 65535)
     inside = geometry.image_to_prepared(mask) >= 0.5
     return np.where(inside, values, 0).astype(np.uint16)
+
+
+def prepare_image(
+    image: Image, prepared_shape: tuple[int, int], crop: bool, flip: bool
+) -> tuple[BreastGeometry, NDArray[np.uint16]]:
+    """Find the breast of an image, turned where its header says so, and prepare it: `find_geometry`, `prepare_pixels`."""
+    upright = np.rot90(image.pixels, image.turns)
+    geometry, mask = find_geometry(upright, prepared_shape, crop, flip)
+    return geometry.turned(image.turns), prepare_pixels(upright, geometry, mask)
 
 
 def _working_copy(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
-"""The way between an original mammogram and its prepared image: flip, crop, scale, pad; and back."""
+"""The way between an original mammogram and its prepared image: turn, flip, crop, scale, pad; and back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -19,9 +19,10 @@ SMALL = 2**19  # px of the original around a lesion: up to here its own part of 
 
 @dataclass(frozen=True)
 class BreastGeometry:
-    """How one original (H, W) became its prepared image: flipped left-right, cropped to `box`, scaled, zero-padded.
+    """How one original (H, W) became its prepared image: turned, flipped left-right, cropped to `box`, scaled, padded.
 
-    `box` is (y0, x0, y1, x1) px of the flipped original, half open. `scale` is (sy, sx) in prepared px per original px;
+    `turns` is by how many times 90 degrees counterclockwise; where it is not 0, all that follows is of the turned
+    image. `box` is (y0, x0, y1, x1) px of the flipped original, half open. `scale` is (sy, sx) in prepared px per original px;
     it is snapped to whole prepared px, so that points and pixels agree. The padding is at the right and the bottom.
     Points are (x, y) px with pixel centres at integers. Raises LemlightError where the numbers contradict each other.
     """
@@ -31,10 +32,11 @@ class BreastGeometry:
     box: tuple[int, int, int, int]
     scale: tuple[float, float]
     prepared_shape: tuple[int, int]
+    turns: int = 0
 
     def __post_init__(self) -> None:
         y0, x0, y1, x1 = self.box
-        height, width = self.original_shape
+        height, width = self._upright
         if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
             raise LemlightError(f"The box {self.box} is not inside an image of {height} x {width} px; prepare again.")
         rows, columns = max(1, round((y1 - y0) * self.scale[0])), max(1, round((x1 - x0) * self.scale[1]))
@@ -58,6 +60,16 @@ class BreastGeometry:
         scale = min(prepared_shape[0] / max(1, y1 - y0), prepared_shape[1] / max(1, x1 - x0))
         return cls(original_shape, flipped, box, (scale, scale), prepared_shape)
 
+    def turned(self, turns: int) -> BreastGeometry:
+        """The same way for the image that must first be turned to become the original of this one."""
+        shape = self.original_shape[::-1] if turns % 2 else self.original_shape
+        return replace(self, original_shape=shape, turns=turns)
+
+    @property
+    def _upright(self) -> tuple[int, int]:
+        height, width = self.original_shape
+        return (width, height) if self.turns % 2 else (height, width)
+
     @property
     def resized_shape(self) -> tuple[int, int]:
         """The (H, W) px that the crop fills in the prepared image; the rest is padding."""
@@ -80,6 +92,8 @@ class BreastGeometry:
         self, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Move a lesion given by its pixels of the original, as `mask_to_prepared` does; a small one costs little."""
+        if self.turns:  # rare: not worth a shorter way
+            return np.nonzero(self.mask_to_prepared(_drawn(rows, columns, self.original_shape)))
         y0, x0, y1, x1 = self.box
         first = self.original_shape[1] - x1 if self.flipped else x0  # as in _crop
         inside = (rows >= y0) & (rows < y1) & (columns >= first) & (columns < first + x1 - x0)
@@ -87,10 +101,7 @@ class BreastGeometry:
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
         down, across = rows[inside] - y0, columns[inside] - first
         if max(self.scale) > 1 or (np.ptp(down) + 1) * (np.ptp(across) + 1) > SMALL:
-            mask = np.zeros(self.original_shape, dtype=bool)
-            mask[rows, columns] = True
-            prepared_rows, prepared_columns = np.nonzero(self.mask_to_prepared(mask))
-            return prepared_rows, prepared_columns
+            return np.nonzero(self.mask_to_prepared(_drawn(rows, columns, self.original_shape)))
         part = np.zeros((np.ptp(down) + 1, np.ptp(across) + 1))
         part[down - down.min(), across - across.min()] = 1
         top, vertical = _area_weights(down.min(), part.shape[0], self.scale[0])
@@ -112,15 +123,23 @@ class BreastGeometry:
     def points_to_prepared(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Move points (K, 2) from px of the original to px of the prepared image."""
         points = np.array(xy, dtype=np.float64).reshape(-1, 2)
+        width = self.original_shape[1]
+        for turn in range(self.turns):
+            points = np.stack([points[:, 1], width - 1 - points[:, 0]], axis=1)
+            width = self.original_shape[turn % 2]
         if self.flipped:
-            points[:, 0] = self.original_shape[1] - 1 - points[:, 0]
+            points[:, 0] = self._upright[1] - 1 - points[:, 0]
         return (points - self._corner + 0.5) * self._scale_xy - 0.5
 
     def points_to_original(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Move points (K, 2) from px of the prepared image to px of the original."""
         points = (np.array(xy, dtype=np.float64).reshape(-1, 2) + 0.5) / self._scale_xy - 0.5 + self._corner
+        height, width = self._upright
         if self.flipped:
-            points[:, 0] = self.original_shape[1] - 1 - points[:, 0]
+            points[:, 0] = width - 1 - points[:, 0]
+        for _ in range(self.turns):
+            points = np.stack([height - 1 - points[:, 1], points[:, 0]], axis=1)
+            height, width = width, height
         return points
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,16 +169,18 @@ class BreastGeometry:
 
     def _crop(self, array: NDArray[Any]) -> NDArray[Any]:
         _check_shape(array, self.original_shape, "original")
+        array = np.rot90(array, self.turns) if self.turns else array
         y0, x0, y1, x1 = self.box
-        width = self.original_shape[1]
+        width = self._upright[1]
         # the box is mirrored rather than the image; the turn itself comes last, on the few prepared px
         return array[y0:y1, width - x1 : width - x0] if self.flipped else array[y0:y1, x0:x1]
 
     def _uncropped(self, crop: NDArray[Any]) -> NDArray[np.float32]:
         y0, x0, y1, x1 = self.box
-        original = np.zeros(self.original_shape, dtype=np.float32)
+        original = np.zeros(self._upright, dtype=np.float32)
         original[y0:y1, x0:x1] = crop
-        return np.ascontiguousarray(original[:, ::-1]) if self.flipped else original
+        original = original[:, ::-1] if self.flipped else original
+        return np.ascontiguousarray(np.rot90(original, -self.turns))
 
     def _padded(self, resized: NDArray[Any]) -> NDArray[np.float32]:
         prepared = np.zeros(self.prepared_shape, dtype=np.float32)
@@ -170,6 +191,12 @@ class BreastGeometry:
         _check_shape(array, self.prepared_shape, "prepared")
         rows, columns = self.resized_shape
         return array[:rows, :columns]
+
+
+def _drawn(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, dtype=bool)
+    mask[rows, columns] = True
+    return mask
 
 
 def _check_shape(array: NDArray[Any], shape: tuple[int, int], what: str) -> None:

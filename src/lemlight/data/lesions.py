@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ SHAPES = ("mask", "polygon", "box", "circle", "points")
 TYPES = ("mass", "calcification", "distortion", "asymmetry", "other", "")
 ASPECT_TOLERANCE = 0.02
 HIGHEST = 255  # of uint8: lesions beyond have this number together
+LEAST_BLANKED = 0.05  # of a lesion: less is its edge
 FAR = 4  # sides of the image: coordinates farther out than this are a mistake, and drawing them would take forever
 
 
@@ -32,6 +33,7 @@ class Lesion:
     path: of the mask file, absolute.
     points: (x, y) of the polygon's vertices, two opposite corners of the box, the circle's centre, or the pixels.
     radius: of the circle, px.
+    size: (H, W) px of the image that the points were taken on, where that is known; a mask file has its own.
     """
 
     shape: str
@@ -39,6 +41,7 @@ class Lesion:
     path: str = ""
     points: tuple[tuple[float, float], ...] = ()
     radius: float = 0.0
+    size: tuple[int, int] | None = None
 
     def draw(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Draw the lesion into an image (H, W); raises ImageError as `draw_with_note` does."""
@@ -47,9 +50,9 @@ class Lesion:
     def draw_with_note(self, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
         """Draw the lesion into an image (H, W), and say what was odd about it, "" as a rule.
 
-        Raises:
-            ImageError: the lesion lies outside the image or has no points; the mask file cannot be read or has another
-                aspect than the image (2 % tolerance; one of another size is rescaled, and that is noted).
+        A lesion of an image of another size is scaled where the aspects agree within 2 %, and that is noted. Raises
+        ImageError where they do not, where it lies outside the image or has no points, and for a mask file that
+        cannot be read, is empty or covers nearly everything.
         """
         if self.shape == "mask":
             return self._from_file(shape)
@@ -63,12 +66,13 @@ class Lesion:
 
         For hundreds of small lesions: no image is made. Raises ImageError as `draw_with_note` does.
         """
-        rows, columns = self._pixels(shape)
+        fitted, note = self._fitted(shape)
+        rows, columns = fitted._pixels(shape)
         inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
         if not inside.any():
             raise ImageError(f"a lesion ({self.shape}) lies outside the image of {shape[0]} x {shape[1]} px")
-        note = "" if inside.all() else f"a lesion ({self.shape}) reaches beyond the image"
-        return rows[inside], columns[inside], note
+        notes = [note, "" if inside.all() else f"a lesion ({self.shape}) reaches beyond the image"]
+        return rows[inside], columns[inside], "; ".join(filter(None, notes))
 
     @property
     def single_pixels(self) -> bool:
@@ -78,9 +82,17 @@ class Lesion:
     def to_dict(self) -> dict[str, Any]:
         """The lesion as plain JSON values, what is empty left out."""
         values = {"shape": self.shape, "type": self.type, "path": self.path, "radius": self.radius}
-        return {name: value for name, value in values.items() if value} | (
-            {"points": [list(point) for point in self.points]} if self.points else {}
-        )
+        values |= {"points": [list(point) for point in self.points], "size": list(self.size or ())}
+        return {name: value for name, value in values.items() if value}
+
+    def _fitted(self, shape: tuple[int, int]) -> tuple[Lesion, str]:
+        """The lesion scaled to an image (H, W), by pixel edges; and that it was."""
+        if self.size is None or self.size == shape:
+            return self, ""
+        down, across = _scale(self.size, shape, f"the image that a lesion ({self.shape}) was drawn on")
+        points = tuple(((x + 0.5) * across - 0.5, (y + 0.5) * down - 0.5) for x, y in self.points)
+        note = f"lesions rescaled from an image of {self.size} to {shape}"
+        return replace(self, points=points, radius=self.radius * (down + across) / 2, size=shape), note
 
     def _pixels(self, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Rows and columns of the pixels, some of which may lie outside."""
@@ -111,32 +123,44 @@ class Lesion:
         mask = read_mask(path)
         if mask.shape == shape:
             return mask, ""
-        height, width = shape
-        if abs(mask.shape[0] * width / (mask.shape[1] * height) - 1) > ASPECT_TOLERANCE:
-            raise ImageError(f"{path.name} has shape {mask.shape}, its image {shape}")
-        rescaled = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        _scale(mask.shape, shape, f"{path.name}")
+        rescaled = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
         return np.asarray(rescaled > 0), f"mask {path.name} rescaled from {mask.shape} to {shape}"
 
 
+def _scale(size: tuple[int, ...], shape: tuple[int, int], what: str) -> tuple[float, float]:
+    """How many px of an image of `shape` are one of `size`, down and across; ImageError where the aspects differ."""
+    down, across = shape[0] / size[0], shape[1] / size[1]
+    if abs(across / down - 1) > ASPECT_TOLERANCE:
+        raise ImageError(f"{what} has shape {tuple(size)}, its image {shape}")
+    return down, across
+
+
 def label_image(
-    lesions: Sequence[Lesion] | None, geometry: BreastGeometry
+    lesions: Sequence[Lesion] | None, geometry: BreastGeometry, breast: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8] | None, list[str]]:
     """Draw lesions into the prepared image: labels (H, W), 0 none, k the k-th lesion; and what was odd about them.
 
     Each is drawn in the original and brought over on its own, so that none vanishes; where they overlap the smaller
-    one is seen. None where nothing is known, and where a lesion cannot be drawn: a part would pass for all of them.
+    one is seen. Of one that does not lie wholly on the `breast` (H, W), what is not blanked, the fraction is noted.
+    None where nothing is known, where a lesion cannot be drawn (a part would pass for all of them), and where none of
+    them lies on the breast.
     """
     if lesions is None:
         return None, []
     labels = np.zeros(geometry.prepared_shape, dtype=np.uint8)
     sizes = np.zeros(HIGHEST + 1)
-    notes = []
+    notes, seen_at_all = [], not lesions
     for number, lesion in enumerate(lesions, start=1):
         try:
             rows, columns, note = _prepared(lesion, geometry)
         except ImageError as error:
             return None, [f"lesions left out: {error}"]
+        blanked = 1 - breast[rows, columns].mean() if rows.size else 1.0
         notes += [note] if note else []
+        if blanked >= LEAST_BLANKED:
+            notes.append(f"a lesion lies to {blanked:.0%} outside the breast that was found")
+        seen_at_all |= blanked < 1
         label = min(number, HIGHEST)
         sizes[label] = rows.size
         there = labels[rows, columns]
@@ -144,7 +168,8 @@ def label_image(
         labels[rows[seen], columns[seen]] = label
     if len(lesions) > HIGHEST:
         notes.append(f"{len(lesions)} lesions: those beyond {HIGHEST} share the last number")
-    return labels, list(dict.fromkeys(notes))
+    notes += [] if seen_at_all else ["lesions left out: none of them lies on the breast that was found"]
+    return labels if seen_at_all else None, list(dict.fromkeys(notes))
 
 
 def _prepared(lesion: Lesion, geometry: BreastGeometry) -> tuple[NDArray[np.intp], NDArray[np.intp], str]:
@@ -152,13 +177,11 @@ def _prepared(lesion: Lesion, geometry: BreastGeometry) -> tuple[NDArray[np.intp
     if lesion.shape == "mask":
         mask, note = lesion.draw_with_note(geometry.original_shape)
         rows, columns = np.nonzero(geometry.mask_to_prepared(mask))
-        if not mask.any():
-            return rows, columns, note
     else:
         rows, columns, note = lesion.pixels(geometry.original_shape)
         move = _single_pixels if lesion.single_pixels else BreastGeometry.pixels_to_prepared
         rows, columns = move(geometry, rows, columns)
-    return rows, columns, note if rows.size else "a lesion lies outside the breast that was cut out"
+    return rows, columns, note
 
 
 def _single_pixels(

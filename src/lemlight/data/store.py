@@ -33,14 +33,14 @@ from pydantic import Field
 from tqdm import tqdm
 
 from lemlight.arguments import checked
-from lemlight.data.breast import find_geometry, prepare_pixels
+from lemlight.data.breast import prepare_image
 from lemlight.data.io import read_image
 from lemlight.data.lesions import Lesion, label_image
 from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_csv, write_json
 
-FORMAT = 2  # raise it with every change that alters a prepared pixel: the store's name depends on it
+FORMAT = 3  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
 LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 
@@ -67,7 +67,7 @@ class PreparedStore:
         settings: of the preparation, plain values.
         image_ids: of the images that it holds, in the order of their positions.
         left_out: image_id and reason of those that could not be used.
-        notes: image_id and what was odd about it, of images that are used all the same.
+        notes: image_id and what was odd about it, a row for each, of images that are used all the same.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -139,7 +139,8 @@ def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _frame(records: dict[str, dict[str, Any]], column: str) -> pd.DataFrame:
-    rows = [(image_id, record[column]) for image_id, record in sorted(records.items()) if record.get(column)]
+    found = [(image_id, record[column]) for image_id, record in sorted(records.items()) if record.get(column)]
+    rows = [(image_id, text) for image_id, said in found for text in ([said] if isinstance(said, str) else said)]
     return pd.DataFrame(rows, columns=["image_id", column])
 
 
@@ -261,13 +262,10 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
     """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
     try:
         image = read_image(task.path)
-        geometry, breast = find_geometry(
-            image.pixels, (settings.height, settings.width), crop=settings.crop, flip=settings.flip
-        )
+        geometry, pixels = prepare_image(image, (settings.height, settings.width), settings.crop, settings.flip)
     except ImageError as error:
         return {"image_id": task.image_id, "reason": str(error)}
-    pixels = prepare_pixels(image.pixels, geometry, breast)
-    labels, notes = label_image(task.lesions, geometry)
+    labels, notes = label_image(task.lesions, geometry, pixels > 0)
     _write_slot(folder / IMAGES, task.slot, pixels)
     if labels is not None:
         _write_slot(folder / MASKS, task.slot, labels)
@@ -278,7 +276,7 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
         "spacing": image.spacing_mm,
         "has_mask": labels is not None,
         "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
-        "note": "; ".join(notes),
+        "note": [*image.notes, *notes],
         "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
     }
 

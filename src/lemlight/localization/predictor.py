@@ -15,7 +15,7 @@ from torch import Tensor
 import lemlight
 from lemlight.arguments import Count, Probability
 from lemlight.building import Settings, check_settings
-from lemlight.data.breast import find_geometry, prepare_pixels
+from lemlight.data import breast
 from lemlight.data.datamodule import unit_range
 from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import read_image
@@ -82,18 +82,17 @@ class Predictor:
 def prepare_image(path: Path, prepare: Preprocessing) -> tuple[Image, BreastGeometry, Tensor]:
     """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
     image = read_image(path)
-    geometry, prepared = _prepared(image.pixels, prepare)
-    return image, geometry, prepared
+    return image, *_prepared(image, prepare)
 
 
 def phantom_as_prepared(prepare: Preprocessing) -> Tensor:
     """A synthetic mammogram as prepared, `(1, 1, H, W)`: a breast before air, which noise is not."""
-    return _prepared(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels, prepare)[1]
+    return _prepared(Image(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels), prepare)[1]
 
 
-def _prepared(pixels: NDArray[np.float32], prepare: Preprocessing) -> tuple[BreastGeometry, Tensor]:
-    geometry, breast = find_geometry(pixels, (prepare.height, prepare.width), crop=prepare.crop, flip=prepare.flip)
-    return geometry, unit_range(torch.from_numpy(prepare_pixels(pixels, geometry, breast)))[None, None]
+def _prepared(image: Image, prepare: Preprocessing) -> tuple[BreastGeometry, Tensor]:
+    geometry, pixels = breast.prepare_image(image, (prepare.height, prepare.width), prepare.crop, prepare.flip)
+    return geometry, unit_range(torch.from_numpy(pixels))[None, None]
 
 
 @dataclass(frozen=True)
