@@ -33,7 +33,7 @@ def localize(config: LocalizeSettings) -> None:
         check_highdicom()
     predictor = build_predictor(config)
     found, folder = find_images(Path(config.input)), Path(config.output)
-    predictions, failed = folder / "predictions.csv", []
+    predictions, failed, odd = folder / "predictions.csv", [], []
     predictions.unlink(missing_ok=True)
     for item in tqdm(found, "localizing", unit="image"):
         try:
@@ -42,6 +42,9 @@ def localize(config: LocalizeSettings) -> None:
             row = {"image_id": item.image_id, "path": str(item.path), "error": str(error)}
         write_row(row, predictions)
         failed += [row["error"]] if row["error"] else []
+        odd += [f"{row['path']}: {row['note']}"] if row.get("note") else []
+    for what in odd:
+        print(f"used, but {what}")
     for reason in failed:
         print(f"left out: {reason}")
     if len(failed) == len(found):

@@ -175,11 +175,11 @@ def test_lesions_that_are_not_known(findings, message):
 
 def test_lesions_that_are_known():
     shape = (100, 200)
-    box = Lesion("box", "mass", points=((10.0, 20.0), (30.5, 40.0)))
+    box = Lesion("box", "mass", points=((10.0, 20.0), (30.5, 40.0)), size=shape)
     assert lesions_of([finding(NONE, ("No Finding",))] * 2, shape) == ((), False)
     assert lesions_of([finding(), finding(("-2", "-1", "202", "101"), ("Skin Thickening",)), finding()], shape)[0] == (
         box,
-        Lesion("box", "other", points=((0.0, 0.0), (199.0, 99.0))),
+        Lesion("box", "other", points=((0.0, 0.0), (199.0, 99.0)), size=shape),
     )
     (lesion,), _ = lesions_of([finding(names=("Nipple Retraction", "Suspicious Calcification"))], shape)
     assert lesion.type == "calcification"

@@ -77,8 +77,8 @@ def test_rejected_lesions_and_copies_are_known_after_preparing_only():
     assert rows(prepared["Lesions"])["rejected: a lesion cannot be drawn"] == ("10",)
     assert rows(prepared["Images"])["of these with the pixels of another one"] == ("6",)
     assert "warning: 2 pictures stand in more than one split" in prepared["Images"].notes[0]
-    assert rows(prepared["Notes on lesions"]) == {"FILE has another aspect": ("10",)}
-    assert "Notes on lesions" not in checked
+    assert rows(prepared["Notes on images"]) == {"FILE has another aspect": ("10",)}
+    assert "Notes on images" not in checked
 
 
 def test_what_is_empty_has_no_section_and_many_kinds_end_in_one_line():

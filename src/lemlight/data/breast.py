@@ -80,7 +80,7 @@ def prepare_pixels(
 def prepare_image(
     image: Image, prepared_shape: tuple[int, int], crop: bool, flip: bool
 ) -> tuple[BreastGeometry, NDArray[np.uint16]]:
-    """Find the breast of an image, turned where its header says so, and prepare it: `find_geometry`, `prepare_pixels`."""
+    """Find the breast of an image, turned where its header says so, and prepare it, as `prepare_pixels` does."""
     upright = np.rot90(image.pixels, image.turns)
     geometry, mask = find_geometry(upright, prepared_shape, crop, flip)
     return geometry.turned(image.turns), prepare_pixels(upright, geometry, mask)

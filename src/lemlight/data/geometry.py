@@ -21,9 +21,9 @@ SMALL = 2**19  # px of the original around a lesion: up to here its own part of 
 class BreastGeometry:
     """How one original (H, W) became its prepared image: turned, flipped left-right, cropped to `box`, scaled, padded.
 
-    `turns` is by how many times 90 degrees counterclockwise; where it is not 0, all that follows is of the turned
-    image. `box` is (y0, x0, y1, x1) px of the flipped original, half open. `scale` is (sy, sx) in prepared px per original px;
-    it is snapped to whole prepared px, so that points and pixels agree. The padding is at the right and the bottom.
+    `turns`: by how many times 90 degrees counterclockwise; what follows is of the turned image. `box` is (y0, x0, y1,
+    x1) px of the flipped original, half open. `scale` is (sy, sx) in prepared px per original px; it is snapped to
+    whole prepared px, so that points and pixels agree. The padding is at the right and the bottom.
     Points are (x, y) px with pixel centres at integers. Raises LemlightError where the numbers contradict each other.
     """
 
@@ -93,7 +93,7 @@ class BreastGeometry:
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Move a lesion given by its pixels of the original, as `mask_to_prepared` does; a small one costs little."""
         if self.turns:  # rare: not worth a shorter way
-            return np.nonzero(self.mask_to_prepared(_drawn(rows, columns, self.original_shape)))
+            return self._pixels_by_mask(rows, columns)
         y0, x0, y1, x1 = self.box
         first = self.original_shape[1] - x1 if self.flipped else x0  # as in _crop
         inside = (rows >= y0) & (rows < y1) & (columns >= first) & (columns < first + x1 - x0)
@@ -101,7 +101,7 @@ class BreastGeometry:
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
         down, across = rows[inside] - y0, columns[inside] - first
         if max(self.scale) > 1 or (np.ptp(down) + 1) * (np.ptp(across) + 1) > SMALL:
-            return np.nonzero(self.mask_to_prepared(_drawn(rows, columns, self.original_shape)))
+            return self._pixels_by_mask(rows, columns)
         part = np.zeros((np.ptp(down) + 1, np.ptp(across) + 1))
         part[down - down.min(), across - across.min()] = 1
         top, vertical = _area_weights(down.min(), part.shape[0], self.scale[0])
@@ -111,6 +111,14 @@ class BreastGeometry:
         if self.flipped:
             covered_columns = self.resized_shape[1] - 1 - covered_columns
         return covered_rows + top, covered_columns
+
+    def _pixels_by_mask(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        mask = np.zeros(self.original_shape, dtype=bool)
+        mask[rows, columns] = True
+        prepared_rows, prepared_columns = np.nonzero(self.mask_to_prepared(mask))
+        return prepared_rows, prepared_columns
 
     def map_to_original(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Bring a map of `prepared_shape` back to float32 (H, W) of the original; 0 outside the crop."""
@@ -191,12 +199,6 @@ class BreastGeometry:
         _check_shape(array, self.prepared_shape, "prepared")
         rows, columns = self.resized_shape
         return array[:rows, :columns]
-
-
-def _drawn(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = np.zeros(shape, dtype=bool)
-    mask[rows, columns] = True
-    return mask
 
 
 def _check_shape(array: NDArray[Any], shape: tuple[int, int], what: str) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lemlight.data.inventory import plain_texts, same_pixels
 from lemlight.data.io import FileHeader
+from lemlight.data.plausible import mixed
 from lemlight.data.splits import leak_report
 from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
 from lemlight.data.table import first_ten, write_table
@@ -30,7 +31,7 @@ MOST_SIZES = 5  # above, they are summed up
 TOGETHER = "\N{NO-BREAK SPACE}"
 INDENT = 17  # columns of a heading on the terminal
 NOTES = "notes.csv"
-BY_NAME = ("Images left out", "Notes on lesions")  # on the terminal `names_text` says it
+BY_NAME = ("Images left out", "Notes on images")  # on the terminal `names_text` says it
 SAME = "the same pixels as"
 
 
@@ -218,6 +219,7 @@ def _images(found: Mapping[str, Any], published: int | None) -> Section:
             f"warning: {found['duplicates_in_splits']} pictures stand in more than one split under different names: "
             "the same image is trained and tested on"
         )
+    notes += [f"warning: {what}" for what in mixed(found["lesions"]["notes"], found["used"])]
     return _counts("Images", "", "images", counts, notes)
 
 

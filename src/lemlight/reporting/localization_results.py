@@ -40,6 +40,7 @@ COLUMNS = (
     "n_minima",
     "regions",
     "lost_importance",
+    "note",
     "error",
 )
 
@@ -229,6 +230,7 @@ def write_prediction(
         "n_minima": int(explanation.minima.sum()),
         "regions": json.dumps(regions_to_rows(prediction.regions)),
         "lost_importance": float(explanation.lost[0]),
+        "note": "; ".join(prediction.image.notes),
         "error": error,
     }
 

@@ -184,7 +184,7 @@ def lesions_of(findings: Sequence[Finding], shape: tuple[int, int]) -> tuple[tup
         corners = _corners(box, shape)
         inside = moved_inside(corners, shape)
         kind = min((TYPES[name] for name in categories), key=ORDER.index)
-        lesions.append(Lesion("box", kind, points=inside))
+        lesions.append(Lesion("box", kind, points=inside, size=shape))
         cut |= any(x < 0 or y < 0 or x > shape[1] or y > shape[0] for x, y in corners)
     return tuple(dict.fromkeys(lesions)), cut
 
