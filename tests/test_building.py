@@ -174,7 +174,7 @@ def test_a_constructor_that_fails_is_named_with_its_part():
         ({"backbone": {"_target_": "torch.nn.Identity"}}, "out_channels"),
         ({"pooling": {"_target_": "torch.nn.Flatten"}}, r"pooling: torch.nn.Flatten failed on score maps"),
         ({"pooling": {"_target_": "tests.test_building.TwoColumns"}}, r"logits \(N,\).* of 2 maps it made \(2, 1\)"),
-        ({"pooling": {"_target_": "builtins.dict"}}, "no torch.nn.Module"),
+        ({"pooling": {"_target_": "builtins.dict"}}, "gives no Module, but dict"),
     ],
 )
 def test_a_part_of_another_kind_is_refused_before_any_image(parts, message):

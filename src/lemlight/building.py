@@ -172,14 +172,18 @@ def _type_problems(value: Any, annotation: Any) -> list[str]:
     return []
 
 
-def build(part: Mapping[str, Any], where: str, *args: Any, **passed: Any) -> Any:
-    """Build a part, with those of the `passed` arguments that its constructor has; LemlightError where that fails."""
+def build(part: Mapping[str, Any], where: str, *args: Any, kind: Any = object, **passed: Any) -> Any:
+    """Build a part, with those of the `passed` arguments that its constructor has.
+
+    Raises:
+        LemlightError: that fails, or gives no instance of `kind`.
+    """
     from hydra.utils import instantiate
 
     parameters = _parameters(locate(part.get(TARGET), where))
     more = {name: value for name, value in passed.items() if name in parameters}
     try:
-        return instantiate({**part, PARTIAL: True}, _convert_="all")(*args, **more)
+        built = instantiate({**part, PARTIAL: True}, _convert_="all")(*args, **more)
     except LemlightError:
         raise
     except Exception as error:
@@ -189,6 +193,10 @@ def build(part: Mapping[str, Any], where: str, *args: Any, **passed: Any) -> Any
         raise LemlightError(
             f"{where}: {part[TARGET]} failed in its constructor with {type(cause).__name__}: {cause}{in_file(where)}"
         ) from error
+    if not isinstance(built, kind):
+        name = getattr(kind, "__name__", kind)
+        raise LemlightError(f"{where}: {part[TARGET]} gives no {name}, but {type(built).__name__}{in_file(where)}")
+    return built
 
 
 def check_trust(config: Mapping[str, Any], trust: Sequence[str], source: str) -> None:
@@ -274,9 +282,14 @@ def check_settings(values: Mapping[str, Any], schema: type[Schema], where: str =
 
 
 def section_problems(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the rates of an optimizer, and with `prepare` and `split` of a data set: keys that we take."""
-    dataset, optimizer = values.get("dataset"), values.get("optimizer")
+    """What is wrong with sections that are no parts: localization, rates, and `prepare` and `split` of a data set."""
+    dataset, optimizer, localization = (values.get(key) for key in ("dataset", "optimizer", "localization"))
     problems: list[str] = []
+    if localization:
+        from lemlight.localization.settings import LocalizationSettings
+
+        given = {key: value for key, value in localization.items() if key != "methods"}
+        problems += argument_problems(LocalizationSettings, given, "localization", ("methods",))
     if optimizer:
         from lemlight.training.optimizers import parameter_groups
 

@@ -89,11 +89,6 @@ def conf_dir() -> str:
 
 def settings_of(config: DictConfig, schema: type[Schema]) -> Schema:
     """Check what Hydra composed, with `choices`, the chosen file of every group; see `building.check_settings`."""
-    return building.check_settings(composed(config), schema)
-
-
-def composed(config: DictConfig) -> dict[str, Any]:
-    """What Hydra composed as plain values, with `choices`: the chosen file of every group of the config."""
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     runtime = HydraConfig.get().runtime
     choices = {str(group): choice for group, choice in runtime.choices.items() if not str(group).startswith("hydra/")}
@@ -101,7 +96,8 @@ def composed(config: DictConfig) -> dict[str, Any]:
     for group, choice in choices.items():
         files = [Path(folder, group, f"{choice}.yaml") for folder in folders]
         building.FILES.update((group, str(file)) for file in files[::-1] if choice and file.is_file())
-    return values | {"choices": {group.split("@")[0].strip("/"): choice for group, choice in choices.items()}}
+    choices = {group.split("@")[0].strip("/"): choice for group, choice in choices.items()}
+    return building.check_settings(values | {"choices": choices}, schema)
 
 
 def say(sentence: str) -> None:

@@ -29,7 +29,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.training.module import MammogramModule
     from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
 
-    build_settings(settings.localization.model_dump())  # a method that cannot be built is found now
+    build_settings(settings.localization)  # a method that cannot be built is found now
     checkpoint = load_checkpoint(Path(settings.checkpoint))
     classifier = load_classifier(checkpoint, settings.trust)
     name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, NotNegativeCount, Probability
+from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
 from lemlight.localization.settings import Follow, check_names
 
@@ -12,29 +12,6 @@ Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Resamples = Annotated[int, Field(ge=100)]
 Choices = Annotated[dict[str, str | None], Field(default_factory=dict)]
-
-
-class LocalizationMethods(Settings):
-    """The methods to choose from by name, each with its `_target_`."""
-
-    methods: dict[str, Part]
-
-
-class Localization(LocalizationMethods):
-    """How location maps are made, turned into regions, and measured."""
-
-    method: str
-    compare: list[str]
-    follow: Follow
-    keep: Probability | None
-    smoothing: NotNegative | None
-    cutoff: InnerFraction | None
-    tolerance: Fraction
-
-    @model_validator(mode="after")
-    def _known(self) -> "Localization":
-        check_names([self.method, *self.compare], self.methods, "localization.method")
-        return self
 
 
 class Command(Settings):
@@ -45,7 +22,7 @@ class Command(Settings):
     prepare_workers: Count | None
     store: str
     bootstrap: Resamples
-    localization: Localization
+    localization: Part
     examples: NotNegativeCount
     output: str
     choices: Choices
@@ -90,7 +67,7 @@ class LocalizeSettings(Settings):
     checkpoint: str
     input: str
     trust: list[str]
-    localization: LocalizationMethods
+    localization: Part
     method: str | None
     follow: Follow
     keep: Probability | None
@@ -106,7 +83,7 @@ class LocalizeSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> "LocalizeSettings":
-        check_names([self.method or "importance"], self.localization.methods, "method")
+        check_names([self.method or "importance"], self.localization.get("methods", {}), "method")
         return self
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lemlight.files import cores
 
-MEASUREMENTS = ("training_step", "training_loop", "reading", "preparing", "location_map", "jobs")
+MEASUREMENTS = ("networks", "training_loop", "data", "jobs")
 HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limit", "holds?")
 
 

@@ -11,11 +11,12 @@ from tests.bench.measure import Ratio, clocks, paired
 
 JOBS = 8
 CORES = 2
+SEEDS = f"seed={','.join(map(str, range(JOBS)))}"
 AT_MOST = 15.0  # seconds of a job before its first step and after its last one, imports aside
 ROUNDS = 2
 SMALL = ("+scale=small", "trainer.enable_progress_bar=false", "workers=0", "backbone=resnet18")
 ONE_STEP = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")
-SHORT = ("dataset.patients=24", "trainer.max_epochs=4", "callbacks.checkpoint.monitor=val/loss")
+SHORT = ("dataset.patients=24", "callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min")
 # a training that notes when it had imported everything, began its first step, ended its last one, and was over
 WATCHED = """
 import json, sys, time
@@ -34,7 +35,7 @@ print("TIMES" + json.dumps(times))
 def measure(pairs, folder):
     train(folder, *SMALL, *ONE_STEP)  # draws and prepares the images
     yield overhead(folder)
-    sweep(folder, 0, f"seed={JOBS}")  # the images of the short jobs
+    train(folder, *SMALL, *SHORT, *ONE_STEP)  # the images of the short jobs
     rounds = iter(range(1, 1000))
     yield paired(
         f"a sweep of {JOBS} short jobs on {CORES} workers",
@@ -71,13 +72,8 @@ def train(folder, *overrides):
 
 
 def sweep(folder, number, *overrides):
-    seeds = (
-        []
-        if any(override.startswith("seed=") for override in overrides)
-        else [f"seed={','.join(map(str, range(JOBS)))}"]
-    )
-    call = [sys.executable, "-m", "lemlight.train", "-m", *SMALL, *SHORT, "callbacks.checkpoint.mode=min"]
-    run([*call, *seeds, *overrides, f"hydra.sweep.dir=sweep{number}"], folder, threads=1)
+    call = [sys.executable, "-m", "lemlight.train", "-m", *SMALL, *SHORT, "trainer.max_epochs=4"]
+    run([*call, SEEDS, *overrides, f"hydra.sweep.dir=sweep{number}"], folder, threads=1)
 
 
 def run(call, folder, threads):

@@ -15,7 +15,7 @@ from lemlight.training.callbacks import build_callbacks
 from lemlight.training.module import MammogramModule
 from lemlight.training.trainer import build_trainer, fit
 from tests.bench.measure import Ratio, clocks, seconds
-from tests.bench.training_step import BETA, build_classifier
+from tests.bench.networks import BETA, build_classifier
 from tests.composing import values_of
 from tests.parts import combined_loss
 

@@ -67,18 +67,20 @@ def test_a_bare_pickle_is_not_even_looked_into(write, content, message, tmp_path
     assert not marker.exists()
 
 
+SYSTEM = {"_target_": "os.system", "command": "touch owned"}
+
+
 @pytest.mark.parametrize(
-    "hostile",
+    ("section", "hostile"),
     [
-        {"_target_": "os.system", "_args_": ["touch owned"]},
-        {"_target_": "os.system", "command": "touch owned"},
-        {"_target_": "lemlight.cli.os.system", "command": "touch owned"},
-        {"weights": {"_target_": "os.system", "command": "touch owned"}},
-        {"_partial_": {"_target_": "os.system", "command": "touch owned"}},
-        {"k": "${oc.env:HOME}"},
+        *((section, SYSTEM) for section in ("optimizer", "pooling", "backbone", "dataset", "trainer")),
+        ("pooling", {"_target_": "os.system", "_args_": ["touch owned"]}),
+        ("pooling", {"_target_": "lemlight.cli.os.system", "command": "touch owned"}),
+        ("backbone", {"weights": SYSTEM}),
+        ("trainer", {"_partial_": SYSTEM}),
+        ("dataset", {"k": "${oc.env:HOME}"}),
     ],
 )
-@pytest.mark.parametrize("section", ["optimizer", "pooling", "backbone", "dataset", "trainer"])
 def test_a_target_in_the_configuration_is_refused_by_name(section, hostile, content, message, tmp_path):
     config_of(content)[section] |= hostile
     torch.save(content, tmp_path / "bad.ckpt")
@@ -90,13 +92,7 @@ def test_a_target_in_the_configuration_is_refused_by_name(section, hostile, cont
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [
-        ({"_target_": "os.system"}, "_target_"),
-        ({"height": "../../../elsewhere/96"}, "height"),
-        ({"height": 96.5}, "height"),
-        ({"width": 0}, "width"),
-        ({"flip": "os.system"}, "flip"),
-    ],
+    [({"_target_": "os.system"}, "_target_"), ({"height": "../../96"}, "height"), ({"width": 0}, "width")],
 )
 def test_preprocessing_that_is_none_is_refused_by_name(change, key, content, message, tmp_path):
     config_of(content)["dataset"]["prepare"] |= change
@@ -122,29 +118,11 @@ def test_loading_it_in_python_is_as_safe(content, good, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.5, 0.999])
-def test_a_truncated_checkpoint(kept, good, message, tmp_path):
-    whole = good.read_bytes()
-    (tmp_path / "bad.ckpt").write_bytes(whole[: int(kept * len(whole))])
-    assert "bad.ckpt is" in message()
-
-
-def test_a_damaged_checkpoint(good, message, tmp_path):
-    damaged = bytearray(good.read_bytes())
-    damaged[len(damaged) // 2 : len(damaged) // 2 + 64] = bytes(64)
-    (tmp_path / "bad.ckpt").write_bytes(damaged)
-    assert "bad.ckpt" in message()
-
-
-def test_a_text_file(message, tmp_path):
-    (tmp_path / "bad.ckpt").write_text("weights\n")
-    assert "is not a checkpoint" in message()
-
-
-def test_no_file(message):
+def test_a_truncated_checkpoint_a_damaged_one_and_none(good, message, tmp_path):  # others: tests/training
     assert "there is no checkpoint at" in message()
-
-
-def test_a_checkpoint_of_another_program(message, tmp_path):
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "bad.ckpt")
-    assert "no metadata" in message()
+    whole = bytearray(good.read_bytes())
+    (tmp_path / "bad.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "bad.ckpt is truncated" in message()
+    whole[len(whole) // 2 : len(whole) // 2 + 64] = bytes(64)
+    (tmp_path / "bad.ckpt").write_bytes(whole)
+    assert "bad.ckpt cannot be read as a checkpoint, it seems damaged" in message()

@@ -109,7 +109,7 @@ def test_a_resumed_job_goes_on_in_its_run(tmp_path):
 
 def test_disabled_or_none_there_is_no_logger_and_another_object_is_refused(tmp_path):
     assert build_loggers(wandb(tmp_path, **(WANDB | {"mode": "disabled"})) | {"csv": None}, CONFIG) == []
-    with pytest.raises(LemlightError, match=r"logger\.mine: .* is no logger"):
+    with pytest.raises(LemlightError, match=r"logger\.mine: torch.nn.Identity gives no .*Logger"):
         build_loggers({"mine": {"_target_": "torch.nn.Identity"}}, CONFIG)
 
 

@@ -122,7 +122,7 @@ def build_predictor(config: LocalizeSettings) -> Predictor:
 def _from_checkpoint(config: LocalizeSettings) -> Predictor:
     trained = open_checkpoint(Path(config.checkpoint), config.trust)
     device, name = device_of(config.accelerator), config.method or "importance"
-    method = build_methods({name: config.localization.methods[name]})[name]
+    method = build_methods({name: config.localization["methods"][name]})[name]
     regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride)
     threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
     maps = MapSettings(config.follow, regions.keep, threshold)

@@ -79,16 +79,14 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
     part = dict(config["backbone"])
     if not first_weights and "weights" in part:
         part |= {"weights": "none"} | ({"weights_file": None} if "weights_file" in part else {})
-    backbone = build(part, "backbone")
+    backbone = build(part, "backbone", kind=nn.Module)
     channels = getattr(backbone, "out_channels", None)
-    if not isinstance(backbone, nn.Module) or not isinstance(channels, int):
+    if not isinstance(channels, int):
         raise LemlightError(
-            f"backbone: {part['_target_']} gives no module with `out_channels`, the number of channels of its features "
-            "(N, C, h, w): set self.out_channels in its constructor"
+            f"backbone: {part['_target_']} has no `out_channels`, the number of channels of its features (N, C, h, w): "
+            "set self.out_channels in its constructor"
         )
-    pooling = build(config["pooling"], "pooling", channels=channels)
-    if not isinstance(pooling, nn.Module):
-        raise LemlightError(f"pooling: {config['pooling']['_target_']} gives no torch.nn.Module, but {type(pooling)}")
+    pooling = build(config["pooling"], "pooling", channels=channels, kind=nn.Module)
     classifier = MammogramClassifier(backbone, Scorer(channels, config.get("scorer_bias", True)), pooling)
     _check_pooling(classifier, channels, config["pooling"]["_target_"])
     return classifier

@@ -56,12 +56,7 @@ class PredictingGraph(nn.Module):
 
 
 def write_onnx(graph: PredictingGraph, shape: tuple[int, int], metadata: Mapping[str, Any], path: Path) -> None:
-    """Write a network on the CPU, for prepared images of `shape` (H, W) px, and plain values about it as one file.
-
-    Raises:
-        LemlightError: a package is missing.
-    """
-    check_packages(TO_WRITE)
+    """Write a network on the CPU, for prepared images of `shape` (H, W) px, and plain values about it as one file."""
     for chatty in ("onnx_ir", "onnxscript"):  # a line for each step of their optimizers
         logging.getLogger(chatty).setLevel(logging.WARNING)
     example = torch.rand(2, 1, *shape)  # of one image, N would be taken for a constant

@@ -74,7 +74,7 @@ def localizing(
     settings: Command, trainer: Trainer, module: MammogramModule, data: MammogramFiles, threshold: float
 ) -> Localizing:
     """Put the network back on the trainer's device (Lightning leaves it on the CPU), ready to localize."""
-    device, chosen = trainer.strategy.root_device, build_settings(settings.localization.model_dump())
+    device, chosen = trainer.strategy.root_device, build_settings(settings.localization)
     classifier = module.classifier.to(device).eval()
     return Localizing(classifier, device, data.table, data.store, chosen, threshold, settings.batch_size)
 

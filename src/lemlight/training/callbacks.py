@@ -203,11 +203,7 @@ def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
             f"callbacks: {', '.join(absent)} is missing, without which a training leaves nothing: start an own file "
             "with `defaults: [default]`"
         )
-    callbacks = {name: build(part, f"callbacks.{name}") for name, part in parts.items() if part}
-    for name, one in callbacks.items():
-        if not isinstance(one, Callback):
-            raise LemlightError(f"callbacks.{name}: {parts[name][TARGET]} is no pytorch_lightning.Callback")
-    return list(callbacks.values())
+    return [build(part, f"callbacks.{name}", kind=Callback) for name, part in parts.items() if part]
 
 
 def check_monitors(parts: Mapping[str, Any], val_labels: Sequence[int]) -> None:

@@ -13,7 +13,6 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lemlight.arguments import checked
 from lemlight.building import build
-from lemlight.errors import LemlightError
 from lemlight.training.privacy import public_config
 
 
@@ -23,14 +22,11 @@ def build_loggers(parts: Mapping[str, Any], config: Mapping[str, Any], **labels:
     `labels`: what a logger may be told of the run, see `wandb_logger`. Raises LemlightError where one is no logger or
     its package is not installed.
     """
-    loggers = {name: build(part, f"logger.{name}", **labels) for name, part in parts.items() if part}
-    for name, logger in loggers.items():
-        if logger is not None and not isinstance(logger, Logger):
-            raise LemlightError(f"logger.{name}: {parts[name]['_target_']} is no logger of pytorch_lightning")
-    built = [logger for logger in loggers.values() if logger is not None]
-    for logger in built:
+    built = [build(part, f"logger.{name}", kind=Logger | None, **labels) for name, part in parts.items() if part]
+    loggers = [logger for logger in built if logger is not None]
+    for logger in loggers:
         logger.log_hyperparams(sent_config(config))
-    return built
+    return loggers
 
 
 def sent_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,9 +149,6 @@ def _figures(section: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return flat
 
 
-SENT_COLUMNS = ("label", "probability", "n_maxima", "n_minima")
-
-
 def log_results(
     loggers: Sequence[Logger],
     summary: Mapping[str, Any],
@@ -178,14 +171,9 @@ def log_results(
                 logger.experiment.add_image(f"{split}/{name}", pixels, dataformats="HWC")
         if isinstance(logger, WandbLogger):
             logger.experiment.summary.update(figures)
-            _log_table(logger, f"{split}/predictions", unnamed(predictions))
-
-
-def unnamed(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return what may be sent of predictions: `image` (row in predictions.csv, from 1) and SENT_COLUMNS."""
-    table = predictions[list(SENT_COLUMNS)].reset_index(drop=True)
-    table.insert(0, "image", np.arange(1, len(table) + 1))
-    return table
+            sent = predictions[["label", "probability", "n_maxima", "n_minima"]].reset_index(drop=True)
+            sent.insert(0, "image", np.arange(1, len(sent) + 1))
+            _log_table(logger, f"{split}/predictions", sent)
 
 
 def _log_table(logger: WandbLogger, key: str, table: pd.DataFrame) -> None:

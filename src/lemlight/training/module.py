@@ -274,9 +274,7 @@ class MammogramModule(LightningModule):
 
 def build_loss(part: Mapping[str, Any], train_labels: Sequence[int]) -> nn.Module:
     """Build a loss for the labels of the train split; LemlightError where it is no module."""
-    loss = build(part, "loss", train_labels=list(train_labels))
-    if not isinstance(loss, nn.Module):
-        raise LemlightError(f"loss: {part['_target_']} gives no torch.nn.Module, but {type(loss).__name__}")
+    loss: nn.Module = build(part, "loss", train_labels=list(train_labels), kind=nn.Module)
     return loss
 
 

@@ -1,4 +1,4 @@
-"""Preparing mammograms of full size on all cores against decoding them alone on all cores."""
+"""Reading a batch of prepared images against copying its bytes, and preparing mammograms against decoding them."""
 
 import shutil
 from pathlib import Path
@@ -9,18 +9,20 @@ import pandas as pd
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from lemlight.data.datamodule import MammogramDataset
 from lemlight.data.phantom.files import write_dicom
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.store import PrepareSettings, map_in_processes, prepare
+from lemlight.data.store import IMAGES, PrepareSettings, map_in_processes, prepare
 from lemlight.files import cores
-from tests.bench.measure import Ratio, turns
+from tests.bench.measure import Ratio, paired, turns
 
 HEIGHT, WIDTH = 3328, 2560
 SYNTAXES = (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless)
 COPIES = 4  # of each file
-LIMIT = 1.3
 PREPARED = PrepareSettings(1152, 896)
+IMAGES_HELD, BATCH = 64, 16
+READING_LIMIT = PREPARING_LIMIT = 1.3
 
 
 def decode(path: Path) -> int:
@@ -58,7 +60,7 @@ def write_files(folder):
     return sorted(paths, key=lambda path: path.stem.split("-")[::-1])
 
 
-def measure(pairs, folder):
+def preparing_against_decoding(pairs, folder):
     paths = write_files(folder)
     workers = cores()
     table = pd.DataFrame(
@@ -75,12 +77,50 @@ def measure(pairs, folder):
 
     times = turns([preparing, run(decode), run(nothing)], pairs, warm_up=0)
     start = np.median(times[:, 2], axis=0)
-    kinds = ", ".join(
-        f"{COPIES} {syntax.name.removesuffix(' Image Compression (Lossless Only)')}" for syntax in SYNTAXES
-    )
     note = (
-        f"{len(paths)} files of {HEIGHT}x{WIDTH} ({kinds}). "
+        f"{COPIES} files of {HEIGHT}x{WIDTH} in each of {len(SYNTAXES)} transfer syntaxes. "
         f"The start of the {workers} processes, {start[0]:.1f} s, is taken off both"
     )
     own, alone = times[:, 0] - start, times[:, 1] - start
-    yield Ratio("preparing, all cores", "decoding alone, all cores", own, alone, LIMIT, note)
+    yield Ratio("preparing, all cores", "decoding alone, all cores", own, alone, PREPARING_LIMIT, note)
+
+
+def noise_on_a_breast(folder):
+    """An image table of 64 drawings; what is on them does not matter for reading."""
+    y, x = np.mgrid[: PREPARED.height, : PREPARED.width]
+    breast = ((y / PREPARED.height - 0.5) / 0.45) ** 2 + (x / (0.9 * PREPARED.width)) ** 2 < 1
+    rows = []
+    for number in range(IMAGES_HELD):
+        noise = np.random.default_rng(number).integers(20000, 60000, breast.shape)
+        path = folder / f"{number}.png"
+        cv2.imwrite(str(path), np.where(breast, noise, 0).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+        rows.append({"image_id": str(number), "path": str(path), "label": number % 2, "lesions": ()})
+    return pd.DataFrame(rows).assign(lesions_known=False)
+
+
+def reading(pairs, folder):
+    table = noise_on_a_breast(folder)
+    store = prepare(table, PREPARED, folder / "store", workers=1, progress=False)
+    dataset = MammogramDataset(table, range(len(table)), store)
+    images = np.load(store.folder / IMAGES, mmap_mode="r")
+    batches = [range(start, start + BATCH) for start in range(0, len(table), BATCH)]
+
+    def read():
+        for batch in batches:
+            dataset.__getitems__(list(batch))
+
+    def copy():
+        for batch in batches:
+            np.copy(images[batch.start : batch.stop])
+
+    return paired(
+        "reading prepared batches", "np.copy of the same bytes", read, copy,
+        limit=READING_LIMIT, pairs=4 * pairs, warm_up=2,
+    )  # fmt: skip
+
+
+def measure(pairs, folder):
+    for name in ("reading", "preparing"):
+        (folder / name).mkdir()
+    yield reading(pairs, folder / "reading")
+    yield from preparing_against_decoding(pairs, folder / "preparing")

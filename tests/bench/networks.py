@@ -1,0 +1,93 @@
+"""A training step with LEM against one with GAP, and a location map against a forward and backward pass."""
+
+import torch
+
+from lemlight.localization.excitation_backprop import location_maps
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer
+from tests.bench.measure import Ratio, paired, turns
+from tests.parts import build_backbone, build_pooling, combined_loss
+
+TRAINED = ("resnet18", "efficientnet_lite0")
+LAMBDA = {"lem": 0.5, "gap": 1.0}  # in the middle of the ramp; GAP is trained with its own loss alone
+BETA = 0.001
+STEP_LIMIT = 1.03
+MAPPED = ("resnet18", "resnet50", "densenet121", "efficientnet_lite0")
+SIZE, EXTREMA, SINGLES = 800, (1, 10, 100), 20
+MAP_LIMIT, SINGLES_LIMIT = 1.5, 0.2
+
+
+def build_classifier(backbone: str, pooling: str) -> MammogramClassifier:
+    """The same random weights at every call."""
+    torch.manual_seed(0)
+    network = build_backbone(backbone)
+    scorer = Scorer(network.out_channels)
+    return MammogramClassifier(network, scorer, build_pooling(pooling, network.out_channels))
+
+
+def random_batch(images=8, height=320, width=256):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(images, 1, height, width, generator=generator), torch.arange(images) % 2.0
+
+
+def training_step(backbone, pooling):
+    classifier = build_classifier(backbone, pooling).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-4)
+    images, label = random_batch()
+
+    def step():
+        optimizer.zero_grad()
+        combined_loss(classifier(images), label, LAMBDA[pooling], BETA)["total"].backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(pairs, folder):
+    for backbone in TRAINED:
+        lem, gap = (training_step(backbone, pooling) for pooling in ("lem", "gap"))
+        what, more = f"training step with LEM, {backbone}", {"limit": STEP_LIMIT, "pairs": 2 * pairs, "warm_up": 2}
+        yield paired(what, "the same step with GAP", lem, gap, **more)
+    images = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for backbone in MAPPED:
+        yield from whatever_the_extrema(backbone, images, pairs)
+    yield singles(images, max(1, pairs // 3))
+
+
+def extrema(number, cells):
+    """That many maxima, spread over a map `(1, cells, cells)`; minima: none."""
+    maxima = torch.zeros(1, cells, cells, dtype=torch.bool)
+    maxima.view(-1)[torch.linspace(0, cells**2 - 1, number).long()] = True
+    return maxima, torch.zeros_like(maxima)
+
+
+def forward_and_backward(classifier, images):
+    """As for training, to all parameters; in eval mode, as the map is."""
+    logit = classifier(images).logit.sum()
+    parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    torch.autograd.grad(logit, parameters)
+
+
+def whatever_the_extrema(backbone, images, pairs):
+    classifier = build_classifier(backbone, "gap").eval()
+    starts = [extrema(number, SIZE // 32) for number in EXTREMA]
+    actions = [lambda start=start: location_maps(classifier, images, *start) for start in starts]
+    actions.append(lambda: forward_and_backward(classifier, images))
+    times = turns(actions, pairs, warm_up=1)
+    for column, number in enumerate(EXTREMA):
+        what = f"location map, {backbone}, {number} extrem{'um' if number == 1 else 'a'}"
+        yield Ratio(what, "a forward and backward pass", times[:, column], times[:, -1], MAP_LIMIT)
+
+
+def singles(images, pairs):
+    classifier = build_classifier("resnet18", "gap").eval()
+    maxima, minima = extrema(SINGLES, SIZE // 32)
+    cells = torch.arange(maxima.numel()).view_as(maxima)
+    alone = [cells == cell for cell in cells[maxima]]
+    actions = [
+        lambda: location_maps(classifier, images, maxima, minima),
+        lambda: [location_maps(classifier, images, one, minima) for one in alone],
+    ]
+    times = turns(actions, pairs, warm_up=0)
+    what = f"location map, resnet18, {SINGLES} extrema"
+    return Ratio(what, "a pass for each of them", times[:, 0], times[:, 1], SINGLES_LIMIT)
