@@ -22,7 +22,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
 
     from lemlight.data.datamodule import MammogramFiles
     from lemlight.files import write_yaml
-    from lemlight.localization.settings import build_settings, chosen_settings
+    from lemlight.localization.choice import build_settings, chosen_settings
     from lemlight.reporting.run_results import Run, write_results
     from lemlight.settings import plain
     from lemlight.training.checkpoint import load_checkpoint, load_classifier

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
-from lemlight.localization.settings import Follow, check_names
+from lemlight.localization.choice import Follow, check_names
 
 Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]

@@ -1,6 +1,7 @@
 """What a classifier says and where it looks: extrema, methods, suspicion, and what a region speaks for."""
 
 import copy
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,9 +15,7 @@ from lemlight.data.geometry import BreastGeometry
 from lemlight.errors import LemlightError
 from lemlight.localization import propagation_rules
 from lemlight.localization.attribution import (
-    FOLLOW,
     Importance,
-    MapSettings,
     explain,
     explain_by_keep,
     extremum_points,
@@ -25,9 +24,10 @@ from lemlight.localization.attribution import (
     select_extrema,
 )
 from lemlight.localization.baselines import CAM, GradCAM, SmoothGrad
+from lemlight.localization.choice import Follow
 from lemlight.localization.regions import smoothed
 from lemlight.models.lem import Extrema
-from tests.localization.test_importance import breasts, build
+from tests.localization.test_excitation_backprop import breasts, build
 
 # mean 0; maxima 8, 4, 2 and -0.5, minima -8, -4, -1.5 and 0.5 (each in a corner or ringed by values between)
 DRAWN = torch.tensor(
@@ -82,7 +82,7 @@ def test_each_image_is_judged_by_itself():
     assert torch.nonzero(minima).tolist() == [[1, 0, 4]]
 
 
-@pytest.mark.parametrize("follow", FOLLOW)
+@pytest.mark.parametrize("follow", get_args(Follow))
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (3, 4)])
 def test_a_flat_map_gives_none(follow, shape):
     for ties in ("strict", "all"):  # with the literal equations every cell is an extremum, but none above the mean
@@ -132,13 +132,6 @@ def test_extrema_as_points_of_the_prepared_image():
     assert extremum_points(marked & False, (96, 64)).shape == (0, 2)
 
 
-def test_all_mistakes_are_named_at_once():
-    with pytest.raises(LemlightError, match=r"follow must be one of .*'maximum'; keep .* got 1.5"):
-        select_extrema(DRAWN[None], MALIGNANT, follow="maximum", keep=1.5)
-    with pytest.raises(LemlightError, match=r"shapes \(N, h, w\) and \(N,\), got \(1, 6, 5\) and \(2,\); keep"):
-        select_extrema(DRAWN[None], torch.zeros(2), follow="both", keep=float("nan"))
-
-
 @settings(deadline=None)
 @given(hnp.arrays(bool, (4, 3, 2, 1, 2)))
 def test_packed_selections_hold_every_given_one_and_no_image_has_one_twice(drawn):
@@ -162,12 +155,19 @@ def classifier(request):
     return build(request.param)
 
 
-@pytest.mark.parametrize("method", [Importance(), CAM(), SmoothGrad(copies=2)])
-def test_the_probability_is_that_of_the_network_by_itself(classifier, method):
-    images = breasts(2, 96, 64)
+@pytest.mark.parametrize(
+    ("method", "passes"), [(Importance(), 1), (CAM(), 1), (GradCAM(), 1), (SmoothGrad(copies=2), 3)]
+)
+def test_the_probability_is_that_of_the_network_by_itself_which_is_passed_once_where_features_do(
+    classifier, method, passes
+):
+    images, counted = breasts(2, 96, 64), []
     with torch.no_grad():
         scores = classifier(images)
+    handle = classifier.backbone.register_forward_hook(lambda *_: counted.append(1))
     found = explain(classifier, images, method)
+    handle.remove()
+    assert len(counted) == passes
     torch.testing.assert_close(found.probability, scores.logit.double().sigmoid())
     torch.testing.assert_close(found.score_map, scores.score_map)
     torch.testing.assert_close(found.maps, method(classifier, images, found.malignant), rtol=0, atol=0)
@@ -176,16 +176,16 @@ def test_the_probability_is_that_of_the_network_by_itself(classifier, method):
 def test_one_pass_gives_for_each_keep_and_the_suspicion_what_passes_of_their_own_give(classifier):
     images, passes = breasts(3, 160, 128), []
     handle = classifier.backbone.register_forward_hook(lambda *_: passes.append(1))
-    together = explain_by_keep(classifier, images, Importance(), MapSettings("both"), KEEPS, suspicion_at=0.5)
+    together = explain_by_keep(classifier, images, Importance(), KEEPS, follow="both", threshold=0.5, suspicion_at=0.5)
     handle.remove()
     assert len(passes) == 1
     assert together[0].maxima.sum() > together[2].maxima.sum()  # else there would be nothing to compare
     for keep, found in zip(KEEPS, together, strict=True):
-        alone = explain(classifier, images, Importance(), MapSettings("both", keep))
+        alone = explain(classifier, images, Importance(), follow="both", keep=keep)
         for one, other in zip(found[:7], alone[:7], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert [found.suspicion is None for found in together] == [True, False, True]
-    maxima = explain(classifier, images, Importance(), MapSettings("maxima", 0.5))
+    maxima = explain(classifier, images, Importance(), follow="maxima", keep=0.5)
     torch.testing.assert_close(together[1].suspicion, maxima.maps, rtol=0, atol=0)
 
 
@@ -197,8 +197,9 @@ def test_suspicion_is_the_map_of_malignancy_whatever_is_predicted(classifier, me
     assert sorted(explain(classifier, images, CAM()).malignant.tolist()) == [False, True]
     expected = method(classifier, images, torch.tensor([True, True]))
     for threshold in (0.0, 0.5, 1.0):
-        settings = MapSettings(threshold=threshold)
-        (found,) = explain_by_keep(classifier, images, method, settings, [0.5], suspicion_at=0.5)
+        (found,) = explain_by_keep(
+            classifier, images, method, [0.5], follow="predicted", threshold=threshold, suspicion_at=0.5
+        )
         torch.testing.assert_close(found.suspicion, expected, rtol=1e-4, atol=1e-6)
         alike = found.malignant.view(-1, 1, 1)
         torch.testing.assert_close(found.maps.where(alike, 0), found.suspicion.where(alike, 0), rtol=0, atol=0)
@@ -219,7 +220,7 @@ def test_an_own_method_that_gives_no_maps_is_named(classifier, own):
 
 
 def evidence(classifier, images, method, **settings):
-    found = explain(classifier, images, method, MapSettings(**settings))
+    found = explain(classifier, images, method, **settings)
     height, width = images.shape[2:]
     geometry = BreastGeometry((height, width), False, (0, 0, height, width), (1.0, 1.0), (height, width))
     strength = smoothed(found.maps[0].numpy(), 0)
@@ -239,7 +240,7 @@ def test_regions_of_an_image_predicted_benign_speak_for_benign_and_have_no_score
 
 def test_where_both_kinds_are_followed_the_nearest_extremum_says_what_a_region_speaks_for(classifier):
     images = breasts(1, 160, 128)
-    found = explain(classifier, images, Importance(), MapSettings("both", 0.0))
+    found = explain(classifier, images, Importance(), follow="both", keep=0.0)
     _, regions = evidence(classifier, images, Importance(), follow="both", keep=0.0)
     points = {
         kind: {tuple(point) for point in extremum_points(cells[0], (160, 128)).tolist()}
@@ -262,13 +263,14 @@ class NoFloat64(TorchFunctionMode):
 @pytest.mark.parametrize("method", [Importance(), CAM(), SmoothGrad(copies=2)])
 def test_no_float64_is_made_on_a_device_that_has_none(classifier, method, monkeypatch):
     images = breasts(2, 96, 64)
-    expected = explain_by_keep(classifier, images, method, MapSettings(), KEEPS, suspicion_at=0.5)
+    given = {"follow": "predicted", "threshold": 0.5, "suspicion_at": 0.5}
+    expected = explain_by_keep(classifier, images, method, KEEPS, **given)
     assert expected[0].probability.dtype == torch.float64
     with pytest.raises(TypeError, match="no float64"), NoFloat64():
         explain(classifier, images, method)
     monkeypatch.setattr(propagation_rules, "exact_dtype", lambda device: torch.float32)
     with NoFloat64():
-        found = explain_by_keep(classifier, images, method, MapSettings(), KEEPS, suspicion_at=0.5)
+        found = explain_by_keep(classifier, images, method, KEEPS, **given)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.maps, other.maps, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(one.probability.double(), other.probability, rtol=1e-6, atol=0)

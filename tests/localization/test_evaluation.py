@@ -10,28 +10,23 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from lemlight.errors import LemlightError
-from lemlight.localization.attribution import Importance
-from lemlight.localization.baselines import CAM, GradCAM
+from lemlight.localization.choice import Chosen, RegionSettings, build_settings, candidates, settings_of
 from lemlight.localization.evaluation import Localizing, in_turn, locate, survey
-from lemlight.localization.settings import (
-    Chosen,
-    LocalizationSettings,
-    RegionSettings,
-    build_settings,
-    candidates,
-    settings_of,
-)
 from lemlight.models.backbones import Backbone
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.pooling import Scorer
 from lemlight.reporting.localization_results import choose_settings, measure_localization
 from tests.parts import build_pooling
 
-METHODS = {"importance": Importance(), "cam": CAM(), "grad_cam": GradCAM()}
 TARGETS = {
     "importance": {"_target_": "lemlight.localization.attribution.Importance"},
-    "smooth_grad": {"_target_": "lemlight.localization.baselines.SmoothGrad", "copies": 2},
+    "cam": {"_target_": "lemlight.localization.baselines.CAM"},
+    "grad_cam": {"_target_": "lemlight.localization.baselines.GradCAM"},
 }
+GIVEN = {"keep": None, "smoothing": None, "cutoff": None}
+CONFIG = {
+    "methods": TARGETS, "method": "importance", "compare": [], "follow": "predicted", "tolerance": 0.01, **GIVEN,
+}  # fmt: skip
 
 
 class Store:
@@ -74,7 +69,7 @@ def make_place(**options):
         classifier.scorer.bias -= classifier(images).logit.median() / 2  # half of them are predicted malignant
     rows = [(str(n), f"p{n // 2}", int(n % 3 > 0), "val") for n in range(len(store.images))]
     table = pd.DataFrame(rows, columns=["image_id", "patient_id", "label", "split"])
-    settings = LocalizationSettings(METHODS, **options)
+    settings = build_settings(CONFIG | options)
     return Localizing(classifier, torch.device("cpu"), table, store, settings, 0.5, batch_size=2)
 
 
@@ -83,8 +78,11 @@ def everything(folder=None):
     place = make_place(compare=["cam", "grad_cam"])
     chosen = choose_settings(place)
     results, _ = measure_localization(place, chosen, "val", folder, resamples=40)
-    surveys = {name: survey(place, name, place.known("val"), RegionSettings(0.5, 4.0, 0.3)) for name in METHODS}
-    curves = {name: [chooser.curve() for chooser in one.choosers.values()] for name, one in surveys.items()}
+    surveys = {
+        name: survey(place, name, place.known("val"), RegionSettings(keep=0.5, smoothing=4.0, cutoff=0.3))
+        for name in TARGETS
+    }
+    curves = {name: list(one.dice.values()) for name, one in surveys.items()}
     rows = {name: one.meter.per_image().to_csv() for name, one in surveys.items()}
     summaries = {name: one.meter.summary(resamples=40) for name, one in surveys.items()}
     return {"chosen": chosen, "results": results, "curves": curves, "rows": rows, "summaries": summaries}
@@ -115,7 +113,7 @@ def test_two_processes_share_the_images_and_get_what_one_gets(tmp_path):
         found = pickle.loads((tmp_path / f"{rank}.pkl").read_bytes())
         for part in ("chosen", "rows", "summaries"):
             assert found[part] == alone[part]
-        for name in METHODS:
+        for name in TARGETS:
             np.testing.assert_array_equal(found["curves"][name], alone["curves"][name])
         assert found["results"] == (alone["results"] if rank == 0 else {})
     for path in (tmp_path / "alone").rglob("*.*"):
@@ -129,16 +127,16 @@ def test_the_chosen_settings_are_the_best_candidates_and_images_of_which_nothing
     chosen = choose_settings(place)
     assert set(chosen) == {"importance", "cam"}
     for name, one in chosen.items():
-        found = survey(place, name, place.with_a_lesion("val"), RegionSettings(one.keep, one.smoothing, one.cutoff))
+        found = survey(place, name, place.with_a_lesion("val"), one)
         assert found.meter.summary(resamples=40)["dsc"]["value"] == pytest.approx(one.dsc)
-        assert max(chooser.best()[1] for chooser in found.choosers.values()) == pytest.approx(one.dsc)
+        assert max(curve.max() for curve in found.dice.values()) == pytest.approx(one.dsc)
     assert chosen["cam"].keep == 0
     assert choose_settings(make_place(), "test") == {}
 
 
 def test_located_images_come_one_by_one_with_what_the_network_says():
     place = make_place(follow="maxima")
-    found = list(locate(place, ["4", "0", "7"], RegionSettings(0.5, 0.0, 0.3)))
+    found = list(locate(place, ["4", "0", "7"], RegionSettings(keep=0.5, smoothing=0.0, cutoff=0.3)))
     assert [one.image_id for one in found] == ["4", "0", "7"]
     for one in found:
         probability = place.classifier(place.images([one.image_id])).logit.double().sigmoid().item()
@@ -146,13 +144,11 @@ def test_located_images_come_one_by_one_with_what_the_network_says():
         assert one.strength.max() == 1
 
 
-GIVEN = {"keep": None, "smoothing": None, "cutoff": None}
-
-
 def test_what_is_given_comes_before_what_was_chosen_and_that_before_the_defaults():
     chosen = {"cam": Chosen(keep=0.0, smoothing=8.0, cutoff=0.6, dsc=0.3, images=4, split="val")}
-    assert settings_of("importance", chosen, GIVEN, 32) == RegionSettings(0.5, 8.0, 0.33)
-    assert settings_of("cam", chosen, GIVEN | {"cutoff": 0.2}, 32) == RegionSettings(0.0, 8.0, 0.2)
+    assert settings_of("importance", chosen, GIVEN, 32) == RegionSettings(keep=0.5, smoothing=8.0, cutoff=0.33)
+    cam = settings_of("cam", chosen, GIVEN | {"cutoff": 0.2}, 32)
+    assert cam == RegionSettings(keep=0.0, smoothing=8.0, cutoff=0.2)
     assert len(candidates(True, GIVEN, 32)) == 16
     assert candidates(False, GIVEN, 16) == [(0.0, 2.0), (0.0, 4.0), (0.0, 8.0), (0.0, 16.0)]
     assert candidates(True, GIVEN | {"keep": 0.7, "smoothing": 3.0}, 32) == [(0.7, 3.0)]
@@ -160,12 +156,11 @@ def test_what_is_given_comes_before_what_was_chosen_and_that_before_the_defaults
 
 def test_methods_are_built_by_name_and_an_own_one_needs_nothing_but_its_target():
     own = {"own": {"_target_": "tests.localization.test_evaluation.OwnMap", "power": 2}}
-    built = build_settings({"methods": TARGETS | own, "method": "own", "compare": ["importance", "own"]})
-    assert built.names == ["own", "importance"]
-    assert built.methods["own"].power == 2
-    place = make_place()
-    images = place.images(["0", "1"])
-    assert built.methods["own"](place.classifier, images, torch.tensor([True, False])).shape == (2, 96, 64)
+    place = make_place(methods=TARGETS | own, method="own", compare=["importance", "own"])
+    assert place.settings.names == ["own", "importance"]
+    (found,) = locate(place, ["1"], RegionSettings(keep=0.5, smoothing=0.0, cutoff=0.3))
+    images = place.images(["1"])[0, 0]
+    np.testing.assert_allclose(found.strength, (images / images.max()) ** 2, rtol=1e-6)
 
 
 class OwnMap:
@@ -180,8 +175,8 @@ class OwnMap:
     ("changes", "message"),
     [
         ({"method": "importence"}, r"method=importence: there is no such method \(did you mean importance\?\); there"),
-        ({"compare": ["xyz"]}, "xyz: there is no such method; there are importance, smooth_grad, and"),
-        ({"keep": 1.5}, "LocalizationSettings: keep=1.5"),
+        ({"compare": ["xyz"]}, "xyz: there is no such method; there are importance, cam, grad_cam, and"),
+        ({"keep": 1.5}, "keep=1.5"),
         ({"follow": "all"}, "follow=all"),
         ({"methods": TARGETS | {"own": {"_target_": "nowhere.Map"}}}, "methods.own._target_=nowhere.Map: .*nowhere"),
         ({"methods": TARGETS | {"own": {"_target_": "builtins.int"}}}, "methods.own: a method is called"),
@@ -193,4 +188,4 @@ class OwnMap:
 )
 def test_a_wrong_setting_is_one_sentence(changes, message):
     with pytest.raises(LemlightError, match=message):
-        build_settings({"methods": TARGETS} | changes)
+        build_settings(CONFIG | changes)

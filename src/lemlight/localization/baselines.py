@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemlight.arguments import Count, NotNegative, NotNegativeCount, checked
-from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 
 
@@ -43,45 +42,64 @@ class Baseline(ABC):
     """
 
     def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
-        """Explain; LemlightError where `malignant` has another shape."""
-        if malignant.shape != images.shape[:1]:
-            raise LemlightError(f"malignant must have shape ({len(images)},), got {tuple(malignant.shape)}")
+        """Compute the maps."""
         with evaluating(classifier, images.device.type):
             signs = signs_of(malignant.to(images.device)).to(images.dtype)
-            maps = enlarged(self.signed_maps(classifier, images, signs), (images.shape[2], images.shape[3]))
-        return maps.detach().float()
+            maps = self.signed_maps(classifier, images, signs)
+            return enlarged(maps, (images.shape[2], images.shape[3])).detach().float()
 
     @abstractmethod
     def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
         """Explain `signs * logit`, signs `(N,)` +1 or -1: maps of cells `(N, h, w)` or of pixels `(N, H, W)`."""
 
 
-class CAM(Baseline):
+class FeatureBaseline(Baseline):
+    """A baseline that needs no more than the features: where these are known, no further pass of the network."""
+
+    def of_features(
+        self, classifier: MammogramClassifier, features: Tensor, malignant: Tensor, shape: tuple[int, int]
+    ) -> Tensor:
+        """Compute the maps of images of the size `shape` (H, W) from their features `(N, C, h, w)`."""
+        with evaluating(classifier, features.device.type):
+            return enlarged(self.cell_maps(classifier, features, signs_of(malignant)), shape).detach().float()
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        with torch.no_grad():
+            features = classifier.backbone(images)
+        return self.cell_maps(classifier, features, signs)
+
+    @abstractmethod
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+        """Explain `signs * logit` by the features `(N, C, h, w)`: maps of cells `(N, h, w)`."""
+
+
+class CAM(FeatureBaseline):
     """CAM, the positive part of the score map (Zhou et al., CVPR 2016, Eq. 2), in logit units.
 
     The scorer's bias stays in it [reading]: a score of 0 then is a probability of 0.5.
     """
 
-    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
         """Compute the map of cells."""
         with torch.no_grad():
-            return cam_of_scores(classifier.scorer(classifier.backbone(images)), signs)
+            return cam_of_scores(classifier.scorer(features), signs)
 
 
-class GradCAM(Baseline):
+class GradCAM(FeatureBaseline):
     """Grad-CAM, `relu(sum_c a_c A_c)` with `a_c = mean_ij dy/dA_cij` (Selvaraju et al., ICCV 2017, Eq. 1-2).
 
     With GAP this is CAM without the bias, divided by the number of cells. A pooling method that picks cells has no
     gradient on the others.
     """
 
-    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
         """Compute the map of cells."""
-        features, gradients = _features_and_gradients(classifier, images, signs)
+        gradients = _feature_gradients(classifier, features, signs)
         return _weighted_sum(gradients.mean(dim=(2, 3)), features)
 
 
-class GradCAMPlusPlus(Baseline):
+class GradCAMPlusPlus(FeatureBaseline):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, Eq. 5, 7 and 19), with `Y = exp(y)` as there.
 
     The weight of a channel is `w_c = sum_ij alpha_cij relu(dY/dA_cij)`. By Eq. 19 and with g = dy/dA the powers of g
@@ -90,9 +108,9 @@ class GradCAMPlusPlus(Baseline):
     overflow, and it made maps of different images incomparable.
     """
 
-    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
         """Compute the map of cells."""
-        features, gradients = _features_and_gradients(classifier, images, signs)
+        gradients = _feature_gradients(classifier, features, signs)
         positive = functional.relu(gradients)
         alpha = 1 / (2 + positive * features.sum(dim=(2, 3), keepdim=True))
         return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
@@ -151,15 +169,13 @@ def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _features_and_gradients(classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Features `(N, C, h, w)` and the gradient of the signed logit with respect to them."""
-    with torch.no_grad():
-        features: Tensor = classifier.backbone(images)
-    features.requires_grad_()
+def _feature_gradients(classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+    """The gradient of the signed logit with respect to the features: `(N, C, h, w)`."""
+    features = features.detach().requires_grad_()
     logit = classifier.pooling(classifier.scorer(features), features, classifier.scorer)
     # images do not see one another in eval mode: the gradient of the sum is that of each image
     (gradients,) = torch.autograd.grad((signs * logit).sum(), features)
-    return features.detach(), gradients
+    return gradients
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Localizing in the images of a split, by all processes of a training: to choose settings, to measure, to show."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -12,16 +12,17 @@ from torch import Tensor, distributed
 
 from lemlight.data.datamodule import unit_range
 from lemlight.data.store import PreparedStore
-from lemlight.localization.attribution import Explanation, Importance, MapSettings, explain, explain_by_keep
+from lemlight.localization.attribution import Explanation, Importance, explain, explain_by_keep
+from lemlight.localization.choice import LocalizationSettings, RegionSettings, candidates
 from lemlight.localization.regions import smoothed
-from lemlight.localization.settings import LocalizationSettings, RegionSettings, candidates
-from lemlight.metrics.localization import LocalizationMeter, Measured, measure
-from lemlight.metrics.overlap import CutoffChooser, dice_curve
+from lemlight.metrics.location_maps import LocalizationMeter, Measured, measure
+from lemlight.metrics.overlap import best_cutoff, dice_curve
 from lemlight.models.classifier import MammogramClassifier
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pair = tuple[float, float]  # keep, smoothing
+Curves = dict[Pair, NDArray[np.float64]]  # the Dice at all cutoffs, see `dice_curve`
 
 
 @dataclass(frozen=True)
@@ -93,24 +94,19 @@ def in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[R
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a split gave: the figures at the chosen settings, and the mean Dice at all candidates."""
+    """What one pass over a split gave: what was measured at the chosen settings, and the mean Dice of all candidates.
+
+    `dice` is empty where no image has a lesion.
+    """
 
     meter: LocalizationMeter
-    choosers: dict[Pair, CutoffChooser]
+    dice: Curves
 
     def best(self) -> tuple[RegionSettings, float]:
-        """The settings of the highest mean Dice, and that mean; LemlightError where the split has no lesion."""
-        found = [(pair, *chooser.best()) for pair, chooser in self.choosers.items()]
+        """The settings of the highest mean Dice, and that mean."""
+        found = [(pair, *best_cutoff(curve)) for pair, curve in self.dice.items()]
         (keep, smoothing), cutoff, dice = max(found, key=lambda one: one[2])
-        return RegionSettings(keep, smoothing, cutoff), dice
-
-
-@dataclass
-class _Tried:
-    """One image: its Dice at all cutoffs by pair of settings, and what was measured at the chosen ones."""
-
-    curves: dict[Pair, NDArray[np.float64]] = field(default_factory=dict)
-    measured: Measured | None = None
+        return RegionSettings(keep=keep, smoothing=smoothing, cutoff=cutoff), dice
 
 
 def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
@@ -118,59 +114,63 @@ def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: Regio
 
     With several processes each takes its part of the images, and all of them get the same result as one process.
     """
-    has_extrema = isinstance(place.settings.methods[name], Importance)
-    pairs = candidates(has_extrema, place.settings.given, place.output_stride)
+    pairs = candidates(isinstance(place.settings.methods[name], Importance), place.settings.given, place.output_stride)
     if chosen is not None:
         pairs = list(dict.fromkeys([*pairs, (chosen.keep, chosen.smoothing)]))
-    result = Survey(LocalizationMeter(chosen.cutoff if chosen else 0.5), {pair: CutoffChooser() for pair in pairs})
+    meter, totals, images = LocalizationMeter(chosen.cutoff if chosen else 0.5), Curves(), 0
     for batch in in_turn(lambda ids: _try_batch(place, name, ids, pairs, chosen), place.batches(image_ids)):
-        for tried in batch:
-            for pair, curve in tried.curves.items():
-                result.choosers[pair].add_curve(curve)
-            if tried.measured is not None:
-                result.meter.add(tried.measured)
-    return result
+        for curves, measured in batch:
+            images += bool(curves)
+            for pair, curve in curves.items():
+                totals[pair] = totals.get(pair, 0) + curve
+            if measured is not None:
+                meter.add(measured)
+    return Survey(meter, {pair: totals[pair] / images for pair in pairs if images})
 
 
 def _try_batch(
     place: Localizing, name: str, ids: Sequence[str], pairs: Sequence[Pair], chosen: RegionSettings | None
-) -> list[_Tried]:
+) -> list[tuple[Curves, Measured | None]]:
+    """Give for every image its Dice at all cutoffs by pair of settings, and what was measured at the chosen ones."""
     at = None if chosen is None else (chosen.keep, chosen.smoothing)
     shown = any(np.any(place.lesions(image_id)) for image_id in ids)
-    asked = list(pairs) if shown else [at] if at else []  # without a lesion there is no Dice to compare by
-    tried = [_Tried() for _ in ids]
-    if not asked:
-        return tried
-    settings = MapSettings(place.settings.follow, threshold=place.threshold)
+    asked = list(pairs) if shown or at is None else [at]  # without a lesion there is no Dice to compare by
+    curves: list[Curves] = [{} for _ in ids]
+    measured: list[Measured | None] = [None for _ in ids]
     keeps = list(dict.fromkeys(keep for keep, _ in asked))
-    method, suspicion_at = place.settings.methods[name], None if at is None else at[0]
-    explained = explain_by_keep(place.classifier, place.images(ids), method, settings, keeps, suspicion_at)
+    explained = explain_by_keep(
+        place.classifier,
+        place.images(ids),
+        place.settings.methods[name],
+        keeps,
+        follow=place.settings.follow,
+        threshold=place.threshold,
+        suspicion_at=None if at is None else at[0],
+    )
     for pair in asked:
         found = explained[keeps.index(pair[0])]
         for number, image_id in enumerate(ids):
             lesions = place.lesions(image_id)
             assert lesions is not None  # see `known`
             strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
-            curve = dice_curve(lesions, strength)
-            if curve is not None:
-                tried[number].curves[pair] = curve
+            if (curve := dice_curve(lesions, strength)) is not None:
+                curves[number][pair] = curve
             if chosen is not None and pair == at:
-                tried[number].measured = _measure(place, chosen, image_id, found, number, strength)
-    return tried
+                measured[number] = _measure(place, chosen, image_id, lesions, found, number, strength)
+    return list(zip(curves, measured, strict=True))
 
 
 def _measure(
     place: Localizing,
     chosen: RegionSettings,
     image_id: str,
+    lesions: NDArray[np.uint8],
     found: Explanation,
     number: int,
     strength: NDArray[np.float32],
 ) -> Measured:
     assert found.suspicion is not None
     row = place.table.loc[place.table["image_id"] == image_id].iloc[0]
-    lesions = place.lesions(image_id)
-    assert lesions is not None
     return measure(
         cutoff=chosen.cutoff,
         image_id=image_id,
@@ -201,10 +201,10 @@ class Located(NamedTuple):
 
 def locate(place: Localizing, image_ids: Sequence[str], chosen: RegionSettings) -> Iterator[Located]:
     """Localize in images by the method that makes the pictures, one at a time."""
-    settings = MapSettings(place.settings.follow, chosen.keep, place.threshold)
-    method = place.settings.methods[place.settings.method]
+    method, follow = place.settings.methods[place.settings.method], place.settings.follow
     for ids in place.batches(image_ids):
-        found = explain(place.classifier, place.images(ids), method, settings)
+        images = place.images(ids)
+        found = explain(place.classifier, images, method, follow=follow, keep=chosen.keep, threshold=place.threshold)
         for number, image_id in enumerate(ids):
             strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
             yield Located(image_id, found, number, strength)

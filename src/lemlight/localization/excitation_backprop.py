@@ -267,7 +267,9 @@ class LocationMaps(NamedTuple):
 class Passage:
     """One pass of images `(N, 1, H, W)` in [0, 1] through a classifier, to be followed back from any extrema.
 
-    The classifier is looked at in eval mode and left as it was. With `repeat` it can be followed back several times.
+    The classifier, with a `backbone` and a `scorer`, is looked at in eval mode and left as it was. BatchNorm counts as
+    part of the convolution in front of it; where it comes first it is a one-to-one connection. Of a constant image the
+    maps may be lost altogether. With `repeat` it can be followed back several times.
 
     Attributes:
         features: `(N, C, h, w)`, what the backbone says, without a graph.
@@ -285,7 +287,11 @@ class Passage:
         self.features = self._features.detach()
 
     def back(self, maxima: Tensor, minima: Tensor) -> LocationMaps:
-        """Follow extrema `(N, h, w)` to the pixels; see `location_maps`."""
+        """Follow all extrema `(N, h, w)` to the pixels at once, in one backward pass: the rule is linear.
+
+        Maxima follow the positive weights of the scorer, minima the negative ones as positive amounts (Eq. 11). Both
+        hold the importance that they start with: bool, or at least 0.
+        """
         with evaluating(self._classifier, self._pixels.device.type):
             self._ledger.begin()
             scorer = self._classifier.get_submodule("scorer")
@@ -293,24 +299,6 @@ class Passage:
             (maps,) = torch.autograd.grad(self._features, self._pixels, start, retain_graph=self._ledger.repeat)
         started = (exact(maxima) + exact(minima)).flatten(1).sum(dim=1)
         return LocationMaps(maps.sum(dim=1), started, self._ledger.lost)
-
-
-def location_maps(classifier: nn.Module, images: Tensor, maxima: Tensor, minima: Tensor) -> LocationMaps:
-    """Follow all extrema of images `(N, 1, H, W)` in [0, 1] to the pixels, in one backward pass: the rule is linear.
-
-    Maxima follow the positive weights of the scorer, minima the negative ones as positive amounts (Eq. 11). BatchNorm
-    counts as part of the convolution in front of it; where it comes first it is a one-to-one connection.
-
-    Args:
-        classifier: with a `backbone` and a `scorer`, see `MammogramClassifier`.
-        images: any image; of a constant one the maps may be lost altogether.
-        maxima: `(N, h, w)` importance that the maxima start with, bool or at least 0.
-        minima: the same for the minima.
-
-    Raises:
-        LemlightError: see `Passage`.
-    """
-    return Passage(classifier, images).back(maxima, minima)
 
 
 def _at_features(features: Tensor, scorer: nn.Module, maxima: Tensor, minima: Tensor, ledger: Ledger) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
 from lemlight.errors import LemlightError
-from lemlight.localization.attribution import Explanation, MapSettings, explain, explain_scores, regions_of
+from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
+from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.localization.regions import Region, smoothed
-from lemlight.localization.settings import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.settings import LocalizeSettings
@@ -125,8 +125,8 @@ def _from_checkpoint(config: LocalizeSettings) -> Predictor:
     method = build_methods({name: config.localization["methods"][name]})[name]
     regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride)
     threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
-    maps = MapSettings(config.follow, regions.keep, threshold)
-    explaining = partial(explain, trained.classifier.to(device), method=method, settings=maps)
+    options: dict[str, Any] = {"follow": config.follow, "keep": regions.keep, "threshold": threshold}
+    explaining = partial(explain, trained.classifier.to(device), method=method, **options)
     return Predictor(explaining, device, trained.preprocessing, name, regions, trained.checkpoint.label_names)
 
 

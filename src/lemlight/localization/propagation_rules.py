@@ -1,4 +1,4 @@
-"""The rules of importance: which torch function follows which, what a map carries along, how importance is shared."""
+"""The rules of importance: which torch function follows which, what a map carries along, how importance is divided."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def _activation(tensor: Tensor) -> Any:
 
 
 Linear = Callable[[Tensor], Tensor]
-# contributions and shares up to here are none: importance divided by less would overflow float32
+# contributions and fractions up to here are none: importance divided by less would overflow float32
 SMALLEST = 1e-30
 
 
@@ -217,10 +217,10 @@ class Weighted(Function):
         contributions = ctx.contributions or Contributions(ctx.weights.positive, positive_part(activation))
         if ctx.ledger.repeat:
             ctx.contributions = contributions
-        handed, left = contributions.share_out(importance[0])
+        handed, left = contributions.distribute(importance[0])
         if ctx.weights.sizes is not None and bool(left.any()):
-            window = torch.ones_like(activation)
-            rest, left = Contributions(ctx.weights.sizes, window if inside is None else window * inside).share_out(left)
+            window = torch.ones_like(activation) if inside is None else torch.ones_like(activation) * inside
+            rest, left = Contributions(ctx.weights.sizes, window).distribute(left)
             handed += rest
         ctx.ledger.note(left)
         return handed, None, None, None, None, None
@@ -241,8 +241,8 @@ class Contributions:
         # in place and without masks of bool, which take most of the time of a map otherwise
         self._total = torch.threshold_(self._outputs.detach(), SMALLEST, torch.inf)  # what nothing reaches hands on 0
 
-    def share_out(self, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """Share importance `(N, ...)` out among the inputs in proportion to what they give; and what is left over."""
+    def distribute(self, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide importance `(N, ...)` among the inputs in proportion to what they give; and what is left over."""
         share = importance / self._total
         left = self._total.eq(torch.inf).to(importance.dtype).mul_(importance)
         # the far tails of one extremum would be denormal numbers, with which a convolution takes three times as long

@@ -13,7 +13,6 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from lemlight.data.geometry import BreastGeometry
-from lemlight.errors import LemlightError
 
 Point = tuple[float, float]
 
@@ -30,12 +29,7 @@ def smoothed(location_map: NDArray[Any], sigma: float) -> NDArray[np.float32]:
 
     Returns:
         (H, W) float32 in [0, 1].
-
-    Raises:
-        LemlightError: sigma is negative.
     """
-    if not sigma >= 0:
-        raise LemlightError(f"localization: sigma is a standard deviation in px and must be at least 0, got {sigma}")
     sharp = _scaled(np.asarray(location_map))
     if sigma == 0:
         return sharp
@@ -109,24 +103,37 @@ def find_regions(
 
     Returns:
         The regions by falling strength.
-
-    Raises:
-        LemlightError: cutoff out of range, or a map that does not belong to the geometry.
     """
-    if not 0 <= cutoff <= 1:
-        raise LemlightError(f"localization: cutoff is a fraction of the highest strength in [0, 1], got {cutoff}")
-    if strength.shape != tuple(geometry.prepared_shape):
-        raise LemlightError(f"A map of shape {strength.shape} does not belong to an image of {geometry.prepared_shape}")
-    rows, columns = geometry.resized_shape
-    inside = strength[:rows, :columns]
+    height, width = geometry.resized_shape
+    inside = strength[:height, :width]
     labels, _ = ndimage.label((inside > 0) & (inside >= cutoff), structure=np.ones((3, 3)))
     points = geometry.points_to_original(extrema)
     kinds = np.broadcast_to(np.asarray(malignant, dtype=np.bool_), max(1, len(points)))
-    found = [
-        _region(labels == number, inside[window], window, geometry, spacing, probability, points, kinds)
-        for number, window in enumerate(ndimage.find_objects(labels), start=1)
-    ]
-    return sorted(found, key=lambda region: -region.strength)
+
+    padding = [(0, full - length) for full, length in zip(geometry.prepared_shape, inside.shape, strict=True)]
+
+    def region(number: int, window: tuple[slice, slice]) -> Region:
+        whole, (rows, columns) = labels == number, window
+        highest = np.where(whole[window], inside[window], -1)
+        y, x = np.unravel_index(highest.argmax(), highest.shape)
+        peak = geometry.points_to_original([columns.start + x, rows.start + y])[0]
+        area = float(whole.sum()) / (geometry.scale[0] * geometry.scale[1])
+        nearest = np.linalg.norm(points - peak, axis=1).argmin() if len(points) else 0
+        return Region(
+            box=_box(geometry, (rows.start, columns.start, rows.stop, columns.stop)),
+            contour=geometry.points_to_original(_outline(whole[window]) + np.array([columns.start, rows.start])),
+            area_px=area,
+            area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
+            strength=float(highest.max()),
+            evidence="malignant" if kinds[nearest] else "benign",
+            score=float(probability) * float(highest.max()) if kinds[nearest] else None,
+            peak=tuple(peak.tolist()),
+            extremum=tuple(points[nearest].tolist()) if len(points) else None,
+            mask=np.pad(whole, padding),
+        )
+
+    found = [region(number, window) for number, window in enumerate(ndimage.find_objects(labels), start=1)]
+    return sorted(found, key=lambda one: -one.strength)
 
 
 def regions_to_rows(regions: Sequence[Region]) -> list[dict[str, Any]]:
@@ -150,42 +157,6 @@ def regions_to_rows(regions: Sequence[Region]) -> list[dict[str, Any]]:
         }
         for number, region in enumerate(regions, start=1)
     ]
-
-
-def _region(
-    whole: NDArray[np.bool_],
-    strength: NDArray[Any],
-    window: tuple[slice, slice],
-    geometry: BreastGeometry,
-    spacing: tuple[float, float] | None,
-    probability: float,
-    extrema: NDArray[np.float64],
-    malignant: NDArray[np.bool_],
-) -> Region:
-    """Describe the region `whole`, which lies in `window` of the prepared image; `extrema` are in the original already.
-
-    `strength` is that of the window.
-    """
-    rows, columns = window
-    mask = whole[window]
-    corner = np.array([columns.start, rows.start])
-    highest = np.where(mask, strength, -1)
-    y, x = np.unravel_index(highest.argmax(), highest.shape)
-    peak = geometry.points_to_original([columns.start + x, rows.start + y])[0]
-    area = float(mask.sum()) / (geometry.scale[0] * geometry.scale[1])
-    nearest = np.linalg.norm(extrema - peak, axis=1).argmin() if len(extrema) else 0
-    return Region(
-        box=_box(geometry, (rows.start, columns.start, rows.stop, columns.stop)),
-        contour=geometry.points_to_original(_outline(mask) + corner),
-        area_px=area,
-        area_mm2=None if spacing is None else area * spacing[0] * spacing[1],
-        strength=float(highest.max()),
-        evidence="malignant" if malignant[nearest] else "benign",
-        score=float(probability) * float(highest.max()) if malignant[nearest] else None,
-        peak=_point(peak),
-        extremum=_point(extrema[nearest]) if len(extrema) else None,
-        mask=_padded(whole, geometry.prepared_shape),
-    )
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -214,12 +185,3 @@ def _whole(low: float, high: float, length: int) -> tuple[int, int]:
         first = int(np.clip(round((low + high) / 2), 0, length - 1))
         last = first + 1
     return max(first, 0), min(last, length)
-
-
-def _point(xy: NDArray[np.float64]) -> Point:
-    return float(xy[0]), float(xy[1])
-
-
-def _padded(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of the image proper with the padding at the right and the bottom."""
-    return np.pad(mask, ((0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])))

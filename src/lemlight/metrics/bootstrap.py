@@ -15,13 +15,6 @@ LARGEST_BLOCK = 2**21  # weights at a time (16 MiB): memory does not grow with i
 
 
 @dataclass(frozen=True)
-class Undefined:
-    """A metric that these data do not define, with the reason; it is never reported as 0."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval `[low, high]`; what is unknown is None and has a reason."""
 
@@ -36,6 +29,13 @@ class Estimate:
             return {"value": None, "reason": self.reason}
         known: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
         return known | ({"reason": self.reason} if self.reason else {})
+
+
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return part / whole, NaN where the whole is 0: undefined, never 0."""
+    quotient = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
+    np.divide(part, whole, out=quotient, where=whole > 0)
+    return quotient
 
 
 def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -94,14 +94,15 @@ def too_few(defined: int, resamples: int, patients: int) -> str:
     return ""
 
 
-def estimate(value: float | Undefined, draws: NDArray[np.float64], patients: int) -> Estimate:
+def estimate(value: float, draws: NDArray[np.float64], patients: int, undefined: str) -> Estimate:
     """Return the value with the interval of its draws (R,), of which the undefined ones (NaN) are dropped.
 
     There is an interval unless there is one patient only, or more than half of the draws are undefined, or all of
     them are equal: a bootstrap that never varies (every image right) would claim a certainty that it cannot know.
+    A value of NaN has the reason `undefined`.
     """
-    if isinstance(value, Undefined):
-        return Estimate(None, reason=value.reason)
+    if np.isnan(value):
+        return Estimate(None, reason=undefined)
     defined = draws[~np.isnan(draws)]
     reason = too_few(defined.size, draws.size, patients)
     if not reason and np.ptp(defined) < 1e-12:

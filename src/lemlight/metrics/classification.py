@@ -16,100 +16,61 @@ from sklearn.metrics import roc_curve
 
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
-from lemlight.metrics.bootstrap import LEVEL, Undefined, bootstrap, estimate, percentiles, too_few
+from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, percentiles, ratio, too_few
 
 METRICS = ("acc", "auroc", "sensitivity", "specificity", "f1", "brier")
-SUMMARY_COLUMNS = ("image_id", "patient_id", "split", "label", "probability")
-PREDICTION_COLUMNS = (*SUMMARY_COLUMNS, "n_maxima", "n_minima")
+PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "label", "probability", "n_maxima", "n_minima")
+BINS = 10  # of the reliability diagram
 
 
 def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return label (N,) as bool and probability (N,) as float64.
 
     Raises:
-        LemlightError: everything wrong at once: shapes, labels other than 0 and 1, values that are no probabilities.
+        LemlightError: everything wrong at once: lengths, labels other than 0 and 1, values that are no probabilities.
     """
+    truth, scored = (np.asarray(values, dtype=np.float64) for values in (label, probability))
     problems: list[str] = []
-    truth = _finite(label, "label", problems)
-    scored = _finite(probability, "probability", problems)
-    if not problems:
-        if truth.shape != scored.shape:
-            problems.append(f"{truth.size} labels but {scored.size} probabilities")
-        if bad := int(np.sum((truth != 0) & (truth != 1))):
-            problems.append(f"{bad} of {truth.size} labels are neither 0 (benign) nor 1 (malignant)")
-        if bad := int(np.sum((scored < 0) | (scored > 1))):
-            problems.append(
-                f"{bad} of {scored.size} probabilities lie outside [0, 1]: they look like logits, apply a sigmoid first"
-            )
+    if truth.shape != scored.shape:
+        problems.append(f"{truth.size} labels but {scored.size} probabilities")
+    if bad := int(np.sum(~np.isin(truth, (0, 1)))):
+        problems.append(f"{bad} of {truth.size} labels are neither 0 (benign) nor 1 (malignant)")
+    if bad := int(np.sum(~np.isfinite(scored))):
+        problems.append(
+            f"{bad} of {scored.size} values in probability are NaN or infinite: the training has probably diverged, "
+            "lower the learning rate"
+        )
+    elif bad := int(np.sum((scored < 0) | (scored > 1))):
+        problems.append(
+            f"{bad} of {scored.size} probabilities lie outside [0, 1]: they look like logits, apply a sigmoid first"
+        )
     if problems:
         raise LemlightError("cannot compute metrics: " + "; ".join(problems))
     return truth.astype(bool), scored
 
 
-def _finite(values: ArrayLike, name: str, problems: list[str]) -> NDArray[np.float64]:
-    try:
-        vector = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        problems.append(f"{name} has entries that are not numbers")
-        return np.zeros(0)
-    if vector.ndim != 1:
-        problems.append(f"{name} must have shape (N,), got {vector.shape}")
-    elif bad := int(np.sum(~np.isfinite(vector))):
-        remedy = ": the training has probably diverged, lower the learning rate" if name == "probability" else ""
-        problems.append(f"{bad} of {vector.size} values in {name} are NaN or infinite{remedy}")
-    return vector
+def classification_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
+    """Return every one of METRICS for label (N,) in {0, 1} and probability (N,) in [0, 1]; NaN is undefined.
 
-
-def check_predictions(predictions: pd.DataFrame, columns: tuple[str, ...] = SUMMARY_COLUMNS) -> None:
-    """Raise LemlightError unless the frame has these columns, one split, one row per image and a patient for each."""
-    if missing := [column for column in columns if column not in predictions.columns]:
-        there = ", ".join(map(str, predictions.columns)) or "none"
-        raise LemlightError(f"predictions lack the columns {', '.join(missing)}; they have {there}")
-    problems: list[str] = []
-    if repeated := int(predictions["image_id"].duplicated().sum()):
-        problems.append(f"{repeated} rows repeat an image_id: drop the duplicates of the distributed sampler first")
-    patients = predictions["patient_id"]
-    if nameless := int((patients.isna() | (patients.astype(str).str.strip() == "")).sum()):
-        problems.append(f"{nameless} rows have no patient_id: intervals are drawn over patients")
-    if len(splits := predictions["split"].astype(str).unique()) > 1:
-        problems.append(f"rows of several splits ({', '.join(sorted(splits))}): select one split first")
-    if problems:
-        raise LemlightError("cannot use these predictions: " + "; ".join(problems))
-
-
-def predicted_malignant(probability: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Return which probabilities (N,) lie above the threshold, as in the paper (p > 0.5) and in torchmetrics."""
-    return probability > threshold
-
-
-def classification_metrics(
-    label: ArrayLike, probability: ArrayLike, threshold: float = 0.5
-) -> dict[str, float | Undefined]:
-    """Return every one of METRICS for label (N,) in {0, 1} and probability (N,) in [0, 1].
-
-    Higher is better, except for the Brier score. A metric that the labels do not define is Undefined with its reason.
+    Higher is better, except for the Brier score. Images are predicted malignant above the threshold.
 
     Raises:
-        LemlightError: NaN, logits instead of probabilities, other labels, other shapes, a threshold outside [0, 1].
+        LemlightError: what `check_scored` refuses.
     """
     truth, scored = check_scored(label, probability)
-    if not 0 <= threshold <= 1:
-        raise LemlightError(f"the decision threshold must be a probability in [0, 1], got {threshold}")
-    rows = weighted_metrics(truth, scored, predicted_malignant(scored, threshold), np.ones((1, truth.size)))
-    return {name: defined(name, row[0], truth) for name, row in rows.items()}
+    rows = weighted_metrics(truth, scored, scored > threshold, np.ones((1, truth.size)))
+    return {name: float(row[0]) for name, row in rows.items()}
 
 
-def defined(name: str, value: float, truth: NDArray[np.bool_]) -> float | Undefined:
-    """Return the value of a metric on images of these classes (N,); NaN becomes Undefined with its reason."""
-    if not np.isnan(value):
-        return float(value)
+def why_undefined(name: str, truth: NDArray[np.bool_]) -> str:
+    """Return why images of these classes (N,), True for malignant, do not define a metric."""
     if name == "dsc":
-        return Undefined("no image with a Dice")
-    if truth.size == 0 or name in ("acc", "brier"):
-        return Undefined("no images")
+        return "no image with a Dice"
+    if truth.size == 0:
+        return "no images"
     if name == "auroc":
-        return Undefined(f"one class only: all images are {'malignant' if truth.all() else 'benign'}")
-    return Undefined("no benign image" if name == "specificity" else "no malignant image")
+        return f"one class only: all images are {'malignant' if truth.all() else 'benign'}"
+    return "no benign image" if name == "specificity" else "no malignant image"
 
 
 def weighted_metrics(
@@ -154,13 +115,6 @@ def weighted_auroc(
     return ratio(np.einsum("rs,rs->r", malignant, below), pairs)
 
 
-def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return part / whole, NaN where the whole is 0."""
-    quotient = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=quotient, where=whole > 0)
-    return quotient
-
-
 @dataclass(frozen=True)
 class RocBand:
     """The curve (K,) from (0, 0) to (1, 1), and on a grid of false positive rates (G,) the band [low, high].
@@ -177,15 +131,17 @@ class RocBand:
 
 def roc_band(
     label: ArrayLike, probability: ArrayLike, patients: ArrayLike, *, resamples: int = 2000, seed: int = 0
-) -> RocBand | Undefined:
+) -> RocBand | None:
     """Return the ROC curve of label and probability with its band, patients (N,) drawn anew in every resample.
+
+    None where there is one class only.
 
     Raises:
         LemlightError: what `check_scored` and `bootstrap` refuse.
     """
     truth, scored = check_scored(label, probability)
     if truth.size == 0 or truth.all() or not truth.any():
-        return Undefined("the ROC curve needs malignant and benign images")
+        return None
     false_rate, true_rate, _ = roc_curve(truth, scored)
     grid = np.linspace(0, 1, 101)
     draws = bootstrap(
@@ -217,10 +173,8 @@ def weighted_roc(
     return curve
 
 
-def reliability_curve(
-    label: ArrayLike, probability: ArrayLike, patients: ArrayLike, bins: int = 10
-) -> list[dict[str, float]]:
-    """Return the bins of equal width that hold images, for label, probability and patients, all (N,).
+def reliability_curve(label: ArrayLike, probability: ArrayLike, patients: ArrayLike) -> list[dict[str, float]]:
+    """Return those of ten bins of equal width that hold images, for label, probability and patients, all (N,).
 
     A bin is [start, end), the last one includes its end; `images` and `patients` are counts, `predicted` is the mean
     probability, `observed` the fraction of malignant images, [low, high] its 95 % interval: Wilson's, with the number
@@ -228,14 +182,12 @@ def reliability_curve(
     for a bootstrap; the interval is rather too wide than too narrow.
 
     Raises:
-        LemlightError: fewer than one bin, patients of another length, or what `check_scored` refuses.
+        LemlightError: what `check_scored` refuses.
     """
     truth, scored = check_scored(label, probability)
     owners = np.asarray(patients).astype(str)
-    if bins < 1 or owners.shape != truth.shape:
-        raise LemlightError(f"a reliability curve needs a bin and a patient per image, got {bins}, {owners.shape}")
-    edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.clip(np.searchsorted(edges, scored, side="right") - 1, 0, bins - 1)
+    edges = np.linspace(0, 1, BINS + 1)
+    bin_of = np.clip(np.searchsorted(edges, scored, side="right") - 1, 0, BINS - 1)
     curve: list[dict[str, float]] = []
     for number in np.unique(bin_of):
         inside = bin_of == number
@@ -276,19 +228,19 @@ def summarize(
         seed: of the bootstrap.
 
     Raises:
-        LemlightError: predictions that lack columns, repeat images, mix splits, or hold NaN or logits.
+        LemlightError: what `check_scored` refuses, or fewer resamples than a 95 % interval needs.
     """
-    check_predictions(predictions)
     truth, probability = check_scored(predictions["label"], predictions["probability"])
-    predicted = predicted_malignant(probability, threshold)
     patients = predictions["patient_id"].astype(str).to_numpy()
     count = int(np.unique(patients).size)
     values = classification_metrics(truth, probability, threshold)
     draws = {name: np.zeros(0) for name in METRICS}
     if count:
-        statistics = partial(weighted_metrics, truth, probability, predicted)
+        statistics = partial(weighted_metrics, truth, probability, probability > threshold)
         draws |= bootstrap(statistics, patients, resamples=resamples, seed=seed)
-    metrics = {name: estimate(values[name], draws[name], count).to_dict() for name in METRICS}
+    metrics = {
+        name: estimate(values[name], draws[name], count, why_undefined(name, truth)).to_dict() for name in METRICS
+    }
     return {
         "split": str(predictions["split"].iloc[0]) if len(predictions) else "",
         "images": len(predictions),
@@ -308,11 +260,6 @@ def summarize(
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
-    """Write predictions.csv: image_id, patient_id, split, label, probability, n_maxima, n_minima, in that order.
-
-    Raises:
-        LemlightError: a column is missing, an image is there twice, or the file cannot be written.
-    """
-    check_predictions(predictions, PREDICTION_COLUMNS)
+    """Write predictions.csv with PREDICTION_COLUMNS, whole or not at all."""
     with written_aside(path) as aside:
-        predictions.loc[:, list(PREDICTION_COLUMNS)].to_csv(aside, index=False)
+        predictions[list(PREDICTION_COLUMNS)].to_csv(aside, index=False)

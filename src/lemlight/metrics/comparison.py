@@ -14,20 +14,10 @@ from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
 from lemlight.metrics import METRIC_NAMES
-from lemlight.metrics.bootstrap import Estimate, Undefined, bootstrap, estimate
-from lemlight.metrics.classification import check_scored, defined, ratio, weighted_metrics
-from lemlight.metrics.significance import (
-    SIGNIFICANT,
-    DeLong,
-    Difference,
-    delong_test,
-    drawn_difference,
-    holm,
-    sentence,
-)
+from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate, ratio
+from lemlight.metrics.classification import check_scored, weighted_metrics, why_undefined
+from lemlight.metrics.significance import SIGNIFICANT, Difference, delong_test, drawn_difference, holm, sentence
 
-COLUMNS = ("method", "image_id", "patient_id", "label", "probability", "prediction")
-REPEATS = ("seed", "fold")
 RULES = {
     "seed": {
         "value": "mean over the seeds of a method; a difference is that of two such means",
@@ -46,25 +36,23 @@ PRIMARY = (
     "numbers of the R differences <= 0 and >= 0; at most 0.05 where the interval excludes 0"
 )
 CORRECTION = "Holm over all pairs of one metric; the intervals are those of single comparisons, not corrected"
-DELONG = "for information: clustered DeLong test of the probabilities averaged over the seeds, given these networks"
+DELONG = "p_delong in differences.csv: clustered DeLong test of the AUCs of two single networks, for information"
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One trained network and what it says of n of the N images."""
+    """What one trained network says of n of the N images.
 
-    name: str
-    """Its seed or fold."""
+    images: (n,) their indices.
+    truth, predicted: (n,) malignant, and predicted malignant at whatever threshold the method has.
+    dsc: (n,) Dice of the location map, NaN where it is not defined; None where nothing was localized.
+    """
+
     images: NDArray[np.int64]
-    """(n,) indices of its images."""
     truth: NDArray[np.bool_]
-    """(n,) malignant."""
     probability: NDArray[np.float64]
-    """(n,) of malignancy."""
     predicted: NDArray[np.bool_]
-    """(n,) predicted malignant, at whatever threshold the method has."""
-    dsc: NDArray[np.float64] | None = None
-    """(n,) Dice of the location map, NaN where it is not defined; None where nothing was localized."""
+    dsc: NDArray[np.float64] | None
 
     def weighted_metrics(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return for every row of weights (R, n) each metric (R,): `classification.METRICS`, and the mean Dice."""
@@ -76,24 +64,19 @@ class ScoredRun:
             metrics["dsc"] = ratio(weights @ np.nan_to_num(self.dsc), weights @ known.astype(np.float64))
         return metrics
 
-    def values(self) -> dict[str, float | Undefined]:
-        """Return every metric of this run on its own images."""
-        rows = self.weighted_metrics(np.ones((1, self.truth.size)))
-        return {name: defined(name, row[0], self.truth) for name, row in rows.items()}
-
 
 @dataclass(frozen=True)
 class ScoredMethods:
-    """All methods on the same N images."""
+    """All methods on the same N images.
+
+    repeat: what the runs of a method are: "seed" (each tested on all images) or "fold" (on its own part of them).
+    patients: (N,) of the images, which are sorted by their image_id.
+    runs: of every method, in the order of the table, by seed or fold.
+    """
 
     repeat: str
-    """What the runs of a method are: "seed" (each tested on all images) or "fold" (on its own part of them)."""
-    image_ids: NDArray[np.str_]
-    """(N,) sorted."""
     patients: NDArray[np.str_]
-    """(N,)."""
-    runs: Mapping[str, tuple[ScoredRun, ...]]
-    """Of every method, in the order of the table."""
+    runs: Mapping[str, Mapping[str, ScoredRun]]
 
     @property
     def patient_count(self) -> int:
@@ -110,61 +93,30 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
             where the image has no lesion).
 
     Raises:
-        LemlightError: all that is wrong with the table, in numbers: columns, values, repeated rows, labels, patients,
-            folds or images with a Dice that differ between methods; other images.
+        LemlightError: all that is wrong with the table, in numbers: repeated rows, labels, patients, folds or images
+            with a Dice that differ between methods; other images.
     """
-    repeat = _repeat(predictions)
-    frame = _plain(predictions, repeat)
+    repeat = "fold" if "fold" in predictions else "seed"
+    truth, probability = check_scored(predictions["label"], predictions["probability"])
+    frame = predictions.astype(dict.fromkeys(("method", repeat, "image_id", "patient_id"), str))
+    frame = frame.assign(label=truth, probability=probability)
     if problems := _disagreements(frame, repeat):
         raise LemlightError("cannot compare these methods: " + "; ".join(problems))
     images = frame.drop_duplicates("image_id").sort_values("image_id")
     image_ids = images["image_id"].to_numpy(dtype=np.str_)
-    runs = {}
+    runs: dict[str, dict[str, ScoredRun]] = {}
     for method, of_method in frame.groupby("method", sort=False):
-        parts = of_method.sort_values("image_id").groupby(repeat)
-        runs[str(method)] = tuple(_run(str(name), part, image_ids) for name, part in parts)
-    return ScoredMethods(repeat, image_ids, images["patient_id"].to_numpy(dtype=np.str_), runs)
-
-
-def _run(name: str, part: pd.DataFrame, image_ids: NDArray[np.str_]) -> ScoredRun:
-    return ScoredRun(
-        name=name,
-        images=np.searchsorted(image_ids, part["image_id"].to_numpy(dtype=np.str_)).astype(np.int64),
-        truth=part["label"].to_numpy(dtype=np.bool_),
-        probability=part["probability"].to_numpy(dtype=np.float64),
-        predicted=part["prediction"].to_numpy(dtype=np.bool_),
-        dsc=part["dsc"].to_numpy(dtype=np.float64) if "dsc" in part else None,
-    )
-
-
-def _repeat(predictions: pd.DataFrame) -> str:
-    """Return which column tells the runs of a method apart, after a look at the columns."""
-    repeats = [column for column in REPEATS if column in predictions.columns]
-    missing = [column for column in COLUMNS if column not in predictions.columns]
-    wrong = [f"lacks the columns {', '.join(missing)}"] if missing else []
-    wrong += [] if len(repeats) == 1 else [f"needs a column seed or a column fold, and has {len(repeats)} of them"]
-    wrong += [] if len(predictions) else ["has no rows: there is nothing to compare"]
-    if wrong:
-        raise LemlightError(f"the table of predictions {'; '.join(wrong)}")
-    return repeats[0]
-
-
-def _plain(predictions: pd.DataFrame, repeat: str) -> pd.DataFrame:
-    """Return the columns that count, with plain types."""
-    names = ["method", repeat, "image_id", "patient_id"]
-    if empty := [name for name in names if predictions[name].isna().any()]:
-        raise LemlightError(f"the table of predictions has rows without {', '.join(empty)}")
-    truth, probability = check_scored(predictions["label"], predictions["probability"])
-    predicted = pd.to_numeric(predictions["prediction"], errors="coerce")
-    if not predicted.isin([0, 1]).all():
-        raise LemlightError("prediction must be 1 where the image is predicted malignant and 0 elsewhere")
-    frame = predictions[names].astype(str)
-    frame = frame.assign(label=truth, probability=probability, prediction=predicted.astype(bool))
-    if "dsc" in predictions.columns:
-        frame["dsc"] = pd.to_numeric(predictions["dsc"], errors="coerce")
-        if not frame["dsc"].dropna().between(0, 1).all():
-            raise LemlightError("dsc must lie in [0, 1], or be empty where the image has no lesion")
-    return frame
+        runs[str(method)] = {
+            str(name): ScoredRun(
+                images=np.searchsorted(image_ids, part["image_id"].to_numpy(dtype=np.str_)).astype(np.int64),
+                truth=part["label"].to_numpy(dtype=np.bool_),
+                probability=part["probability"].to_numpy(dtype=np.float64),
+                predicted=part["prediction"].to_numpy(dtype=np.bool_),
+                dsc=part["dsc"].to_numpy(dtype=np.float64) if "dsc" in part else None,
+            )
+            for name, part in of_method.sort_values("image_id").groupby(repeat)
+        }
+    return ScoredMethods(repeat, images["patient_id"].to_numpy(dtype=np.str_), runs)
 
 
 def _disagreements(frame: pd.DataFrame, repeat: str) -> list[str]:
@@ -215,28 +167,24 @@ def draw_metrics(methods: ScoredMethods, resamples: int, seed: int) -> Draws:
         LemlightError: fewer resamples than a 95 % interval needs.
     """
 
-    def statistics(weights: NDArray[np.float64]) -> dict[tuple[str, int, str], NDArray[np.float64]]:
-        return {
-            (method, place, metric): row
-            for method, runs in methods.runs.items()
-            for place, run in enumerate(runs)
-            for metric, row in run.weighted_metrics(weights[:, run.images]).items()
-        }
+    def statistics(weights: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float64]]:
+        rows = {}
+        for method, runs in methods.runs.items():
+            of_runs = [run.weighted_metrics(weights[:, run.images]) for run in runs.values()]
+            for metric in of_runs[0]:
+                rows[method, metric] = np.stack([one[metric] for one in of_runs], axis=1)
+        return rows
 
-    rows = bootstrap(statistics, methods.patients, resamples=resamples, seed=seed)
-    draws: dict[tuple[str, str], NDArray[np.float64]] = {}
+    parts = {}
     for method, runs in methods.runs.items():
-        count = len(runs)
-        # Only the name (in either case: LEM and lem draw alike) and the seed decide: a pair's result is the same
-        # whatever else is in the table.
-        generator = np.random.default_rng([seed, *method.upper().encode()])
-        parts = np.full((1, count), 1 / count)
+        parts[method] = np.full((1, len(runs)), 1 / len(runs))
         if methods.repeat == "seed":
-            parts = seed_weights(count, resamples, generator)
-        for metric in (name for of, place, name in rows if (of, place) == (method, 0)):
-            drawn = np.stack([rows[method, place, metric] for place in range(count)], axis=1)
-            draws[method, metric] = (drawn * parts).sum(axis=1)
-    return draws
+            # Only the name (in either case: LEM and lem draw alike) and the seed decide: a pair's result is the same
+            # whatever else is in the table.
+            generator = np.random.default_rng([seed, *method.upper().encode()])
+            parts[method] = seed_weights(len(runs), resamples, generator)
+    rows = bootstrap(statistics, methods.patients, resamples=resamples, seed=seed)
+    return {(method, metric): (drawn * parts[method]).sum(axis=1) for (method, metric), drawn in rows.items()}
 
 
 def seed_weights(count: int, resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -276,8 +224,8 @@ class PairDifference:
     """After Holm's correction for `comparisons`; the one that decides."""
     comparisons: int
     """Pairs of this metric that have a p-value."""
-    delong: DeLong | None
-    """AUC of seeds only: the test of the two ensembles, for information."""
+    p_delong: float | None
+    """Of DeLong's test, not corrected; AUC of two methods with one seed each only."""
     sentence: str
 
     @property
@@ -323,37 +271,35 @@ def compare_methods(predictions: pd.DataFrame, *, resamples: int = 10_000, seed:
     draws = draw_metrics(methods, resamples, seed)
     metrics = [metric for metric in METRIC_NAMES if any(metric == drawn for _, drawn in draws)]
     values = [value for method in methods.runs for value in _values(methods, method, metrics, draws)]
+    pairs = tuple(pair for metric in metrics for pair in _pairs(methods, metric, values, draws))
     rules = {**RULES[methods.repeat], "p": PRIMARY, "correction": CORRECTION}
     return Comparison(
         values=tuple(values),
-        pairs=tuple(pair for metric in metrics for pair in _pairs(methods, metric, values, draws)),
-        images=methods.image_ids.size,
+        pairs=pairs,
+        images=methods.patients.size,
         patients=methods.patient_count,
         repeat=methods.repeat,
         resamples=resamples,
         seed=seed,
-        rules=rules | ({"delong": DELONG} if methods.repeat == "seed" else {}),
+        rules=rules | ({"delong": DELONG} if any(pair.p_delong is not None for pair in pairs) else {}),
     )
 
 
 def _values(methods: ScoredMethods, method: str, metrics: Iterable[str], draws: Draws) -> list[MethodValue]:
-    per_run = {run.name: run.values() for run in methods.runs[method]}
+    runs = methods.runs[method]
+    per_run = {name: run.weighted_metrics(np.ones((1, run.truth.size))) for name, run in runs.items()}
     found = []
     for metric in metrics:
-        values = {name: of_run[metric] for name, of_run in per_run.items()}
+        values = {name: float(of_run[metric][0]) for name, of_run in per_run.items()}
+        undefined = [name for name, value in values.items() if np.isnan(value)]  # one of them undoes the mean
+        reason = why_undefined(metric, runs[undefined[0]].truth) if undefined else ""
+        if undefined and methods.repeat == "fold":
+            reason = f"fold {undefined[0]}: {reason}"
         drawn = np.clip(draws[method, metric], 0, 1)  # stretched deviations of the seeds may leave the range
-        known = {name: None if isinstance(value, Undefined) else value for name, value in values.items()}
-        mean = estimate(_mean(values, methods.repeat), drawn, methods.patient_count)
+        mean = estimate(float(np.mean(list(values.values()))), drawn, methods.patient_count, reason)
+        known = {name: None if name in undefined else value for name, value in values.items()}
         found.append(MethodValue(method, metric, mean, known))
     return found
-
-
-def _mean(values: Mapping[str, float | Undefined], repeat: str) -> float | Undefined:
-    """Return the mean over the runs of a method, named by their seed or fold; one without a value undoes it."""
-    for name, value in values.items():
-        if isinstance(value, Undefined):
-            return Undefined(f"{repeat} {name}: {value.reason}" if repeat == "fold" else value.reason)
-    return float(np.mean(list(values.values())))
 
 
 def _pairs(methods: ScoredMethods, metric: str, values: Iterable[MethodValue], draws: Draws) -> list[PairDifference]:
@@ -369,7 +315,6 @@ def _pairs(methods: ScoredMethods, metric: str, values: Iterable[MethodValue], d
             found[first, second] = drawn_difference(one.value - other.value, drawn, methods.patient_count)
     tested = {pair: difference.p for pair, difference in found.items() if difference.p is not None}
     p_corrected: dict[tuple[str, str], float] = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
-    with_delong = metric == "auroc" and methods.repeat == "seed"
     return [
         PairDifference(
             metric=metric,
@@ -378,14 +323,16 @@ def _pairs(methods: ScoredMethods, metric: str, values: Iterable[MethodValue], d
             difference=difference,
             p_corrected=p_corrected.get((first, second)),
             comparisons=len(tested),
-            delong=_delong(methods, first, second) if with_delong else None,
+            p_delong=_delong(methods, first, second) if metric == "auroc" else None,
             sentence=sentence(metric, first, second, difference, p_corrected.get((first, second)), len(tested)),
         )
         for (first, second), difference in found.items()
     ]
 
 
-def _delong(methods: ScoredMethods, first: str, second: str) -> DeLong:
-    """Test the mean probabilities over the seeds of two methods, whose images are in the same order."""
-    one, other = (np.mean([run.probability for run in methods.runs[name]], axis=0) for name in (first, second))
-    return delong_test(methods.runs[first][0].truth, one, other, methods.patients)
+def _delong(methods: ScoredMethods, first: str, second: str) -> float | None:
+    """Test two single networks, whose images are in the same order; means over seeds have no such test."""
+    runs = [*methods.runs[first].values(), *methods.runs[second].values()]
+    if methods.repeat == "fold" or len(runs) > 2:
+        return None
+    return delong_test(runs[0].truth, runs[0].probability, runs[1].probability, methods.patients).p

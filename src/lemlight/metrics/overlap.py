@@ -1,50 +1,20 @@
-"""What one location map and the lesions of its image have in common: pixels, boxes, regions, the highest point."""
+"""What one location map and the lesions of its image have in common: pixels, Dice, boxes, the highest point."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from lemlight.errors import LemlightError
+from lemlight.metrics.bootstrap import ratio
 
 LEVELS = 1024  # a power of two: the level of a strength is then exact in float32
 BINS = LEVELS + 1  # level j holds strengths in [j / LEVELS, (j + 1) / LEVELS), the last one exactly 1
 OVERLAPS = (0.3, 0.5, 0.7)  # intersection over union
 BOX_CUTOFFS = tuple(step / 20 for step in range(20))  # 0 stands for: everything above 0
 LARGEST_BLOCK = 2**20  # numbers at a time (8 MiB)
-
-
-def check_maps(lesions: ArrayLike, strength: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return lesions (H, W) as uint8 labels and strength (H, W) as float32 in [0, 1].
-
-    Raises:
-        LemlightError: everything wrong at once: other shapes, labels that are no uint8, strengths outside [0, 1].
-    """
-    labels, strengths = np.asarray(lesions), np.asarray(strength)
-    problems: list[str] = []
-    if labels.ndim != 2 or labels.size == 0 or labels.shape != strengths.shape:
-        problems.append(f"lesions and strength must both have shape (H, W), got {labels.shape} and {strengths.shape}")
-    if labels.dtype.kind not in "bui":
-        problems.append(f"lesions must be labels 0, 1, 2 ... of an integer type, got {labels.dtype}")
-    elif labels.size and (labels.min() < 0 or labels.max() > 255):
-        problems.append("lesions must be labels from 0 to 255")
-    if strengths.dtype.kind not in "bfui":
-        problems.append(f"strength must be numbers, got {strengths.dtype}")
-    elif not np.all((strengths >= 0) & (strengths <= 1)):  # NaN fails both
-        problems.append("strength must lie in [0, 1] without NaN: divide the location map by its highest value")
-    if problems:
-        raise LemlightError("cannot measure a location map: " + "; ".join(problems))
-    return labels.astype(np.uint8, copy=False), strengths.astype(np.float32, copy=False)
-
-
-def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return part / whole, NaN where the whole is 0: undefined, never 0."""
-    result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
-    np.divide(part, whole, out=result, where=whole > 0)
-    return result
 
 
 def in_blocks(
@@ -94,56 +64,23 @@ def weighted_pxap(histograms: NDArray[np.int64], weights: NDArray[np.float64]) -
     return in_blocks(block, weights, 2 * BINS)
 
 
-def dice_curve(lesions: ArrayLike, strength: ArrayLike) -> NDArray[np.float64] | None:
-    """Return the Dice (1024,) of lesions (H, W) and strength (H, W) at the cutoffs of `CutoffChooser`.
+def dice_curve(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Return the Dice (1024,) of lesions and strength in [0, 1], both (H, W), at the cutoffs 1/1024, 2/1024 ... 1.
 
     None without a lesion.
-
-    Raises:
-        LemlightError: other shapes, values outside [0, 1].
     """
-    outside, inside = strength_histogram(*check_maps(lesions, strength)).astype(np.float64)
+    outside, inside = strength_histogram(lesions, strength).astype(np.float64)
     if not inside.any():
         return None
     everywhere = at_or_above(outside + inside)[1:]
     return np.asarray(2 * at_or_above(inside)[1:] / (everywhere + inside.sum()))
 
 
-class CutoffChooser:
-    """The mean Dice over images at each of the cutoffs 1/1024, 2/1024 ... 1, in constant memory."""
-
-    def __init__(self) -> None:
-        self.cutoffs: NDArray[np.float64] = np.arange(1, LEVELS + 1) / LEVELS
-        self._total = np.zeros(LEVELS)
-        self._images = 0
-
-    def add_curve(self, curve: NDArray[np.float64]) -> None:
-        """Add the `dice_curve` of one image."""
-        self._total += curve
-        self._images += 1
-
-    def curve(self) -> NDArray[np.float64]:
-        """Return the mean Dice (1024,) at `cutoffs`.
-
-        Raises:
-            LemlightError: no image with a lesion was added.
-        """
-        if not self._images:
-            raise LemlightError(
-                "cannot choose a cutoff: no image with a known lesion; give the cutoff, or lesions for this split"
-            )
-        return self._total / self._images
-
-    def best(self) -> tuple[float, float]:
-        """Return the cutoff of the highest mean Dice and that mean; of several equal cutoffs the middle one.
-
-        Raises:
-            LemlightError: no image with a lesion was added.
-        """
-        curve = self.curve()
-        tied = np.flatnonzero(curve == curve.max())
-        chosen = tied[(tied.size - 1) // 2]
-        return float(self.cutoffs[chosen]), float(curve[chosen])
+def best_cutoff(curve: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the cutoff of the highest (mean) Dice of a `dice_curve`, of several the middle one, and that Dice."""
+    tied = np.flatnonzero(curve == curve.max())
+    chosen = tied[(tied.size - 1) // 2]
+    return (int(chosen) + 1) / LEVELS, float(curve[chosen])
 
 
 class NearLesion(NamedTuple):
@@ -152,17 +89,6 @@ class NearLesion(NamedTuple):
     label: int
     window: tuple[slice, slice]
     near: NDArray[np.bool_]
-
-
-class Candidates(NamedTuple):
-    """What the regions of one image found; a score is the image's probability times the highest strength inside.
-
-    lesion_scores: (K,) best score of the regions that hit each lesion, NaN where none does.
-    false_positive_scores: (F,) of the regions that hit no lesion.
-    """
-
-    lesion_scores: NDArray[np.float64]
-    false_positive_scores: NDArray[np.float64]
 
 
 def near_lesions(lesions: NDArray[np.uint8], tolerance_px: float) -> list[NearLesion]:
@@ -177,29 +103,6 @@ def near_lesions(lesions: NDArray[np.uint8], tolerance_px: float) -> list[NearLe
         near = ndimage.distance_transform_edt(~own) <= tolerance_px if reach else own
         found.append(NearLesion(label, (rows, columns), near))
     return found
-
-
-def find_candidates(
-    strength: NDArray[np.float32], cutoff: float, probability: float, lesions: list[NearLesion]
-) -> Candidates:
-    """Return what the regions of strength (H, W), 8-connected pixels of at least the cutoff, find of the lesions.
-
-    A region that hits several lesions counts for each; lesions hit by several regions count once, by the best of them.
-    """
-    mask = predicted(strength, cutoff)
-    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    highest = np.zeros(count + 1)
-    np.maximum.at(highest, regions[mask], strength[mask])
-    scores = probability * highest
-    lesion_scores = np.full(len(lesions), np.nan)
-    false = np.arange(count + 1) > 0
-    for index, lesion in enumerate(lesions):
-        touching = np.unique(regions[lesion.window][lesion.near])
-        touching = touching[touching > 0]
-        false[touching] = False
-        if touching.size:
-            lesion_scores[index] = scores[touching].max()
-    return Candidates(lesion_scores, scores[false])
 
 
 def pointing(strength: NDArray[np.float32], lesions: list[NearLesion]) -> float:
@@ -234,6 +137,12 @@ def lesion_boxes(lesions: NDArray[np.uint8]) -> Boxes:
     return _half_open((x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in drawn)
 
 
+def _half_open(boxes: Iterable[Sequence[int]]) -> Boxes:
+    corner_and_size = np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
+    corner, size = corner_and_size[:, :2], corner_and_size[:, 2:]
+    return np.concatenate([corner, corner + size], axis=1)
+
+
 def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float64]:
     """Return the intersection over union (B, O) of the areas of boxes (B, 4) and others (O, 4)."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
@@ -243,33 +152,26 @@ def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float64]:
     return np.asarray(shared / (areas[:, None] + other_areas[None, :] - shared))
 
 
-def box_hits(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.bool_]:
+def box_matches(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return (3, 20): at each overlap and each cutoff, does any box of the map match any box of the lesions."""
     truth = lesion_boxes(lesions)
-    hits = np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_)
+    matches = np.zeros((len(OVERLAPS), len(BOX_CUTOFFS)), dtype=np.bool_)
     for column, cutoff in enumerate(BOX_CUTOFFS if len(truth) else ()):
         best = overlaps(contour_boxes(predicted(strength, cutoff)), truth).max(initial=0)
-        hits[:, column] = best >= np.array(OVERLAPS)
-    return hits
+        matches[:, column] = best >= np.array(OVERLAPS)
+    return matches
 
 
 def weighted_max_box_acc(
-    hits: NDArray[np.bool_], with_lesion: NDArray[np.bool_], weights: NDArray[np.float64]
+    matches: NDArray[np.bool_], with_lesion: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return MaxBoxAccV2 (R,): the best cutoff for each overlap and row of weights, then the mean over the overlaps.
 
     Args:
-        hits: (N, 3, 20), False in images without a lesion.
+        matches: `box_matches` of N images, (N, 3, 20), False in images without a lesion.
         with_lesion: (N,), the images that count.
         weights: how often each image counts, (R, N).
     """
-    grid = (len(OVERLAPS), len(BOX_CUTOFFS))
-    flat = hits.reshape(len(hits), grid[0] * grid[1]).astype(np.float64)
-    right = (weights @ flat).reshape(len(weights), *grid)
+    flat = matches.reshape(len(matches), len(OVERLAPS) * len(BOX_CUTOFFS)).astype(np.float64)
+    right = (weights @ flat).reshape(len(weights), len(OVERLAPS), len(BOX_CUTOFFS))
     return ratio(right.max(axis=2).mean(axis=1), weights @ with_lesion.astype(np.float64))
-
-
-def _half_open(boxes: Iterable[Sequence[int]]) -> Boxes:
-    corner_and_size = np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
-    corner, size = corner_and_size[:, :2], corner_and_size[:, 2:]
-    return np.concatenate([corner, corner + size], axis=1)

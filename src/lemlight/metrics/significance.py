@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
-from lemlight.errors import LemlightError
 from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
 from lemlight.metrics.bootstrap import LEVEL, Estimate, too_few
 
@@ -55,13 +54,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     The k-th smallest is multiplied by K + 1 - k, raised to the largest before it, and cut at 1. Unlike Bonferroni's,
     the correction is never larger than needed, and it holds whatever the dependence of the comparisons: those up to
     0.05 are significant with an error of 5 % over all of them together.
-
-    Raises:
-        LemlightError: values (K,) that are no probabilities.
     """
     p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
-        raise LemlightError(f"p-values must be one row of numbers in [0, 1], got shape {p.shape}: {p}")
     order = np.argsort(p, kind="stable")
     corrected = np.empty(p.size)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
@@ -73,66 +67,52 @@ class DeLong:
     """The AUC of two scorers, first minus second, with 95 % interval and two-sided p-value.
 
     What is unknown is None and has a reason: everything with one class only; variance and what follows from it if a
-    class has one patient only; z, p and the interval if the variance is 0 although the AUCs differ. Two scorers that
-    order all pairs alike (one scorer twice, or both without an error) have variance 0, no z and p = 1.
+    class has one patient only; p and the interval if the variance is 0 although the AUCs differ. Two scorers that order
+    all pairs alike (one scorer twice, or both without an error) have variance 0 and p = 1.
     """
 
-    first: float | None
-    second: float | None
     difference: float | None
     variance: float | None = None
-    z: float | None = None
     p: float | None = None
     low: float | None = None
     high: float | None = None
     reason: str = ""
 
 
-def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike, patients: ArrayLike) -> DeLong:
+def delong_test(
+    truth: NDArray[np.bool_], first: NDArray[np.float64], second: NDArray[np.float64], patients: ArrayLike
+) -> DeLong:
     """Compare the AUCs of two scorers of the same N images.
 
     The variance is Obuchowski's for clustered data (Biometrics 1997): the structural components
     of DeLong, DeLong and Clarke-Pearson (Biometrics 1988) summed per patient, so that images of one patient may
     depend on one another, also malignant on benign ones. With one image per patient it is DeLong's own variance.
-    z = difference / standard error is held against the normal distribution; perfect separation by one scorer makes
-    its own variance 0, which is too small, and leaves the test to the variance of the other.
+    The difference over its standard error is held against the normal distribution; perfect separation by one scorer
+    makes its own variance 0, which is too small, and leaves the test to the variance of the other.
 
     Args:
-        label: (N,) 0 benign, 1 malignant.
+        truth: (N,) malignant.
         first: (N,) scores of any scale, higher is more malignant; only their order counts.
         second: (N,) likewise.
         patients: (N,) the patient of every image.
-
-    Raises:
-        LemlightError: shapes that differ, labels other than 0 and 1, scores that are NaN or infinite.
     """
-    labels, one, other = (np.asarray(values, dtype=np.float64) for values in (label, first, second))
     _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-    if len({labels.shape, one.shape, other.shape, (patient.size,)}) > 1:
-        shapes = f"labels {labels.shape}, scores {one.shape} and {other.shape}, patients {patient.shape}"
-        raise LemlightError(f"cannot compare two AUCs: not one of each for every image: {shapes}")
-    if not (np.isin(labels, (0, 1)).all() and np.isfinite([one, other]).all()):
-        raise LemlightError("cannot compare two AUCs: labels other than 0 and 1, or scores that are NaN or infinite")
-    truth = labels.astype(bool)
     if truth.all() or not truth.any():
-        kind = "there are no images" if truth.size == 0 else f"all are {'malignant' if truth.all() else 'benign'}"
-        return DeLong(None, None, None, reason=f"an AUC needs malignant and benign images: {kind}")
-    above_one, below_one = components(truth, one)
-    above_other, below_other = components(truth, other)
-    areas = float(above_one.mean()), float(above_other.mean())
-    difference = areas[0] - areas[1]
-    variance = _variance(above_one - above_other, below_one - below_other, patient[truth], patient[~truth])
+        return DeLong(None, reason="an AUC needs malignant and benign images")
+    above_first, below_first = components(truth, first)
+    above_second, below_second = components(truth, second)
+    difference = float(above_first.mean()) - float(above_second.mean())
+    variance = _variance(above_first - above_second, below_first - below_second, patient[truth], patient[~truth])
     if variance is None:
-        return DeLong(*areas, difference, reason="all malignant or all benign images are of one patient")
+        return DeLong(difference, reason="all malignant or all benign images are of one patient")
     if variance == 0 and abs(difference) < NO_VARIANCE**0.5:
-        reason = "the AUCs are equal and the variance of their difference is 0"
-        return DeLong(*areas, 0.0, 0.0, None, 1.0, 0.0, 0.0, reason)
+        return DeLong(0.0, 0.0, 1.0, 0.0, 0.0, "the AUCs are equal and the variance of their difference is 0")
     if variance == 0:
-        return DeLong(*areas, difference, 0.0, reason="the variance is 0 although the AUCs differ: no test is possible")
+        return DeLong(difference, 0.0, reason="the variance is 0 although the AUCs differ: no test is possible")
     error = variance**0.5
-    z = difference / error
     reach = float(norm.ppf(0.975)) * error
-    return DeLong(*areas, difference, variance, z, float(2 * norm.sf(abs(z))), difference - reach, difference + reach)
+    p = float(2 * norm.sf(abs(difference / error)))
+    return DeLong(difference, variance, p, difference - reach, difference + reach)
 
 
 def components(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,12 +7,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lemlight.metrics.bootstrap import Undefined
-from lemlight.metrics.classification import RocBand, roc_band
-from lemlight.plots.style import BLUE, GREY, RED, SERIES, SKY, new_figure, save, say, tidy
+from lemlight.metrics.classification import roc_band
+from lemlight.plots.style import (
+    BLUE,
+    FEWEST,
+    GREY,
+    MOST,
+    RED,
+    SERIES,
+    SKY,
+    froc_axes,
+    new_figure,
+    roc_axes,
+    save,
+    say,
+    tidy,
+)
 from lemlight.text import interval_text, value_text
 
 LEGEND: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none"}
@@ -26,19 +39,11 @@ def roc_figure(predictions: pd.DataFrame, summary: Mapping[str, Any], path: Path
     drawn = {name: summary["interval"][name] for name in ("resamples", "seed")}
     band = roc_band(predictions["label"], predictions["probability"], predictions["patient_id"], **drawn)
     figure = new_figure(5.4, 5.4)
-    axes = figure.add_subplot()
-    tidy(axes)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", title=f"ROC curve, {summary['split']} split")
-    axes.set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
-    if isinstance(band, Undefined):
-        say(axes, band.reason)
-    else:
-        _draw_roc(axes, band, summary)
-    return save(figure, path)
-
-
-def _draw_roc(axes: Axes, band: RocBand, summary: Mapping[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+    axes = figure.add_subplot(aspect="equal")
+    roc_axes(axes, f"ROC curve, {summary['split']} split")
+    if band is None:
+        say(axes, "the ROC curve needs malignant and benign images")
+        return save(figure, path)
     if band.low is not None and band.high is not None:
         shade: dict[str, Any] = {"color": BLUE, "alpha": 0.18, "linewidth": 0, "label": "95 % band over patients"}
         axes.fill_between(band.grid, band.low, band.high, **shade)
@@ -47,6 +52,7 @@ def _draw_roc(axes: Axes, band: RocBand, summary: Mapping[str, Any]) -> None:
     point = 1 - summary["specificity"]["value"], summary["sensitivity"]["value"]
     axes.plot(*point, "o", color=RED, markersize=7, label=f"threshold {summary['threshold']:g}")
     axes.legend(loc="lower right", **LEGEND)
+    return save(figure, path)
 
 
 def _labelled(name: str, metric: Mapping[str, Any]) -> str:
@@ -86,9 +92,6 @@ def reliability_figure(summary: Mapping[str, Any], path: Path) -> Path:
     return save(figure, path)
 
 
-FEWEST, MOST = 0.125, 8.0  # false positives per image, the ends of the axis
-
-
 def froc_figure(section: Mapping[str, Any], path: Path) -> Path:
     """Draw sensitivity against false positives per image, on an axis that doubles, with the intervals at its points.
 
@@ -97,13 +100,7 @@ def froc_figure(section: Mapping[str, Any], path: Path) -> Path:
     """
     figure = new_figure(5.4, 5.0)
     axes = figure.add_subplot()
-    tidy(axes)
-    axes.set_xscale("log", base=2, nonpositive="clip")
-    axes.set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curve")
-    axes.set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
-    axes.set_xticks(2.0 ** np.arange(-3, 4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    froc_axes(axes, "FROC curve")
     rates, sensitivity = section["curve"]["false_positives_per_image"], section["curve"]["sensitivity"]
     if rates:
         _draw_froc(axes, section, *curve_points(rates, sensitivity))
@@ -173,8 +170,13 @@ def training_curves(metrics: pd.DataFrame, path: Path) -> Path:
     _panel(right, curves[[name for name in columns if name not in losses]], "Validation", "no metric was logged")
     for axes in (left, right):
         axes.set_xlabel(position.capitalize())
-    if "lambda" in curves:
-        _draw_lambda(left, curves["lambda"].dropna())
+    if "lambda" in curves:  # the fraction of the pooling loss in the total, on an axis of its own behind the losses
+        values, twin = curves["lambda"].dropna(), left.twinx()
+        twin.plot(values.index, values, color=GREY, linestyle=":", linewidth=1.8)
+        twin.set(ylim=(-0.02, 1.05), ylabel="λ (dotted)")
+        twin.yaxis.label.set_color(GREY)
+        twin.tick_params(axis="y", colors=GREY)
+        twin.spines[["top", "left"]].set_visible(False)
     return save(figure, path)
 
 
@@ -198,13 +200,3 @@ def _panel(axes: Axes, curves: pd.DataFrame, title: str, empty: str) -> None:
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=9, frameon=False)
-
-
-def _draw_lambda(axes: Axes, values: "pd.Series[float]") -> None:
-    """Draw lambda, the fraction of the pooling loss in the total, on an axis of its own behind the losses."""
-    twin = axes.twinx()
-    twin.plot(values.index, values, color=GREY, linestyle=":", linewidth=1.8)
-    twin.set(ylim=(-0.02, 1.05), ylabel="λ (dotted)")
-    twin.yaxis.label.set_color(GREY)
-    twin.tick_params(axis="y", colors=GREY)
-    twin.spines[["top", "left"]].set_visible(False)

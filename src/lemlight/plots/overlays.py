@@ -1,9 +1,9 @@
-"""Which images a sheet of overlays shows: of every type of lesion the best found, the middle, the worst."""
+"""Images under their location maps with regions and true lesions: one, and a sheet of the best and the worst."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,15 +11,12 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from skimage.measure import find_contours
 
-from lemlight.errors import LemlightError
-from lemlight.plots.style import GREEN, SKY, bare, new_figure, save
+from lemlight.plots.style import GREEN, SKY, bare, explain, new_figure, outline_lesions, pair_grid, save
 
 PLACES = ("best", "median", "worst")
 SHOWN = 9  # overlays in all
@@ -27,7 +24,7 @@ TYPES = 3  # of lesions, the most frequent
 
 
 def choose_overlays(images: pd.DataFrame) -> dict[str, str]:
-    """Choose up to nine image_ids and give each its title, as `mass, worst: DSC 0.12`.
+    """Choose up to nine image_ids and give each its title, as `mass, worst: Dice 0.12`.
 
     Args:
         images: a row per image: image_id, dsc (NaN where it shows no lesion, left out), type: of its lesions, one word.
@@ -41,7 +38,7 @@ def choose_overlays(images: pd.DataFrame) -> dict[str, str]:
         name = f"{kind}, " if kind else ""
         ids, dsc = ordered["image_id"].tolist(), ordered["dsc"].tolist()
         titles |= {
-            str(ids[row]): f"{name}{place}: DSC {dsc[row]:.2f}" for row, place in _places(len(ids), each).items()
+            str(ids[row]): f"{name}{place}: Dice {dsc[row]:.2f}" for row, place in _places(len(ids), each).items()
         }
     return titles
 
@@ -63,7 +60,6 @@ def _places(count: int, each: int) -> dict[int, str]:
 
 
 LONGEST = 1600  # px of an image as it is drawn
-ROUNDING = 1e-5  # of float32 maps that were scaled
 SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
 EDGED: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.4, foreground="black")]}  # seen on white tissue, too
 REGION: dict[str, Any] = {"color": SKY, "linewidth": 1.3, **EDGED}
@@ -82,23 +78,12 @@ def _heat() -> ListedColormap:
 HEAT = _heat()
 
 
-class Outline(Protocol):
-    """What is drawn of a region: `lemlight.localization.regions.Region` has it."""
-
-    @property
-    def contour(self) -> NDArray[np.float64]:
-        """(P, 2) points (x, y) px of the original, closed."""
-
-    @property
-    def score(self) -> float | None:
-        """Suspicion of malignancy, in [0, 1]; None where the region speaks for benign."""
-
-
 @dataclass(frozen=True, eq=False)
 class OverlayItem:
     """One image and what the model says about it, all in the original orientation and px (H, W).
 
-    `image` in [0, 1]; `strength` the location map in [0, 1], zeros where there is no extremum; `regions` found in it;
+    `image` in [0, 1]; `strength` the location map in [0, 1], zeros where there is no extremum; `regions` found in it,
+    of which `contour` and `score` are drawn, see `lemlight.localization.regions.Region`;
     `probability` in [0, 1] and the `prediction` from it, a class name; `spacing` (row, column) mm or None;
     `lesions` bool, the true ones, all False for none, or None where unknown. `image_id` is printed and may be empty: it
     must not name a patient.
@@ -107,23 +92,11 @@ class OverlayItem:
     image_id: str
     image: NDArray[Any]
     strength: NDArray[Any]
-    regions: Sequence[Outline]
+    regions: Sequence[Any]
     probability: float
     prediction: str
     spacing: tuple[float, float] | None = None
     lesions: NDArray[Any] | None = None
-
-    def problems(self) -> list[str]:
-        """Return what keeps the item from being drawn."""
-        if self.image.ndim != 2 or not self.image.size or self.strength.shape != self.image.shape:
-            return [f"image {self.image.shape} and location map {self.strength.shape} must be (H, W), both the same"]
-        found = []
-        for name, values in (("image", self.image), ("location map", self.strength)):
-            if not (values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING):  # NaN, too
-                found.append(f"the {name} has values outside of [0, 1]")
-        if self.lesions is not None and self.lesions.shape != self.image.shape:
-            found.append(f"lesions {self.lesions.shape}, image {self.image.shape}")
-        return found
 
 
 def draw_pair(pair: Any, item: OverlayItem) -> AxesImage:
@@ -140,8 +113,7 @@ def draw_pair(pair: Any, item: OverlayItem) -> AxesImage:
     colours: AxesImage = overlay.imshow(
         heat, cmap=HEAT, norm=Normalize(0, 1), extent=extent, interpolation="antialiased"
     )
-    for outline in lesion_outlines(item.lesions):
-        overlay.plot(*outline.T, **LESION)
+    outline_lesions(overlay, item.lesions, **LESION)
     for region in item.regions:
         _draw_region(overlay, region, height)
     if not item.strength.any():
@@ -162,17 +134,7 @@ def _reduced(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.clip(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), 0, 1)
 
 
-def lesion_outlines(lesions: NDArray[Any] | None) -> list[NDArray[np.float64]]:
-    """Return the borders (P, 2) as (x, y) px of a mask (H, W), holes included; along the border of the image, too."""
-    if lesions is None or not lesions.any():
-        return []
-    rows, columns = (np.flatnonzero(lesions.any(axis=axis)) for axis in (1, 0))
-    inside = np.pad(lesions[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, 1)
-    corner = np.array([columns[0], rows[0]]) - 1
-    return [outline[:, ::-1] + corner for outline in find_contours(inside, 0.5)]  # type: ignore[no-untyped-call]
-
-
-def _draw_region(axes: Axes, region: Outline, height: int) -> None:
+def _draw_region(axes: Axes, region: Any, height: int) -> None:
     """Draw the outline with its score above, or below where it touches the upper edge of the image."""
     axes.plot(*region.contour.T, **(BENIGN if region.score is None else REGION))
     top, bottom = region.contour[:, 1].min(), region.contour[:, 1].max()
@@ -218,6 +180,7 @@ DPI = 200
 SHORTEST_INCHES = 4.5
 NARROWEST_INCHES = 1.5
 PAIRS_PER_ROW = 3
+LABEL = "strength of the location map"
 
 
 def overlay_figure(item: OverlayItem, path: Path) -> Path:
@@ -225,11 +188,7 @@ def overlay_figure(item: OverlayItem, path: Path) -> Path:
 
     The colours mean the same in every figure: 0 to 1. A map of zeros is stated in words. Images of more than 1600 px
     are drawn smaller. The same item gives the same bytes.
-
-    Raises:
-        LemlightError: shapes that do not fit, or values outside of [0, 1].
     """
-    _check([item])
     longest = max(item.image.shape)
     inches = max(SHORTEST_INCHES, min(LONGEST, longest) / DPI) / longest
     height, width = (max(NARROWEST_INCHES, side * inches) for side in item.image.shape)
@@ -238,42 +197,16 @@ def overlay_figure(item: OverlayItem, path: Path) -> Path:
     axes = figure.subplots(1, 2)
     colours = draw_pair(axes, item)
     figure.suptitle(f"predicted {item.prediction}, p = {item.probability:.3f}", fontsize=13, parse_math=False)
-    _explain(figure, colours, axes, [item])
+    explain(figure, colours, axes, LABEL, legend_marks([item]))
     return save(figure, path)
 
 
 def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str]) -> Path:
-    """Draw several images as pairs, three pairs a row, each under its title (`best, Dice 0.81`, ...).
-
-    Raises:
-        LemlightError: no items, not one title for each, or an item that cannot be drawn.
-    """
-    _check(items)
-    if not items or len(items) != len(titles):
-        raise LemlightError(f"cannot draw the overlays: {len(items)} images, {len(titles)} titles")
-    pairs = min(PAIRS_PER_ROW, len(items))
-    rows = -(-len(items) // pairs)
-    tallest = min(3.0, max(item.image.shape[0] / item.image.shape[1] for item in items))
-    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
-    grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)  # a gap parts the pairs
-    for axes in grid.flat:
-        bare(axes)
-    for item, title, pair in zip(items, titles, grid.reshape(-1, 3), strict=False):
+    """Draw several images as pairs, three pairs a row, each under its title (`best, Dice 0.81`, ...)."""
+    figure, pairs = pair_grid([item.image for item in items], PAIRS_PER_ROW)
+    for item, title, pair in zip(items, titles, pairs, strict=False):
         colours = draw_pair(pair, item)
         bare(pair[0], f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9)
         bare(pair[1], f"predicted {item.prediction}, p = {item.probability:.2f}", loc="left", fontsize=9)
-    _explain(figure, colours, grid, items)
+    explain(figure, colours, pairs, LABEL, legend_marks(items))
     return save(figure, path)
-
-
-def _check(items: Sequence[OverlayItem]) -> None:
-    if wrong := [f"image {item.image_id}: {text}" for item in items for text in item.problems()]:
-        raise LemlightError("cannot draw the overlay: " + "; ".join(wrong))
-
-
-def _explain(figure: Figure, colours: AxesImage, grid: NDArray[Any], items: Sequence[OverlayItem]) -> None:
-    bar = figure.colorbar(colours, ax=grid, shrink=0.7, aspect=25, pad=0.02)
-    bar.ax.set_facecolor("black")  # as over dark tissue
-    bar.set_label("strength of the location map")
-    if marks := legend_marks(items):
-        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)

@@ -9,14 +9,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from lemlight.errors import LemlightError
-from lemlight.metrics.classification import check_scored, predicted_malignant
-from lemlight.plots.style import CLASS_NAMES, GREEN, ORANGE, SKY, bare, new_figure, save
+from lemlight.plots.style import (
+    CLASS_NAMES,
+    GREEN,
+    ORANGE,
+    SKY,
+    TALLEST,
+    bare,
+    explain,
+    new_figure,
+    outline_lesions,
+    pair_grid,
+    save,
+)
 
 
 def choose_examples(predictions: pd.DataFrame, count: int, seed: int, threshold: float = 0.5) -> list[str]:
@@ -25,10 +34,8 @@ def choose_examples(predictions: pd.DataFrame, count: int, seed: int, threshold:
     They come in that order: malignant right, malignant wrong, benign right, benign wrong; within each at random from
     the seed. Where a kind has too few images the others fill up.
     """
-    if count < 1:
-        raise LemlightError(f"a sheet needs at least one image, got {count}")
-    truth, probability = check_scored(predictions["label"], predictions["probability"])
-    right = predicted_malignant(probability, threshold) == truth
+    truth = predictions["label"].to_numpy(dtype=np.bool_)
+    right = (predictions["probability"].to_numpy() > threshold) == truth
     generator = np.random.default_rng(seed)
     kinds = [
         generator.permutation(np.flatnonzero(kind))
@@ -69,45 +76,35 @@ class SheetItem:
     label: int
     probability: float
 
-    def problems(self) -> list[str]:
-        """Return what keeps the item from being drawn."""
-        found = []
-        if self.image.ndim != 2 or self.score_map.ndim != 2:
-            found.append(f"image {self.image.shape} and score map {self.score_map.shape} must be (H, W) and (h, w)")
-        elif not np.isfinite(self.score_map).all():
-            found.append("the score map has NaN or infinite values")
-        if self.maxima.shape != self.score_map.shape or self.minima.shape != self.score_map.shape:
-            found.append(f"maxima {self.maxima.shape}, minima {self.minima.shape}, score map {self.score_map.shape}")
-        if self.mask is not None and self.mask.shape != self.image.shape:
-            found.append(f"mask {self.mask.shape}, image {self.image.shape}")
-        return found
+    def is_sound(self) -> bool:
+        """Whether it can be drawn: shapes that fit, and finite scores."""
+        cells, whole = self.score_map.shape, self.image.shape
+        fits = (
+            len(cells) == len(whole) == 2
+            and self.score_map.size > 0
+            and self.maxima.shape == self.minima.shape == cells
+        )
+        return fits and (self.mask is None or self.mask.shape == whole) and bool(np.isfinite(self.score_map).all())
 
 
 def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     """Draw every item as a pair: the image with its true lesions, and the image under its score map with the extrema.
 
     One colour scale, symmetric about 0, holds for all items: a healthy image does not glow.
-
-    Raises:
-        LemlightError: no items, or shapes that do not fit.
     """
-    if wrong := [f"item {number}: {text}" for number, item in enumerate(items) for text in item.problems()]:
-        raise LemlightError("cannot draw the sheet of images: " + "; ".join(wrong))
-    if not items:
-        raise LemlightError("cannot draw the sheet of images: there are none")
-    pairs = min(ITEMS_PER_ROW, len(items))
-    rows = -(-len(items) // pairs)
-    tallest = max(item.image.shape[0] / item.image.shape[1] for item in items)
-    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.3 * tallest + 0.35)) + 0.5)
-    grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)  # a gap parts the pairs
     largest = max(float(np.abs(item.score_map).max()) for item in items)
     scale = Normalize(-largest or -1.0, largest or 1.0)
-    for axes in grid.flat:
-        bare(axes)
-    for item, pair in zip(items, grid.reshape(-1, 3), strict=False):
+    figure, pairs = pair_grid([item.image for item in items], ITEMS_PER_ROW)
+    for item, pair in zip(items, pairs, strict=False):
         draw_truth(pair[0], item)
         colours = draw_scores(pair[1], item, scale)
-    _explain(figure, colours, grid, lesions=any(item.mask is not None and item.mask.any() for item in items))
+    marks = [
+        Line2D([], [], color=ORANGE, marker="^", markeredgecolor="black", linestyle="none", label="maximum"),
+        Line2D([], [], color=SKY, marker="v", markeredgecolor="black", linestyle="none", label="minimum"),
+    ]
+    if any(item.mask is not None and item.mask.any() for item in items):
+        marks.insert(0, Line2D([], [], color=GREEN, linewidth=1.6, label="true lesion"))
+    explain(figure, colours, pairs, "score (above 0: malignant)", marks)
     return save(figure, path)
 
 
@@ -126,10 +123,7 @@ def draw_truth(axes: Axes, item: SheetItem) -> None:
 def _draw_outlined(axes: Axes, image: NDArray[Any], mask: NDArray[Any] | None, linewidth: float) -> None:
     """Draw an image (H, W) and around its lesions, mask (H, W), a line."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    if mask is not None and mask.any():
-        inside = np.pad(mask.astype(float), 1)  # an outline along the border of the image is drawn, too
-        across, down = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
-        axes.contour(across, down, inside, levels=[0.5], colors=[GREEN], linewidths=linewidth)
+    outline_lesions(axes, mask, color=GREEN, linewidth=linewidth)
 
 
 def draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
@@ -148,19 +142,6 @@ def draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
         axes.scatter(x, y, s=40, marker=marker, color=colour, edgecolors="black", linewidths=0.7)
     bare(axes, f"p = {item.probability:.2f}", fontsize=11)
     return colours
-
-
-def _explain(figure: Figure, colours: AxesImage, grid: NDArray[Any], lesions: bool) -> None:
-    bar = figure.colorbar(colours, ax=grid, shrink=0.7, aspect=20 * len(grid), pad=0.01)
-    bar.ax.set_facecolor("black")
-    bar.set_label("score (above 0: malignant)")
-    outline = Line2D([], [], color=GREEN, linewidth=1.6, label="true lesion")
-    marks = [
-        *([outline] if lesions else []),
-        Line2D([], [], color=ORANGE, marker="^", markeredgecolor="black", linestyle="none", label="maximum"),
-        Line2D([], [], color=SKY, marker="v", markeredgecolor="black", linestyle="none", label="minimum"),
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
 
 
 PER_ROW = 6
@@ -191,20 +172,10 @@ class Thumbnail:
 
 
 def contact_sheet(items: Sequence[Thumbnail], path: Path) -> Path:
-    """Draw the thumbnails, six a row, each with its lesions outlined and what is known of it above.
-
-    Raises:
-        LemlightError: no items, or shapes that do not fit.
-    """
-    if not items:
-        raise LemlightError("cannot draw the contact sheet: there are no images")
-    for number, item in enumerate(items):
-        if item.image.ndim != 2 or (item.lesions is not None and item.lesions.shape != item.image.shape):
-            shapes = f"image {item.image.shape}, lesions {None if item.lesions is None else item.lesions.shape}"
-            raise LemlightError(f"cannot draw the contact sheet: item {number}: {shapes}")
+    """Draw the thumbnails, six a row, each with its lesions outlined and what is known of it above."""
     columns = min(PER_ROW, len(items))
     rows = -(-len(items) // columns)
-    tallest = min(3.0, max(item.image.shape[0] / item.image.shape[1] for item in items))
+    tallest = min(TALLEST, max(item.image.shape[0] / item.image.shape[1] for item in items))
     figure = new_figure(max(3.0, INCHES * columns), rows * (INCHES * tallest + 0.45) + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:

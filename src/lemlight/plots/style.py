@@ -1,11 +1,17 @@
 """What all figures share: colours for the colour-blind, marks of methods, saving."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import NDArray
+from skimage.measure import find_contours
 
 from lemlight.files import written_aside
 
@@ -50,6 +56,63 @@ def save(figure: Figure, path: Path) -> Path:
     with written_aside(path) as aside:
         figure.savefig(aside, format="png")
     return path
+
+
+FEWEST, MOST = 0.125, 8.0  # false positives per image, the ends of the axis of a FROC curve
+
+
+def roc_axes(axes: Axes, title: str) -> None:
+    """Prepare axes for ROC curves."""
+    tidy(axes)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=title)
+    axes.set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+
+
+def froc_axes(axes: Axes, title: str) -> None:
+    """Prepare axes for FROC curves: false positives per image on an axis that doubles."""
+    tidy(axes)
+    axes.set_xscale("log", base=2, nonpositive="clip")
+    axes.set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title=title)
+    axes.set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
+    axes.set_xticks(2.0 ** np.arange(-3, 4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+TALLEST = 3.0  # height over width up to which an image of a sheet gets room
+
+
+def pair_grid(images: Sequence[NDArray[Any]], per_row: int) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure with two bare axes and a gap for each image (H, W), so many pairs a row, and its axes (K, 3)."""
+    pairs = min(per_row, len(images))
+    rows = -(-len(images) // pairs)
+    tallest = min(TALLEST, max(image.shape[0] / image.shape[1] for image in images))
+    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
+    grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)
+    for axes in grid.flat:
+        bare(axes)
+    return figure, grid.reshape(-1, 3)
+
+
+def explain(figure: Figure, colours: AxesImage, axes: NDArray[Any], label: str, marks: Sequence[Line2D]) -> None:
+    """Give a figure its colour bar, black as the tissue below is dark, and a legend of its marks, if any."""
+    bar = figure.colorbar(colours, ax=axes, shrink=0.7, aspect=25, pad=0.02)
+    bar.ax.set_facecolor("black")
+    bar.set_label(label)
+    if marks:
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+
+
+def outline_lesions(axes: Axes, lesions: NDArray[Any] | None, **style: Any) -> None:
+    """Draw a line around the lesions, a mask (H, W), holes included; along the border of the image, too."""
+    if lesions is None or not lesions.any():
+        return
+    rows, columns = (np.flatnonzero(lesions.any(axis=axis)) for axis in (1, 0))
+    inside = np.pad(lesions[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, 1)
+    corner = np.array([columns[0], rows[0]]) - 1
+    for outline in find_contours(inside, 0.5):  # type: ignore[no-untyped-call]
+        axes.plot(*(outline[:, ::-1] + corner).T, scalex=False, scaley=False, **style)
 
 
 CLASS_NAMES = ("benign", "malignant")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
-from lemlight.plots.comparison import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
+from lemlight.plots.panels import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
 from lemlight.plots.style import CLASS_NAMES
 from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
 from lemlight.reporting.methods import ABSENT, CLASS, ComparedRuns, differing_keys, method_settings

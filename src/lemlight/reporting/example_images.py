@@ -75,7 +75,7 @@ def _example(run: TrainingRun, number: float, probability: float, cutoff: float,
             scores = {name: arrays[name] for name in ("score_map", "maxima", "minima")}
         mask = _grey(lesions) > 127 if lesions.is_file() else None
         item = SheetItem(image=image / 255, **scores, mask=mask, label=int(label), probability=float(probability))
-        if item.problems() or strength.shape != image.shape:
+        if not item.is_sound() or strength.shape != image.shape:
             return None
     except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
         return None

@@ -16,11 +16,11 @@ from lemlight.data.io import FoundImage
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
+from lemlight.localization.choice import Chosen, RegionSettings, settings_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
 from lemlight.localization.predictor import Prediction, Predictor
 from lemlight.localization.regions import regions_to_rows
-from lemlight.localization.settings import Chosen, RegionSettings, settings_of
-from lemlight.metrics.localization import FIGURES
+from lemlight.metrics.location_maps import FIGURES
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
 from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
@@ -56,7 +56,7 @@ def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
     chosen = {}
     for method in place.settings.names:
         settings, dice = survey(place, method, ids).best()
-        chosen[method] = Chosen(**settings.to_dict(), dsc=dice, images=len(ids), split=split)
+        chosen[method] = Chosen(**settings.model_dump(), dsc=dice, images=len(ids), split=split)
     return chosen
 
 
@@ -82,7 +82,7 @@ def measure_localization(
     sections = {
         method: {
             "method": method,
-            **settings[method].to_dict(),
+            **settings[method].model_dump(),
             "chosen_on": _source(method, chosen, place.settings.given),
             **_summary(surveys[method], resamples),
         }
@@ -118,7 +118,7 @@ def _summary(found: Survey, resamples: int) -> dict[str, Any]:
     summary = found.meter.summary(resamples=resamples)
     if summary["images_with_lesion"]:
         best, dice = found.best()
-        summary["oracle"] = {**best.to_dict(), "dsc": dice, "what": "the best settings for these very images"}
+        summary["oracle"] = {**best.model_dump(), "dsc": dice, "what": "the best settings for these very images"}
     return summary
 
 

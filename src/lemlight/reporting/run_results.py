@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from lemlight.data.datamodule import MammogramFiles, unit_range
 from lemlight.files import write_json
+from lemlight.localization.choice import Chosen, build_settings
 from lemlight.localization.evaluation import Localizing
-from lemlight.localization.settings import Chosen, build_settings
 from lemlight.metrics.classification import summarize, write_predictions
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves

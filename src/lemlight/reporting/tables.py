@@ -119,6 +119,7 @@ def differences(comparison: Comparison) -> pd.DataFrame:
             "p": pair.difference.p,
             "p_corrected": pair.p_corrected,
             "comparisons": pair.comparisons,
+            "p_delong": pair.p_delong,
             "sentence": pair.sentence,
         }
         for pair in comparison.pairs

@@ -22,7 +22,7 @@ from lemlight.building import argument_problems, build
 from lemlight.data.datamodule import MammogramData, say
 from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
-from lemlight.localization.settings import build_settings
+from lemlight.localization.choice import build_settings
 from lemlight.training.callbacks import check_monitors
 from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights
 from lemlight.training.module import MammogramModule, build_loss, quiet

@@ -4,7 +4,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.pooling import Scorer
+
+
+def location_maps(network, images, maxima, minima):
+    return Passage(network, images).back(maxima, minima)
 
 
 class Network(nn.Module):
@@ -66,7 +71,7 @@ def matrix(convolution, source):
         return convolution._conv_forward(basis, convolution.weight, None).flatten(1).T.double().numpy()
 
 
-def share_out(weights, activations, importance):
+def distribute(weights, activations, importance):
     """Hand importance (outputs,) to the inputs (Eq. 10): importance (inputs,) and what is lost."""
     activations = np.maximum(np.asarray(activations, dtype=float).ravel(), 0)
     handed, lost = np.zeros(activations.size), 0.0
@@ -86,7 +91,7 @@ def at_features(features, weights, maxima, minima):
     for sign, extrema in ((1, maxima), (-1, minima)):
         for y, x in np.ndindex(*extrema.shape):
             row = sign * np.array(weights)[None]
-            part, gone = share_out(row, features[:, y, x], [float(extrema[y, x])])
+            part, gone = distribute(row, features[:, y, x], [float(extrema[y, x])])
             handed[:, y, x] += part
             lost += gone
     return handed, lost

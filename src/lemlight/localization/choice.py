@@ -1,8 +1,7 @@
-"""The settings of localization: its method, and how a map becomes regions: given, chosen on a split, or a default."""
+"""The choice of localization: its method, and how a map becomes regions: given, chosen on a split, or a default."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, Probability, checked
@@ -27,7 +26,7 @@ class LocalizationSettings:
         keep: an extremum counts from this fraction of the strongest's strength; None: chosen on the validation split.
         smoothing: px, standard deviation of the Gaussian over a map; None: chosen on the validation split.
         cutoff: fraction of a map's maximum from which a pixel belongs to a region; None: chosen as well.
-        tolerance: how far beside a lesion still counts as a hit, as a fraction of the prepared image's height.
+        tolerance: how far beside a lesion it still counts as found, as a fraction of the prepared image's height.
 
     Raises:
         LemlightError: a value out of range, or a name without a method.
@@ -83,30 +82,22 @@ def build_methods(parts: Mapping[str, Any]) -> dict[str, Method]:
     return built
 
 
-@dataclass(frozen=True)
-class RegionSettings:
+class RegionSettings(Settings):
     """From extrema to regions.
 
-    keep: fraction of the strongest extremum's strength that an extremum must reach, in [0, 1].
+    keep: fraction of the strongest extremum's strength that an extremum must reach.
     smoothing: px of the prepared image, standard deviation of the Gaussian.
-    cutoff: fraction of a map's maximum from which a pixel belongs to a region, in (0, 1].
+    cutoff: fraction of a map's maximum from which a pixel belongs to a region.
     """
-
-    keep: float
-    smoothing: float
-    cutoff: float
-
-    def to_dict(self) -> dict[str, float]:
-        """As plain values, for the checkpoint."""
-        return asdict(self)
-
-
-class Chosen(Settings):
-    """What a training chose for a method on a split, as a checkpoint holds it."""
 
     keep: Probability
     smoothing: NotNegative
     cutoff: Fraction
+
+
+class Chosen(RegionSettings):
+    """What a training chose for a method on a split, as a checkpoint holds it."""
+
     dsc: Probability  # mean over the images with a lesion of that split, at these settings
     images: Count
     split: str
@@ -128,13 +119,12 @@ def settings_of(
     values = {"keep": 0.5, "smoothing": 0.25 * output_stride, "cutoff": 0.33}
     if method in chosen:
         values |= chosen[method].model_dump(include=set(values))
-    values |= {name: value for name, value in given.items() if value is not None}
-    return RegionSettings(**values)
+    return RegionSettings(**values | {name: value for name, value in given.items() if value is not None})
 
 
 def candidates(has_extrema: bool, given: Mapping[str, float | None], output_stride: int) -> list[tuple[float, float]]:
     """The pairs (keep, smoothing) to choose from; a given value leaves no choice, and only extrema can be kept."""
-    keep, smoothing = given.get("keep"), given.get("smoothing")
+    keep, smoothing = given["keep"], given["smoothing"]
     keeps = [keep] if keep is not None else list(KEEPS) if has_extrema else [0.0]
     smoothings = [smoothing] if smoothing is not None else [fraction * output_stride for fraction in SMOOTHINGS]
     return [(k, s) for k in keeps for s in smoothings]

@@ -1,4 +1,4 @@
-"""What single functions of a network do with importance."""
+"""What single functions of a network do with importance; those without a rule are named and refused."""
 
 import copy
 
@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lemlight.localization.excitation_backprop import location_maps
-from lemlight.localization.propagation_rules import Inside, Ledger, Sum, Weighted, Weights
-from tests.localization.propagation.by_hand import Network, Steps
+from lemlight.errors import LemlightError
+from lemlight.localization.propagation_rules import Ledger, Sum, Weighted, Weights
+from tests.localization.by_hand import Network, Steps, location_maps
 
 
 def maps_of(function, images, maxima, channels=1, weights=(1.0,)):
@@ -72,19 +72,6 @@ def test_a_gate_carries_nothing_also_where_the_map_is_one_cell():
     images, maxima = image([[0.5]]), torch.ones(1, 1, 1)
     found = maps_of(lambda x: torch.sigmoid(x) * functional.adaptive_avg_pool2d(x, 1), images, maxima)
     assert found.maps.item() == pytest.approx(1)
-
-
-def shuffled(x):
-    images, channels, height, width = x.shape
-    return x.view(images, 2, channels // 2, height, width).transpose(1, 2).reshape(images, channels, height, width)
-
-
-def test_a_channel_shuffle_moves_importance_with_its_channels():
-    backbone = Steps(shuffled, channels=4)
-    backbone.identity.weight.data = torch.tensor([1.0, 0, 0, 0]).view(4, 1, 1, 1)
-    images, maxima = torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 1, 1)
-    for weights, lost in (([1.0, 0, 0, 0], 0), ([0, 1.0, 0, 0], 1)):
-        assert location_maps(Network(backbone, weights), images, maxima, 0 * maxima).lost.item() == lost
 
 
 def without_gradients(x):
@@ -161,18 +148,6 @@ def test_behind_any_normalisation_the_first_convolution_sees_the_image(normalise
     np.testing.assert_allclose(found.maps[0, 0], [0, 0.25, 0.75], rtol=1e-5)
 
 
-def test_what_arrives_in_the_padding_is_lost():
-    padded = functional.pad(torch.zeros(1, 1, 1, 2, requires_grad=True), (1, 0))
-    ledger = Ledger(1, padded.device)
-    inside = functional.pad(torch.ones(1, 1, 1, 2), (1, 0))
-    handed = torch.autograd.grad(
-        Inside.apply(padded, inside, ledger), padded, torch.tensor([2.0, 3, 4]).view(1, 1, 1, 3)
-    )
-    assert handed[0].flatten().tolist() == [0, 3, 4]
-    assert ledger.lost.item() == 2
-    maps_of(lambda x: functional.pad(x, (1, 0, 0, 0), value=9.0)[..., :2], torch.rand(1, 1, 1, 2), torch.ones(1, 1, 2))
-
-
 def test_a_batch_norm_with_a_weight_of_0_hands_nothing_down():
     backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU())
     backbone[0].weight.data.fill_(1)
@@ -213,18 +188,6 @@ def test_a_sum_where_neither_is_positive_splits_by_size():
     torch.testing.assert_close(handed[0] + handed[1], arrived)
 
 
-def test_importance_that_no_positive_contribution_reaches_is_lost_and_counted():
-    source = torch.tensor([[[[1.0]], [[2.0]]], [[[0.0]], [[-1.0]]]], requires_grad=True)  # (2, 2, 1, 1)
-    weight = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).view(2, 2, 1, 1)
-    ledger = Ledger(2, torch.device("cpu"))
-    weights = Weights(lambda activation: functional.conv2d(activation, weight.clamp(min=0)))
-    value = functional.conv2d(source.detach(), weight)
-    out = Weighted.apply(source, source.detach(), None, value, weights, ledger)
-    (handed,) = torch.autograd.grad(out, source, torch.tensor([[3.0, 5.0], [7.0, 0.0]]).view(2, 2, 1, 1))
-    torch.testing.assert_close(handed.flatten(1), torch.tensor([[1.0, 2.0], [0, 0]]))
-    assert ledger.lost.tolist() == [5, 7]
-
-
 def test_a_depthwise_convolution_keeps_importance_in_its_window():
     """Where its one channel offers nothing positive, by the sizes of the weights; padding takes nothing."""
     depthwise = nn.Conv2d(2, 2, (1, 3), padding=(0, 1), groups=2, bias=False)
@@ -240,3 +203,46 @@ def test_a_depthwise_convolution_keeps_importance_in_its_window():
     (handed,) = torch.autograd.grad(out, source, torch.tensor([[4.0, 5, 0], [0, 1, 0]]).view(1, 2, 1, 3))
     torch.testing.assert_close(handed, torch.tensor([[3.0 + 1, 1 + 3, 1], [0, 0, 0]]).view(1, 2, 1, 3))
     assert ledger.lost.item() == pytest.approx(1)  # weights of 0 reach nobody
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: torch.cumsum(x, 3), "cumsum"),
+        (torch.exp, "exp"),
+        (lambda x: x - x.flip(3), "flip"),
+        (lambda x: x - torch.relu(x), "sub"),
+        (lambda x: 1 / x, "div|reciprocal"),
+        (lambda x: torch.relu(x) * x, "mul"),
+        (lambda x: torch.einsum("nchw->nchw", x), "einsum"),
+    ],
+)
+def test_a_function_without_a_rule_is_named(function, name):
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match=f"'?({name})"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.data, lambda x: torch.from_numpy(x.detach().numpy())])
+def test_a_map_that_leaves_torch_s_functions_is_refused(function):
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match="importance"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize("function", [Doubled.apply, lambda x: torch.relu(Doubled.apply(x))])
+def test_a_network_s_own_autograd_function_is_refused(function):
+    """It does not pass by torch's functions; its gradient would stand in for importance."""
+    maxima = torch.ones(1, 2, 2)
+    with pytest.raises(LemlightError, match="Doubled"):
+        location_maps(Network(Steps(function), [1.0]), torch.rand(1, 1, 2, 2), maxima, 0 * maxima)

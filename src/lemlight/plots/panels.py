@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,38 +10,36 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.comparison import Comparison, PairDifference
 from lemlight.metrics.significance import p_text
-from lemlight.plots.curves import FEWEST, MOST, curve_points
+from lemlight.plots.curves import curve_points
 from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
-from lemlight.plots.style import BLUE, GREY, Marks, bare, method_marks, new_figure, save, say, tidy
+from lemlight.plots.style import (
+    BLUE,
+    FEWEST,
+    GREY,
+    MOST,
+    Marks,
+    bare,
+    froc_axes,
+    method_marks,
+    new_figure,
+    roc_axes,
+    save,
+    say,
+    tidy,
+)
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-class Results(Protocol):
-    """What is drawn of a run: `lemlight.reporting.runs.TrainingRun` has it."""
-
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """What metrics.json holds."""
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        """A row per test image with label and probability."""
-
-    @property
-    def log(self) -> pd.DataFrame:
-        """A row per epoch, the index."""
-
-
-Groups = Mapping[str, Sequence[Results]]
-"""Method -> its runs."""
+Groups = Mapping[str, Sequence[Any]]
+"""Method -> its runs: of each `summary`, `predictions` and `log`, see `lemlight.reporting.runs.TrainingRun`."""
 
 
 def curve_panels(groups: Groups, path: Path) -> Path:
@@ -49,32 +47,23 @@ def curve_panels(groups: Groups, path: Path) -> Path:
 
     A method with several runs has the mean height of theirs; one of whose runs has no curve is left out.
     """
+    marks = method_marks(groups)
+    roc = _curves(groups, lambda run: _roc(run.predictions))
     froc = _curves(groups, lambda run: _froc(run.summary))
     figure = new_figure(5.6 * (1 + bool(froc)), 5.2 + 0.22 * len(groups))
-    panels = figure.subplots(1, 1 + bool(froc), squeeze=False)[0]
-    for axes in panels:
-        tidy(axes)
-        axes.set_box_aspect(1)
-    roc = _curves(groups, lambda run: _roc(run.predictions))
-    panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title="ROC curves")
-    panels[0].set(xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (sensitivity)")
-    panels[0].plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    _draw_means(panels[0], roc, np.linspace(0, 1, 501), method_marks(groups))
+    left, *right = figure.subplots(1, 1 + bool(froc), squeeze=False, subplot_kw={"box_aspect": 1})[0]
+    roc_axes(left, "ROC curves")
+    _draw_means(left, roc, np.linspace(0, 1, 501), marks)
     if not roc:
-        say(panels[0], "the ROC curve needs malignant and benign images")
-    if froc:
-        panels[1].set_xscale("log", base=2, nonpositive="clip")
-        panels[1].set(xlim=(FEWEST, MOST * 1.08), ylim=(-0.01, 1.01), title="FROC curves")
-        panels[1].set(xlabel="False positives per image", ylabel="Sensitivity (fraction of lesions found)")
-        panels[1].set_xticks(2.0 ** np.arange(-3, 4))
-        panels[1].xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-        panels[1].xaxis.set_minor_locator(NullLocator())
-        _draw_means(panels[1], froc, np.geomspace(FEWEST, MOST, 400), method_marks(groups))
-    _legend(figure, groups)
+        say(left, "the ROC curve needs malignant and benign images")
+    for axes in right:
+        froc_axes(axes, "FROC curves")
+        _draw_means(axes, froc, np.geomspace(FEWEST, MOST, 400), marks)
+    _legend(figure, marks)
     return save(figure, path)
 
 
-def _curves(groups: Groups, curve_of: Callable[[Results], Curve | None]) -> dict[str, list[Curve]]:
+def _curves(groups: Groups, curve_of: Callable[[Any], Curve | None]) -> dict[str, list[Curve]]:
     found = {method: [curve for run in runs if (curve := curve_of(run))] for method, runs in groups.items()}
     return {method: curves for method, curves in found.items() if len(curves) == len(groups[method])}
 
@@ -100,8 +89,8 @@ def _draw_means(axes: Axes, found: Mapping[str, list[Curve]], grid: NDArray[np.f
         axes.plot(*one, **marks[method])
 
 
-def _legend(figure: Figure, groups: Groups) -> None:
-    handles = [Line2D([], [], label=method, **mark) for method, mark in method_marks(groups).items()]
+def _legend(figure: Figure, marks: Marks) -> None:
+    handles = [Line2D([], [], label=method, **mark) for method, mark in marks.items()]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -177,7 +166,7 @@ def training_overlay(groups: Groups, path: Path) -> Path | None:
                 axes.plot(values.index, values, marker="o" if len(values) < 5 else "", markersize=3, **marks[method])
         if "loss" in name and axes.dataLim.ymin > 0:
             axes.set_yscale("log")
-    _legend(figure, groups)
+    _legend(figure, marks)
     return save(figure, path)
 
 

@@ -1,0 +1,284 @@
+"""Metrics of location maps over many images, with intervals over patients: Dice, recall, pointing, boxes, FROC."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lemlight.errors import LemlightError
+from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, ratio
+from lemlight.metrics.froc import RATES, Candidates, collect, curve, find_candidates, weighted_sensitivity
+from lemlight.metrics.overlap import (
+    BINS,
+    BOX_CUTOFFS,
+    OVERLAPS,
+    box_matches,
+    near_lesions,
+    pointing,
+    predicted,
+    strength_histogram,
+    weighted_max_box_acc,
+    weighted_pxap,
+)
+
+Column = NDArray[np.float64]
+
+FIGURES = ("dsc", "dsc_pooled", "pixel_recall", "lesion_recall", "pxap", "max_box_acc_v2", "pointing")
+RULES = {
+    "prediction": "pixels whose strength is at least the cutoff and above 0; a region is a set of 8-connected ones",
+    "tolerance": "a lesion is hit by a pixel within tolerance_px of it (Euclidean distance), so that small lesions and "
+    "single-pixel calcifications can be hit; holds for lesion_recall, pointing and froc, not for pixels and boxes",
+    "dsc": "Dice per image, mean over images with a lesion",
+    "dsc_pooled": "Dice of the pixels of all images with a lesion together",
+    "pixel_recall": "fraction of the lesion pixels of all images that are predicted",
+    "lesion_recall": "fraction of lesions that any predicted pixel hits",
+    "pointing": "fraction of images with a lesion whose highest point hits one; equally high points count by their "
+    "fraction, a map of zeros is a miss",
+    "pxap": "pixel average precision (Choe et al. 2020) over the pixels of all images with a lesion, 1024 levels",
+    "max_box_acc_v2": "oracle: fraction of images in which a box of any contour matches the box of any lesion, at the "
+    "threshold (of 20) that is best on these very images, mean over intersection over union 0.3, 0.5, 0.7",
+    "froc": "detection of malignant lesions, those of images labelled malignant; regions come from a map of what "
+    "speaks for malignancy on every image, whatever is predicted, and score the image's probability times their "
+    "highest strength; one hit per lesion counts, a region that hits no malignant lesion is one false positive; "
+    "all images with known lesions count, also those with none; straight lines between the points",
+    "by_type": "lesion_recall over the lesions of one type, dsc over images whose lesions are all of that type",
+}
+COLUMNS = (
+    "image_id", "patient_id", "probability", "lesions", "hit_lesions", "regions_outside",
+    "lesion_pixels", "predicted_pixels", "shared_pixels", "dsc", "pointing",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured image: counts and scores of its map and its lesions, never the map itself.
+
+    row: what `LocalizationMeter.per_image` tells of it.
+    types, hits: of the K lesions that are drawn; hits (K,) says which of them the prediction hits.
+    suspicious: the candidates of FROC and the malignant lesions that they find; none of these on a benign image.
+    box_matches: (3, 20), False without a lesion.
+    histogram: (2, BINS), see `strength_histogram`.
+    """
+
+    row: Mapping[str, Any]
+    types: tuple[str, ...]
+    hits: NDArray[np.bool_]
+    tolerance_px: float
+    suspicious: Candidates
+    box_matches: NDArray[np.bool_]
+    histogram: NDArray[np.int64]
+
+
+def measure(
+    *,
+    cutoff: float,
+    image_id: str,
+    patient_id: str,
+    malignant: bool,
+    lesions: NDArray[np.uint8],
+    types: Sequence[str],
+    strength: NDArray[np.float32],
+    suspicion: NDArray[np.float32],
+    probability: float,
+    tolerance_px: float,
+) -> Measured:
+    """Measure one image whose lesions are known; one of which nothing is known must not be measured.
+
+    Args:
+        cutoff: in [0, 1]: the prediction is where the strength is at least this, and above 0 (compared in float32).
+        image_id: of the image.
+        patient_id: of its patient; intervals are drawn over patients.
+        malignant: the label of the image; its lesions are then taken to be malignant.
+        lesions: labels (H, W), 0 none, k the k-th lesion; all 0: known to have none.
+        types: of the lesions, types[k - 1] of the k-th; "" unknown. A lesion that is not drawn is left out.
+        strength: (H, W) in [0, 1], the smoothed location map, its highest value 1, or 0 everywhere.
+        suspicion: (H, W) in [0, 1], the same of what speaks for malignancy.
+        probability: of malignancy, in [0, 1].
+        tolerance_px: a lesion counts as hit within this distance of it, in px of these arrays.
+    """
+    mask, near = predicted(strength, cutoff), near_lesions(lesions, tolerance_px)
+    found = find_candidates(strength, cutoff, 1.0, near)
+    hits = ~np.isnan(found.lesion_scores)
+    lesion_pixels, predicted_pixels = int(np.count_nonzero(lesions)), int(np.count_nonzero(mask))
+    shared = int(np.count_nonzero(mask & (lesions > 0)))
+    row = {
+        "image_id": image_id,
+        "patient_id": patient_id,
+        "probability": float(probability),
+        "lesions": len(near),
+        "hit_lesions": int(hits.sum()),
+        "regions_outside": found.false_positive_scores.size,
+        "lesion_pixels": lesion_pixels,
+        "predicted_pixels": predicted_pixels,
+        "shared_pixels": shared,
+        "dsc": 2 * shared / (lesion_pixels + predicted_pixels) if near else float("nan"),
+        "pointing": pointing(strength, near) if near else float("nan"),
+    }
+    return Measured(
+        row=row,
+        types=tuple(types[lesion.label - 1] for lesion in near),
+        hits=hits,
+        tolerance_px=float(tolerance_px),
+        suspicious=find_candidates(suspicion, cutoff, float(probability), near if malignant else []),
+        box_matches=box_matches(lesions, strength),
+        histogram=strength_histogram(lesions, strength),
+    )
+
+
+class LocalizationMeter:
+    """Metrics of images measured at one cutoff; keeps counts per image and a histogram per patient, never a map."""
+
+    def __init__(self, cutoff: float) -> None:
+        self._cutoff = float(cutoff)
+        self._records: dict[str, Measured] = {}
+        self._histograms: dict[str, NDArray[np.int64]] = {}  # of the patients with a lesion
+
+    def add(self, measured: Measured) -> None:
+        """Add one image that was measured at the meter's cutoff.
+
+        Raises:
+            LemlightError: an image given twice.
+        """
+        image_id, patient = measured.row["image_id"], measured.row["patient_id"]
+        if image_id in self._records:
+            raise LemlightError(f"image {image_id}: measured twice: drop the duplicates of the sampler first")
+        self._records[image_id] = replace(measured, histogram=np.zeros((0,), np.int64))
+        if measured.types:
+            self._histograms[patient] = self._histograms.get(patient, 0) + measured.histogram
+
+    def per_image(self) -> pd.DataFrame:
+        """Return one row per image, ordered by image_id; dsc and pointing are NaN where there is no lesion.
+
+        `regions_outside` counts predicted regions that hit no lesion; pixels are counted at the cutoff.
+        """
+        return pd.DataFrame([self._records[name].row for name in sorted(self._records)], columns=list(COLUMNS))
+
+    def summary(self, *, resamples: int, seed: int = 0) -> dict[str, Any]:
+        """Return what metrics.json holds of the localization: each figure with its 95 % interval over patients.
+
+        Raises:
+            LemlightError: fewer resamples than a 95 % interval needs.
+        """
+        records = [self._records[name] for name in sorted(self._records)]
+        evidence = Evidence(self.per_image(), records, self._histograms)
+        evidence.draw(resamples, seed)
+        tolerances = [record.tolerance_px for record in records]
+        return {
+            "cutoff": self._cutoff,
+            "tolerance_px": [min(tolerances), max(tolerances)] if tolerances else None,
+            "images": len(records),
+            "images_with_lesion": int(evidence.with_lesion.sum()),
+            "lesions": sum(len(record.types) for record in records),
+            "patients": int(np.unique(evidence.patients).size),
+            **{name: evidence.figure(name, evidence.with_lesion, "no image with a lesion") for name in FIGURES},
+            "froc": evidence.froc_section(),
+            "by_type": {kind: evidence.type_section(kind) for kind in evidence.types},
+            "rules": dict(RULES),
+            "interval": {
+                "level": LEVEL,
+                "method": "percentile bootstrap over patients",
+                "resamples": resamples,
+                "seed": seed,
+            },
+        }
+
+
+class Evidence:
+    """All that the figures of N images need, as arrays.
+
+    patients: (N,) the patient of every image.
+    types: of lesions, in alphabetical order, without the unknown one.
+    ratios: name of a figure -> part (N,) and whole (N,), each added up over the images before dividing.
+    with_lesion: (N,) bool.
+    findings: of malignant lesions, for FROC.
+    """
+
+    def __init__(
+        self, rows: pd.DataFrame, records: Sequence[Measured], histograms: Mapping[str, NDArray[np.int64]]
+    ) -> None:
+        self.patients = rows["patient_id"].to_numpy(dtype=np.str_)
+        self.types = sorted({kind for record in records for kind in record.types} - {""})
+        self.with_lesion = rows["lesions"].to_numpy() > 0
+        self.findings = collect([record.suspicious for record in records])
+        matches = np.array([record.box_matches for record in records], dtype=np.bool_)
+        self._matches = matches.reshape(len(records), len(OVERLAPS), len(BOX_CUTOFFS))
+        self._histograms = np.array(list(histograms.values()), dtype=np.int64).reshape(-1, 2, BINS)
+        # an image of each patient with a lesion: all images of a patient have the same weight
+        owners = list(self.patients)
+        self._first_image = np.array([owners.index(patient) for patient in histograms], dtype=np.int64)
+
+        present = self.with_lesion.astype(np.float64)
+        dsc, pointed, lesion, mask, shared, lesions, hit = (
+            np.nan_to_num(rows[name].to_numpy(dtype=np.float64))
+            for name in (
+                "dsc", "pointing", "lesion_pixels", "predicted_pixels", "shared_pixels", "lesions", "hit_lesions",
+            )
+        )  # fmt: skip
+        self.ratios = {
+            "dsc": (dsc, present),
+            "dsc_pooled": (2 * shared, (mask + lesion) * present),
+            "pixel_recall": (shared, lesion),
+            "lesion_recall": (hit, lesions),
+            "pointing": (pointed, present),
+        }
+        for kind in self.types:
+            of_kind = [np.array(record.types) == kind for record in records]
+            only = np.array([set(record.types) == {kind} for record in records], dtype=np.float64)
+            found = [np.sum(own & record.hits) for own, record in zip(of_kind, records, strict=True)]
+            self.ratios[f"dsc of {kind}"] = (dsc * only, only)
+            self.ratios[f"lesion_recall of {kind}"] = (
+                np.array(found, float),
+                np.array(list(map(np.sum, of_kind)), float),
+            )
+
+    def weighted_figures(self, weights: Column) -> dict[str, Column]:
+        """Return every figure for weights (R, N) of the images: (R,) each, "froc" (R, 6); NaN is undefined.
+
+        The weights of all images of one patient must be equal, as those of a bootstrap over patients are.
+        """
+        figures = {name: ratio(weights @ part, weights @ whole) for name, (part, whole) in self.ratios.items()}
+        return figures | {
+            "pxap": weighted_pxap(self._histograms, weights[:, self._first_image]),
+            "max_box_acc_v2": weighted_max_box_acc(self._matches, self.with_lesion, weights),
+            "froc": weighted_sensitivity(self.findings, weights),
+        }
+
+    def draw(self, resamples: int, seed: int) -> None:
+        """Set `values` and `draws` of every figure; LemlightError with fewer resamples than an interval needs."""
+        self.values = self.weighted_figures(np.ones((1, self.patients.size)))
+        self.draws = {name: value[:0] for name, value in self.values.items()}
+        if self.patients.size:
+            self.draws = bootstrap(self.weighted_figures, self.patients, resamples=resamples, seed=seed)
+
+    def figure(self, name: str, counted: NDArray[np.bool_], undefined: str, rate: int | None = None) -> dict[str, Any]:
+        """Return a figure as metrics.json has it; `counted` (N,) are the images that can contribute to it."""
+        value, draws = self.values[name], self.draws[name]
+        if value.ndim > 1:  # FROC: at one rate, or the mean over all of them
+            value, draws = (one.mean(axis=1) if rate is None else one[:, rate] for one in (value, draws))
+        patients = int(np.unique(self.patients[counted]).size)
+        return estimate(float(value[0]), draws, patients, undefined if self.patients.size else "no images").to_dict()
+
+    def froc_section(self) -> dict[str, Any]:
+        """Return FROC: the mean over the rates, the sensitivity at each, and the curve."""
+        malignant = self.findings.lesions > 0, "no image with a malignant lesion"
+        rates, sensitivity = curve(self.findings)
+        return {
+            "counts": "malignant lesions",
+            "lesions": int(self.findings.lesions.sum()),
+            "mean": self.figure("froc", *malignant),
+            "at": {f"{rate:g}": self.figure("froc", *malignant, rate=place) for place, rate in enumerate(RATES)},
+            "curve": {"false_positives_per_image": rates, "sensitivity": sensitivity},
+        }
+
+    def type_section(self, kind: str) -> dict[str, Any]:
+        """Return the figures of one type of lesion; `images` are those whose lesions are all of that type."""
+        section: dict[str, Any] = {}
+        for name, unit in (("lesion_recall", "lesions"), ("dsc", "images")):
+            whole = self.ratios[f"{name} of {kind}"][1]
+            section[unit] = int(whole.sum())
+            undefined = f"no image whose lesions are all of type {kind}"
+            section[name] = self.figure(f"{name} of {kind}", whole > 0, undefined)
+        return section

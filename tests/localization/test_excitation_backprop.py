@@ -1,0 +1,267 @@
+"""Location maps against Eq. 10 in naive loops; of whole networks nothing is lost uncounted."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lemlight.errors import LemlightError
+from lemlight.localization.excitation_backprop import Passage
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.lem import local_extrema
+from lemlight.models.pooling import Scorer
+from tests.localization.by_hand import Network, Shifted, at_features, distribute, location_maps, matrix, randomised
+from tests.parts import build_backbone, build_pooling
+
+NAMES = (
+    "resnet18 resnet50 resnet101 densenet121 densenet169 vgg16 vgg16_bn efficientnet_b0 convnext_tiny mobilenet_v2 "
+    "mobilenet_v3_large efficientnet_lite0 shufflenet_v2_x1_0 googlenet"
+)
+NETWORKS = [(name, 32) for name in NAMES.split()]
+NETWORKS += [(name, 16) for name in ("resnet18", "densenet121", "vgg16_bn", "efficientnet_lite0")]
+# how much may arrive where nothing positive reaches; of random weights, one in two of them negative
+LOST = 0.5
+
+
+def build(name, output_stride=32, weights=None):
+    torch.manual_seed(0)
+    weights = weights or ("bundled" if name == "efficientnet_lite0" else "none")
+    backbone = build_backbone(name, weights=weights, output_stride=output_stride)
+    if weights == "none":
+        randomised(backbone)
+    scorer = Scorer(backbone.out_channels)
+    nn.init.normal_(scorer.weight)
+    return MammogramClassifier(backbone, scorer, build_pooling("lem", backbone.out_channels)).eval()
+
+
+def breasts(images, height, width):
+    """Noise with a strip of air on the right."""
+    batch = 0.1 + 0.9 * torch.rand(images, 1, height, width, generator=torch.Generator().manual_seed(1))
+    batch[..., 3 * width // 4 :] = 0
+    return batch
+
+
+def extrema_of(classifier, images):
+    with torch.no_grad():
+        return local_extrema(classifier(images).score_map)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return build("resnet18")
+
+
+@pytest.mark.parametrize(("name", "output_stride"), NETWORKS)
+def test_what_starts_arrives_or_is_counted_as_lost(name, output_stride):
+    classifier, images = build(name, output_stride), breasts(2, 96, 128)
+    maxima, minima = extrema_of(classifier, images)
+    assert maxima.any()
+    found = location_maps(classifier, images, maxima, minima)
+    assert found.maps.shape == (2, 96, 128)
+    assert found.maps.dtype == torch.float32
+    torch.testing.assert_close(found.started, (maxima.sum((1, 2)) + minima.sum((1, 2))).double())
+    torch.testing.assert_close(found.maps.double().sum((1, 2)) + found.lost, found.started, rtol=1e-3, atol=0)
+    assert (found.maps >= 0).all()
+    assert (found.lost >= 0).all()
+    assert (found.lost < LOST * found.started).all()
+    assert found.maps[..., 96:].sum() == 0  # air
+
+
+def test_of_trained_weights_only_what_would_land_in_the_air_is_lost():
+    """The stem answers to air by its bias alone, and air takes no importance."""
+    classifier, images = build("efficientnet_lite0"), breasts(1, 160, 96)
+    full = images.where(images > 0, 0.5)
+    lost = [location_maps(classifier, x, *extrema_of(classifier, x)) for x in (full, images)]
+    assert lost[0].lost.item() < 0.05 * lost[0].started.item()
+    assert lost[1].lost.item() < LOST * lost[1].started.item()
+
+
+def test_all_extrema_at_once_are_the_sum_of_each_on_its_own(resnet):
+    images = breasts(1, 96, 128)
+    maxima, minima = torch.zeros(2, 1, 3, 4)
+    maxima[0, 0, 1], maxima[0, 2, 3], minima[0, 1, 2], minima[0, 2, 0] = 1, 0.5, 1, 2
+    together = location_maps(resnet, images, maxima, minima)
+    passage, nothing = Passage(resnet, images, repeat=True), torch.zeros_like(maxima)
+    singles = [passage.back(one, nothing) for one in each_alone(maxima)]
+    singles += [passage.back(nothing, one) for one in each_alone(minima)]
+    assert [one.started.item() for one in singles] == [1, 0.5, 1, 2]
+    torch.testing.assert_close(sum(one.maps for one in singles), together.maps, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(sum(one.lost for one in singles), together.lost, rtol=1e-3, atol=1e-6)
+
+
+def each_alone(cells):
+    return [torch.zeros_like(cells).index_put_(tuple(place.unbind()), cells[tuple(place)]) for place in cells.nonzero()]
+
+
+def test_maps_of_a_batch_do_not_see_one_another(resnet):
+    images = breasts(2, 64, 96)
+    maxima, minima = extrema_of(resnet, images)
+    together = location_maps(resnet, images, maxima, minima)
+    for number in range(2):
+        one = slice(number, number + 1)
+        alone = location_maps(resnet, images[one], maxima[one], minima[one])
+        torch.testing.assert_close(together.maps[one], alone.maps, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(together.lost[one], alone.lost, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (20, 9)])
+def test_images_smaller_than_the_receptive_field_and_of_odd_sizes(resnet, size):
+    images = breasts(1, *size)
+    with torch.no_grad():
+        maxima = torch.ones_like(resnet(images).score_map)
+    found = location_maps(resnet, images, maxima, 0 * maxima)
+    assert found.maps.shape == (1, *size)
+    assert found.maps.double().sum() + found.lost[0] == pytest.approx(maxima.sum().item(), rel=1e-3)
+
+
+def test_a_black_image_loses_everything_and_is_finite(resnet):
+    maxima = torch.ones(1, 2, 2)
+    found = location_maps(resnet, torch.zeros(1, 1, 64, 64), maxima, 0 * maxima)
+    assert not found.maps.any()
+    assert found.lost.item() == pytest.approx(4, rel=1e-3)
+
+
+def test_a_network_without_a_convolution_is_refused():
+    network, maxima = Network(nn.ReLU(), [1.0]), torch.ones(1, 4, 4)
+    with pytest.raises(LemlightError, match="convolution"):
+        location_maps(network, torch.rand(1, 1, 4, 4), maxima, maxima)
+
+
+WEIGHTS = [0.7, -0.4, 0.2]
+
+
+def extrema(shape):
+    """A maximum that starts with 1, one that starts with 2.5, and a minimum."""
+    maxima, minima = torch.zeros(1, *shape), torch.zeros(1, *shape)
+    maxima[0, 0, 0], maxima[0, -1, -1], minima[0, 1, 0] = 1, 2.5, 1
+    return maxima, minima
+
+
+def values(layers, images):
+    """The input of every layer, and the last output, each (channels, rows, columns)."""
+    maps = [images]
+    with torch.no_grad():
+        for layer in layers:
+            maps.append(layer(maps[-1]))
+    return maps
+
+
+def compare(network, images, maxima, minima, expected, lost):
+    found = location_maps(network, images, maxima, minima)
+    np.testing.assert_allclose(found.maps[0].numpy(), expected.reshape(images.shape[2:]), atol=1e-5)
+    assert float(found.lost[0]) == pytest.approx(lost, abs=1e-5)
+    assert float(found.started[0]) == pytest.approx(float(maxima.sum() + minima.sum()))
+    assert expected.sum() + lost == pytest.approx(float(found.started[0]))
+
+
+@pytest.mark.parametrize("shifted", [False, True], ids=["image", "normalised image"])
+def test_two_convolutions_with_relu(shifted):
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, stride=2, padding=1), nn.ReLU()]
+    network = Network((Shifted if shifted else nn.Sequential)(*layers), WEIGHTS)
+    images = torch.rand(1, 1, 7, 5)
+    images[:, :, :3, :2] = 0  # air
+    maps = values(layers, (images - 0.5) / 0.25 if shifted else images)
+    maxima, minima = extrema(maps[-1].shape[2:])
+    importance, lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
+    importance, lost_above = distribute(matrix(layers[2], maps[2]), maps[2], importance)
+    # the first convolution sees the image in [0, 1], however it was normalised
+    importance, lost_below = distribute(matrix(layers[0], images), images, importance)
+    compare(network, images, maxima, minima, importance, lost + lost_above + lost_below)
+    assert importance.reshape(7, 5)[:3, :2].sum() == 0
+
+
+def test_groups_dilation_and_padding_by_a_layer():
+    torch.manual_seed(3)
+    layers = [
+        nn.ZeroPad2d((0, 1, 1, 2)),
+        nn.Conv2d(1, 4, 3, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding="same", dilation=2, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 3, 1),
+        nn.ReLU(),
+    ]
+    network, images = Network(nn.Sequential(*layers), WEIGHTS), torch.rand(1, 1, 6, 8)
+    maps = values(layers, images)
+    maxima, minima = extrema(maps[-1].shape[2:])
+    importance, total_lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
+    for number in (5, 3, 1):
+        importance, lost = distribute(matrix(layers[number], maps[number]), maps[number], importance)
+        total_lost += lost
+    compare(network, images, maxima, minima, importance.reshape(9, 9)[1:7, :8], total_lost)
+
+
+def test_batch_norm_behind_a_convolution_is_part_of_it():
+    convolution, norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+    layers = randomised(nn.Sequential(convolution, norm, nn.ReLU())).eval()
+    norm.weight.data = torch.tensor([0.8, -1.2, -0.3])
+    network, images = Network(layers, WEIGHTS), torch.rand(1, 1, 5, 6)
+    maps = values(layers, images)
+    maxima, minima = extrema((5, 6))
+    importance, lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
+    folded = matrix(convolution, images) * np.repeat(scale, 30)[:, None]
+    importance, lost_below = distribute(folded, images, importance)
+    compare(network, images, maxima, minima, importance, lost + lost_below)
+
+
+class NormFirst(nn.Module):
+    """DenseNet's order, and its concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.convolution = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, images):
+        first = torch.relu(self.stem(images))
+        return torch.relu(torch.cat([first, self.convolution(torch.relu(self.norm(first)))], 1))
+
+
+def test_batch_norm_that_comes_first_hands_through_and_concatenation_splits_by_channel():
+    backbone = randomised(NormFirst()).eval()
+    network, images = Network(backbone, WEIGHTS), torch.rand(1, 1, 5, 4)
+    with torch.no_grad():
+        first = torch.relu(backbone.stem(images))
+        normed = torch.relu(backbone.norm(first))
+        features = backbone(images)
+    maxima, minima = extrema((5, 4))
+    importance, total_lost = at_features(features[0].numpy(), WEIGHTS, maxima[0], minima[0])
+    through, lost = distribute(matrix(backbone.convolution, normed), normed, importance[2:])
+    total_lost += lost
+    importance, lost = distribute(matrix(backbone.stem, images), images, importance[:2].ravel() + through)
+    compare(network, images, maxima, minima, importance, total_lost + lost)
+
+
+class Residual(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        self.stem, self.branch, self.in_place = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 3, 3, padding=1), in_place
+
+    def forward(self, images):
+        short = torch.tanh(self.stem(images))
+        branch = self.branch(nn.functional.relu(short))
+        if self.in_place:
+            branch += short
+            return nn.functional.relu(branch, inplace=True)
+        return torch.relu(branch + short)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_residual_sum_splits_in_proportion_to_the_positive_parts(in_place):
+    backbone = randomised(Residual(in_place)).eval()
+    network, images = Network(backbone, WEIGHTS), torch.rand(1, 1, 4, 5)
+    with torch.no_grad():
+        short = torch.tanh(backbone.stem(images))
+        branch = backbone.branch(torch.relu(short))
+        features = torch.relu(short + branch)
+    maxima, minima = extrema((4, 5))
+    importance, total_lost = at_features(features[0].numpy(), WEIGHTS, maxima[0], minima[0])
+    left, right = (np.maximum(part[0].double().numpy(), 0) for part in (branch, short))
+    fraction = np.divide(left, left + right, out=np.zeros_like(left), where=left + right > 0)
+    # features are positive where importance is, and so is one of the two
+    through, lost = distribute(matrix(backbone.branch, short), short, importance * fraction)
+    importance = (importance * (1 - fraction)).ravel() + through
+    importance, lost_below = distribute(matrix(backbone.stem, images), images, importance)
+    compare(network, images, maxima, minima, importance, total_lost + lost + lost_below)
