@@ -286,7 +286,7 @@ def section_problems(values: Mapping[str, Any]) -> list[str]:
     dataset, optimizer, localization = (values.get(key) for key in ("dataset", "optimizer", "localization"))
     problems: list[str] = []
     if localization:
-        from lemlight.localization.settings import LocalizationSettings
+        from lemlight.localization.choice import LocalizationSettings
 
         given = {key: value for key, value in localization.items() if key != "methods"}
         problems += argument_problems(LocalizationSettings, given, "localization", ("methods",))

@@ -2,7 +2,7 @@
 
 import torch
 
-from lemlight.localization.excitation_backprop import location_maps
+from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.pooling import Scorer
 from tests.bench.measure import Ratio, paired, turns
@@ -71,7 +71,7 @@ def forward_and_backward(classifier, images):
 def whatever_the_extrema(backbone, images, pairs):
     classifier = build_classifier(backbone, "gap").eval()
     starts = [extrema(number, SIZE // 32) for number in EXTREMA]
-    actions = [lambda start=start: location_maps(classifier, images, *start) for start in starts]
+    actions = [lambda start=start: Passage(classifier, images).back(*start) for start in starts]
     actions.append(lambda: forward_and_backward(classifier, images))
     times = turns(actions, pairs, warm_up=1)
     for column, number in enumerate(EXTREMA):
@@ -85,8 +85,8 @@ def singles(images, pairs):
     cells = torch.arange(maxima.numel()).view_as(maxima)
     alone = [cells == cell for cell in cells[maxima]]
     actions = [
-        lambda: location_maps(classifier, images, maxima, minima),
-        lambda: [location_maps(classifier, images, one, minima) for one in alone],
+        lambda: Passage(classifier, images).back(maxima, minima),
+        lambda: [Passage(classifier, images).back(one, minima) for one in alone],
     ]
     times = turns(actions, pairs, warm_up=0)
     what = f"location map, resnet18, {SINGLES} extrema"
