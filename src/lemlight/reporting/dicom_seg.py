@@ -27,10 +27,7 @@ EMPTY_IF_MISSING = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )  # type 2: there, but maybe without a value
-OF_THE_IMAGE = (
-    *("FrameOfReferenceUID", "PositionReferenceIndicator", "PixelSpacing"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
-)
+OF_THE_IMAGE = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 SERIES_NUMBER = 100  # beyond those of a mammography study
 TEXT = 64  # characters of a DICOM LO
 
@@ -52,7 +49,7 @@ def write_dicom_seg(
 
     **The file is as confidential as its source:** it repeats the patient and the study, as DICOM demands. A mammogram
     has no position in the patient, so each px of a segment belongs to the px of the source in its place (A.51.5.1).
-    PixelSpacing is repeated where the source has it; ImagerPixelSpacing is not, for it holds at the detector.
+    No half a geometry: neither spacing nor frame of reference is repeated, as they make no plane without a position.
 
     Raises:
         ImageError: the source is no DICOM image, or lacks a UID that a reference needs.
