@@ -1,6 +1,7 @@
 """DICOM files of every kind: exact pixels, the brightness of the standard, what headers say, and what is refused."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -207,6 +208,22 @@ def test_real_mammograms(path):
 def test_reading_needs_no_torch():
     program = "import sys, lemlight.data.io; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["lemlight.data.io", "lemlight.data.phantom.files"])
+def test_a_folder_named_dl_beside_the_user_is_not_taken_for_a_module_of_gdcm_and_stays_one_of_theirs(tmp_path, module):
+    (tmp_path / "dl").mkdir()
+    (tmp_path / "dl" / "mine.py").write_text("value = 7")
+    program = f"import {module}, dl.mine; assert dl.mine.value == 7"
+    path = os.pathsep.join(["", *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def lookup_table(entries, first, bits, values, vr="US"):
