@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import time
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
 from lemlight.building import build
+from lemlight.data import datamodule
 from lemlight.data.datamodule import MammogramData, TrainSampler, drop_left_out, unit_range
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
@@ -176,6 +179,48 @@ def test_workers_start_as_asked_and_stay(table, store):
     assert loader.multiprocessing_context.get_start_method() == "spawn"
     assert loader.persistent_workers
     assert MammogramData(table, store, 4, start_method="spawn").train_dataloader().multiprocessing_context is None
+
+
+BATCH = 4 * SHAPE[0] * SHAPE[1] * 2
+
+
+@pytest.mark.parametrize(
+    ("batches", "workers", "ahead"), [(0.5, 0, None), (4, 1, 1), (8, 2, 1), (9, 2, 1), (10, 2, 2), (999, 2, 2)]
+)
+def test_a_small_shared_memory_is_found_at_the_start_and_fewer_batches_are_in_flight(
+    table, store, monkeypatch, capsys, batches, workers, ahead
+):
+    monkeypatch.setattr(datamodule, "_free_shared_memory", lambda: int(batches * BATCH))
+    data = MammogramData(table, store, 4, workers=2)
+    loaders = [data.train_dataloader(), data.val_dataloader()]
+    assert [(loader.num_workers, loader.prefetch_factor) for loader in loaders] == [(workers, ahead)] * 2
+    said = capsys.readouterr().out
+    assert said.count("--shm-size=8g") == (batches < 10)
+    assert ("no worker" in said) == (workers == 0)
+    assert len(next(iter(loaders[0]))["label"]) == 4
+    assert (
+        MammogramData(table, store, 4, augmentation=AUGMENT).dataset("train", AUGMENT).bytes_of_an_image == BATCH // 2
+    )
+
+
+class Stuck(ArrayStore):
+    """A store that gives images in the process that made it, and waits for ever in any other."""
+
+    def __init__(self, image_ids):
+        super().__init__(image_ids)
+        self.process = os.getpid()
+
+    def image(self, i):
+        while os.getpid() != self.process:
+            time.sleep(1)
+        return super().image(i)
+
+
+def test_workers_that_give_nothing_end_with_a_sentence(table, monkeypatch):
+    monkeypatch.setattr(datamodule, "PATIENCE", 1)
+    data = MammogramData(table, Stuck(table["image_id"]), 4, workers=1, start_method="fork")
+    with pytest.raises(LemlightError, match=r"gave none .*--shm-size=8g or --ipc=host, or set workers=0"):
+        next(iter(data.train_dataloader()))
 
 
 def test_images_left_out_are_dropped_and_rows_numbered_anew(table, store):

@@ -1,5 +1,7 @@
 """The LightningDataModule: files -> image table -> splits -> prepared store -> batches; see docs/own/dataset.md."""
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,6 +115,11 @@ class MammogramDataset(Dataset[Batch]):
         self.places = [store.index_of(image_id) for image_id in chosen["image_id"]]
         self.augmentation = None if isinstance(augmentation, NoAugmentation) else augmentation
 
+    @property
+    def bytes_of_an_image(self) -> int:
+        """Bytes of one image in a batch."""
+        return self.store.image(self.places[0]).size * (2 if self.augmentation is None else 4)
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -187,7 +194,7 @@ class MammogramData(LightningDataModule):
         super().__init__()
         self.batch_size, self.workers = batch_size, workers
         self.augmentation, self.seed, self.start_method = augmentation, seed, start_method
-        self.first_epoch = 0
+        self.first_epoch, self.said = 0, False
         if table is not None and store is not None:
             self._take(table, store)
 
@@ -237,19 +244,66 @@ class MammogramData(LightningDataModule):
         return self._loader(dataset, EvalSampler(len(dataset), *_rank_and_world_size()), drop_last=False)
 
     def _loader(self, dataset: MammogramDataset, sampler: Any, drop_last: bool) -> DataLoader[Batch]:
-        return DataLoader(
+        workers, prefetch = self._that_fit(dataset)
+        return _Loader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
             collate_fn=_as_read,
-            num_workers=self.workers,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            timeout=PATIENCE if workers else 0,
             worker_init_fn=_one_thread,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=self.start_method if self.workers else None,
+            multiprocessing_context=self.start_method if workers else None,
             generator=torch.Generator().manual_seed(self.seed),  # the global generator is left as it is
         )
+
+    def _that_fit(self, dataset: MammogramDataset) -> tuple[int, int]:
+        """Give the workers, and the batches that each reads ahead, for which there is shared memory; fewer are said."""
+        batch = self.batch_size * dataset.bytes_of_an_image
+        room = _free_shared_memory() // (2 * _rank_and_world_size()[1] * batch) - 1  # one is in use; two loaders share
+        if not self.workers or room >= self.workers * PREFETCH:
+            return self.workers, PREFETCH
+        workers = max(0, min(self.workers, room))
+        if not self.said:
+            said = f"{workers} of {self.workers} workers, a batch ahead" if workers else "no worker"
+            say(f"{SHM} has room for few batches of {batch / 2**20:.0f} MB: {said}; {MORE_SHM}")
+        self.said = True
+        return workers, 1
+
+
+SHM = "/dev/shm"  # where PyTorch shares what workers read; 64 MB in a container of Docker
+MORE_SHM = "give the container --shm-size=8g or --ipc=host, or set workers=0"
+PREFETCH = 2  # batches that each worker reads ahead, PyTorch's own number
+PATIENCE = 300  # s without a batch
+
+
+def _free_shared_memory() -> int:
+    """Bytes; endless where the system has no such folder (macOS)."""
+    return shutil.disk_usage(SHM).free if os.path.isdir(SHM) else 2**62
+
+
+class _Loader(DataLoader[Batch]):
+    """A loader whose workers end with a sentence where they give nothing for minutes, or die."""
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        return _explained(batches) if self.num_workers else batches
+
+
+def _explained(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise LemlightError(
+            f"the workers that read batches have died, or gave none for {PATIENCE // 60} minutes, for want of shared "
+            f"memory ({SHM}) as a rule: {MORE_SHM}; a disk that stands still does that, too"
+        ) from error
 
 
 def _rank_and_world_size() -> tuple[int, int]:
