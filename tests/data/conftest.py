@@ -139,8 +139,9 @@ def geometry_of():
 
     def read(store, i):
         records = [json.loads(line) for line in (store.folder / "done.jsonl").read_text().splitlines() if line]
-        values = next(record["geometry"] for record in records if record["image_id"] == store.image_ids[i])
-        return BreastGeometry(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        return BreastGeometry.from_dict(
+            next(record["geometry"] for record in records if record["image_id"] == store.image_ids[i])
+        )
 
     return read
 

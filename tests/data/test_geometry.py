@@ -173,11 +173,9 @@ def test_arrays_of_another_image_are_refused():
 
 @pytest.mark.parametrize(
     "change",
-    [{"box": [0, 0, 50, 30]}, {"box": [5, 5, 5, 9]}, {"box": [1, 2]}, {"scale": [1.0, 1.0]}, {"scale": ["a", 1.0]}],
+    [{"box": [0, 0, 50, 30]}, {"box": [5, 5, 5, 9]}, {"scale": [1.0, 1.0]}],
 )
 def test_contradicting_geometries_are_refused(change):
     values = BreastGeometry.fit((40, 30), False, (0, 0, 40, 30), (20, 20)).to_dict()
     with pytest.raises(LemlightError, match="prepare"):
         BreastGeometry.from_dict({**values, **change})
-    with pytest.raises(LemlightError, match="damaged"):
-        BreastGeometry.from_dict({name: value for name, value in values.items() if name != "box"})

@@ -58,15 +58,7 @@ class StandardAugmentation:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version at import
         import albumentations as A
 
-        rotation = A.Rotate(
-            limit=(-degrees, degrees),
-            interpolation=cv2.INTER_LINEAR,
-            mask_interpolation=cv2.INTER_NEAREST,
-            border_mode=cv2.BORDER_CONSTANT,
-            fill=0,
-            fill_mask=0,
-            p=rotate,
-        )
+        rotation = A.Rotate((-degrees, degrees), border_mode=cv2.BORDER_CONSTANT, fill=0, p=rotate)
         limits = {"brightness_limit": (-brightness, brightness), "contrast_limit": (-contrast, contrast)}
         steps = [
             A.HorizontalFlip(p=flip),

@@ -156,12 +156,8 @@ class BreastGeometry:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BreastGeometry:
-        """The geometry that `to_dict` wrote; raises LemlightError where it is damaged."""
-        tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        try:
-            return cls(**tuples)
-        except (TypeError, ValueError) as error:
-            raise LemlightError(f"A stored geometry is damaged ({error!r}); prepare the images again.") from error
+        """The geometry that `to_dict` wrote."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def _corner(self) -> NDArray[np.float64]:
