@@ -157,7 +157,8 @@ class BreastGeometry:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BreastGeometry:
         """The geometry that `to_dict` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**tuples)
 
     @property
     def _corner(self) -> NDArray[np.float64]:
