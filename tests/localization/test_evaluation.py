@@ -179,7 +179,10 @@ class OwnMap:
         ({"keep": 1.5}, "keep=1.5"),
         ({"follow": "all"}, "follow=all"),
         ({"methods": TARGETS | {"own": {"_target_": "nowhere.Map"}}}, "methods.own._target_=nowhere.Map: .*nowhere"),
-        ({"methods": TARGETS | {"own": {"_target_": "builtins.int"}}}, "methods.own: a method is called"),
+        (
+            {"methods": TARGETS | {"own": {"_target_": "builtins.int"}}},
+            "methods.own: builtins.int gives no Callable, but int",
+        ),
         (
             {"methods": {"importance": {"_target_": "lemlight.localization.baselines.SmoothGrad", "copies": 0}}},
             "SmoothGrad: copies=0",

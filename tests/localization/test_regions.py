@@ -218,14 +218,6 @@ def test_padding_is_no_part_of_a_region():
     assert region.score == pytest.approx(0.8)
 
 
-def test_the_anisotropic_scale_decides_which_extremum_is_nearest():
-    geometry = BreastGeometry((10, 100), False, (0, 0, 10, 100), (1.0, 0.1), (10, 10))
-    strength = np.zeros((10, 10))
-    strength[5, 5] = 1
-    (region,) = regions(strength, geometry=geometry, extrema=[[6, 5], [5, 9]])
-    assert region.extremum == pytest.approx((54.5, 9.0))  # 4 px away in the original, the other 10
-
-
 def test_rows_are_plain_json():
     geometry = BreastGeometry((30, 20), True, (3, 0, 27, 17), (0.3, 0.3), (9, 9))
     found = regions(np.pad([[0.8]], 4), geometry=geometry, spacing=(0.07, 0.05), probability=0.9, extrema=[[1, 1]])

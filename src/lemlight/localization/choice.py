@@ -74,12 +74,8 @@ def build_settings(config: Mapping[str, Any]) -> LocalizationSettings:
 
 
 def build_methods(parts: Mapping[str, Any]) -> dict[str, Method]:
-    """Build methods from their `_target_`, by name; LemlightError where one cannot be built."""
-    built: dict[str, Method] = {name: build(part, f"localization.methods.{name}") for name, part in parts.items()}
-    for name, method in built.items():
-        if not callable(method):
-            raise LemlightError(f"localization.methods.{name}: a method is called, see docs/own/localization.md")
-    return built
+    """Build methods from their `_target_`, by name; LemlightError where one cannot be built or called."""
+    return {name: build(part, f"localization.methods.{name}", kind=Callable) for name, part in parts.items()}
 
 
 class RegionSettings(Settings):
