@@ -15,8 +15,6 @@ pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the search nee
 from lemlight.cli import conf_dir
 from lemlight.sweeps import jobs
 
-TINY = ["trainer.max_epochs=2", "dataset.patients=24", "dataset.scale=0.25"]
-
 
 @pytest.fixture
 def search(lemlight_run, tmp_path):
@@ -92,8 +90,8 @@ def test_the_direction_is_that_of_the_monitored_figure(monitor, mode, direction)
 
 
 def test_the_best_trial_is_that_of_the_highest_validation_figure(betas, search):
-    _, folder = search("hydra.sweeper.n_trials=8")
-    assert len(states(folder)) == len(set(betas)) == 8
+    _, folder = search("hydra.sweeper.n_trials=4")
+    assert len(states(folder)) == len(set(betas)) == 4
     best = max(states(folder), key=lambda state: state["result"])
     found = results(folder)
     assert found["best_value"] == best["result"]
@@ -104,16 +102,16 @@ def test_the_best_trial_is_that_of_the_highest_validation_figure(betas, search):
 
 
 def test_the_same_command_trains_nothing_again_and_more_trials_go_on_from_there(betas, search, tmp_path):
-    _, folder = search("hydra.sweeper.n_trials=5")
+    _, folder = search("hydra.sweeper.n_trials=3")
     found, tried = results(folder), list(betas)
-    done, _ = search("hydra.sweeper.n_trials=5")
-    assert done.out.count("done before, skipped") == 5
+    done, _ = search("hydra.sweeper.n_trials=3")
+    assert done.out.count("done before, skipped") == 3
     assert (results(folder), betas) == (found, tried)
-    search("hydra.sweeper.n_trials=8")
+    search("hydra.sweeper.n_trials=4")
     (tmp_path / "whole").mkdir()
-    search("hydra.sweeper.n_trials=8", cwd=tmp_path / "whole")
-    assert len(betas) == 16
-    assert betas[8:] == betas[:8]
+    search("hydra.sweeper.n_trials=4", cwd=tmp_path / "whole")
+    assert len(betas) == 8
+    assert betas[4:] == betas[:4]
 
 
 def test_a_value_that_is_given_is_no_longer_searched(betas, search):
@@ -142,10 +140,10 @@ def test_a_search_whose_trials_all_fail_says_so_in_a_sentence(search, monkeypatc
     assert "lemlight: every trial of the search has failed" in done.err
 
 
-def test_a_real_search_goes_by_the_validation_split_and_sees_no_other(search):
+def test_a_real_search_goes_by_the_validation_split_and_sees_no_other(search, phantom):
     import pandas as pd
 
-    _, folder = search(*TINY, "hydra.sweeper.n_trials=2")
+    _, folder = search(*phantom, "trainer.max_epochs=2", "hydra.sweeper.n_trials=2")
     logs = [pd.read_csv(path)["val/auroc"] for path in folder.glob("*/logs/metrics.csv")]
     highest = sorted((log.max() for log in logs), reverse=True)
     assert len(highest) == 2

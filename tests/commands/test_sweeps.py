@@ -13,7 +13,7 @@ import pytest
 from lemlight.sweeps import jobs
 from tests.sweeps.observed import processes_of, same_metrics, states, table, wait_for
 
-COMMAND = ["trainer.max_epochs=3", "pooling=gap,lem"]
+COMMAND = ["trainer.max_epochs=2", "pooling=gap,lem"]
 
 
 @pytest.fixture
@@ -51,17 +51,13 @@ def whole(lemlight_run, folder_data, tmp_path_factory):
     return done, folder
 
 
-def test_the_folders_are_named_by_the_command(whole):
-    _, sweep = whole
+def test_the_folders_are_named_by_the_command_and_the_table_comes_by_itself(whole):
+    done, sweep = whole
     assert sweep.name.startswith("pooling=gap,lem+batch_size=8+")
     assert len(sweep.name) <= 100
-    assert {job.name for job in sweep.iterdir() if job.is_dir()} == {"pooling=gap", "pooling=lem"}
-
-
-def test_the_table_comes_by_itself(whole):
-    done, sweep = whole
     assert [(row["pooling"], row["state"]) for row in table(sweep)] == [("gap", "done"), ("lem", "done")]
     for row in table(sweep):
+        assert row["folder"] == f"pooling={row['pooling']}"
         summary = json.loads((sweep / row["folder"] / "metrics.json").read_text())
         for name in ("auroc", "acc", "sensitivity", "specificity", "f1"):
             assert float(row[f"{name}_value"]) == summary[name]["value"]
@@ -131,17 +127,10 @@ def test_a_job_that_fails_lets_the_others_run_and_alone_goes_on(start, tmp_path)
     assert not in_the_way.with_name("error.txt").exists()
 
 
-def test_an_impossible_value_fails_its_job_before_any_work(start, tmp_path):
-    assert start("seed=-1").wait(timeout=60) == 2
-    (row,) = table(tmp_path / "sweep")
-    assert row["state"] == "failed"
-    assert "seed=-1" in row["error"]
-
-
 @pytest.mark.parametrize(
     ("number", "send", "code"),
-    [(signal.SIGINT, os.kill, 130), (signal.SIGTERM, os.kill, 143), (signal.SIGTERM, os.killpg, 143)],
-    ids=["interrupted", "told to end", "told to end with its group"],
+    [(signal.SIGINT, os.kill, 130), (signal.SIGTERM, os.killpg, 143)],
+    ids=["interrupted", "told to end with its group"],
 )
 def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(number, send, code, start, tmp_path):
     process = start("workers=2", "trainer.max_epochs=500", "pooling=gap,lem")
@@ -154,15 +143,14 @@ def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(number, se
     assert not processes_of(process.pid)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_of_joblib_end_with_their_sweep(number, start, tmp_path):
+def test_workers_of_joblib_end_with_their_sweep(start, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     process = start("trainer.max_epochs=500", "pooling=gap,lem", *launcher)
     logs = [tmp_path / "sweep" / f"pooling={name}" / "logs" / "metrics.csv" for name in ("gap", "lem")]
     assert wait_for(lambda: all(log.is_file() for log in logs), process), (tmp_path / "said.txt").read_text()
-    process.send_signal(number)
-    assert process.wait(timeout=60) == -number
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
     assert wait_for(lambda: not processes_of(process.pid), seconds=60), processes_of(process.pid)
     assert [state["state"] for state in states(tmp_path / "sweep").values()] == ["running", "running"]
 
@@ -184,22 +172,7 @@ def test_a_launcher_that_is_not_installed_is_named_by_its_extra(refused):
     assert refused("train", "-m", "hydra/launcher=ray").strip() == expected
 
 
-def test_two_devices_predict_every_test_image_once(lemlight_run, folder_data):
-    one = lemlight_run("train", *folder_data)
-    two = lemlight_run("train", *folder_data, "trainer=ddp_cpu", "batch_size=4", own_process=True)
-    expected, found = (pd.read_csv(done.folder / "predictions.csv") for done in (one, two))
-    same = ["image_id", "patient_id", "split", "label"]
-    assert found["image_id"].is_unique
-    pd.testing.assert_frame_equal(found[same], expected[same])
-    summary = json.loads((two.folder / "metrics.json").read_text())
-    assert (summary["images"], summary["patients"]) == (6, 3)
-    assert two.out.count("figures and report:") == 1
-    assert two.out.count("split by patient") == 1
-    assert len(pd.read_csv(two.folder / "logs" / "metrics.csv")) == 1
-    assert not list(two.folder.rglob("*.part"))
-
-
-def test_a_sweep_mixes_one_device_and_two(lemlight_run, start, folder_data, tmp_path):
+def test_a_sweep_mixes_one_device_and_two_which_predict_every_image_once(lemlight_run, start, folder_data, tmp_path):
     more = ["trainer.strategy=ddp", "batch_size=4", "pooling=gap"]
     assert start("trainer.devices=2,1", *more).wait(timeout=180) == 0, (tmp_path / "said.txt").read_text()
     alone = lemlight_run("train", *folder_data, "trainer.devices=2", *more, own_process=True)
@@ -207,6 +180,15 @@ def test_a_sweep_mixes_one_device_and_two(lemlight_run, start, folder_data, tmp_
     assert (two / "train_ddp_process_1.log").is_file()
     assert not (one / "train_ddp_process_1.log").exists()
     steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]
+    assert [len(rows) for rows in steps] == [1, 1]
     assert steps[0][0] * 2 == steps[1][0]  # every second image on each device: no device trained on all or half
     assert same_metrics(two, alone.folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["said.txt", "sweep"]  # no run in a folder of its own
+    found, expected = (pd.read_csv(job / "predictions.csv") for job in (two, one))
+    same = ["image_id", "patient_id", "split", "label"]
+    assert found["image_id"].is_unique
+    pd.testing.assert_frame_equal(found[same], expected[same])
+    summary = json.loads((two / "metrics.json").read_text())
+    assert (summary["images"], summary["patients"]) == (6, 3)
+    assert alone.out.count("figures and report:") == alone.out.count("split by patient") == 1
+    assert not list(alone.folder.rglob("*.part"))

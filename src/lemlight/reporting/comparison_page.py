@@ -23,15 +23,14 @@ from lemlight.text import value_text
 from lemlight.training.trainer import versions
 
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
-PLOTTED = ("auroc", "dsc")  # the differences of the other metrics are in differences.csv
+PLOTTED = ("auroc", "dsc")  # what is asked for; the differences in the other metrics are in differences.csv
 LEAKS = {"leaking_patients": "patients", "leaking_breasts": "breasts", "leaking_files": "files"}
 
 
 def shown_differences(comparison: Comparison | None) -> list[str]:
-    """Return a sentence for each difference that is shown, by metric, the largest first."""
-    pairs = [pair for pair in comparison.pairs if pair.shown] if comparison else []
-    order = list(METRIC_NAMES)
-    pairs.sort(key=lambda pair: (order.index(pair.metric), -abs(pair.difference.estimate.value or 0)))
+    """Return a sentence for each difference in AUC and in Dice that is shown, the largest first."""
+    pairs = [pair for pair in comparison.pairs if pair.shown and pair.metric in PLOTTED] if comparison else []
+    pairs.sort(key=lambda pair: (PLOTTED.index(pair.metric), -abs(pair.difference.estimate.value or 0)))
     return [pair.sentence for pair in pairs]
 
 
