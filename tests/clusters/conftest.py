@@ -4,11 +4,7 @@ import sys
 
 import pytest
 
-SIZES = ["dataset.patients=12", "dataset.scale=0.25", "dataset.prepare.height=96", "dataset.prepare.width=64"]
-SMALL = ["prepare_workers=1", *SIZES]
-TINY = ["workers=0", "bootstrap=100", "examples=0", "trainer=cpu", "trainer.max_epochs=1", "batch_size=4"]
-TINY += ["scheduler.warmup_epochs=0", "trainer.enable_progress_bar=false"]
-TINY += ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"]
+from tests.commands.conftest import SMALL, TINY
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +19,8 @@ def shell():
 def phantom(tmp_path_factory, shell):
     """Overrides for a phantom of 12 patients that is drawn and prepared once."""
     root = tmp_path_factory.mktemp("phantom")
-    data = [*SMALL, f"store={root / 'store'}", f"dataset.root={root / 'images'}"]
-    subprocess.run([sys.executable, "-m", "lemlight.prepare", *data], cwd=root, env=shell, check=True)
+    data = [f"store={root / 'store'}", f"dataset.root={root / 'images'}", "dataset.patients=12", "dataset.scale=0.25"]
+    subprocess.run([sys.executable, "-m", "lemlight.prepare", *SMALL, *data], cwd=root, env=shell, check=True)
     return data
 
 
@@ -34,12 +30,11 @@ def start(phantom, shell, tmp_path):
     started = []
 
     def start(*overrides, **variables):
-        call = [sys.executable, "-m", "lemlight.train", "-m", *phantom, *TINY, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+        words = [*TINY, *phantom, "batch_size=4", f"hydra.sweep.dir={tmp_path / 'sweep'}", *overrides]
+        call = [sys.executable, "-m", "lemlight.train", "-m", *words]
         with (tmp_path / "said.txt").open("w") as said:
-            environment = shell | variables
-            process = subprocess.Popen([*call, *overrides], cwd=tmp_path, env=environment, stdout=said, stderr=said)
-        started.append(process)
-        return process
+            started.append(subprocess.Popen(call, cwd=tmp_path, env=shell | variables, stdout=said, stderr=said))
+        return started[-1]
 
     yield start
     for process in started:

@@ -34,23 +34,19 @@ def cluster(shell):
 
 
 def test_a_job_that_fails_in_the_queue_lets_the_others_run_and_alone_runs_again(sweep, tmp_path):
-    command = ["hydra/launcher=ray", *OWN, "+hydra.launcher.ray.init.num_cpus=2", "pooling=gap,lem", "seed=0,1"]
-    in_the_way = tmp_path / "sweep" / "pooling=lem+seed=0" / "logs"
+    command = ["hydra/launcher=ray", *OWN, "+hydra.launcher.ray.init.num_cpus=2", "pooling=gap,lem"]
+    in_the_way = tmp_path / "sweep" / "pooling=lem" / "logs"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where the job wants a folder")
     code, said = sweep(*command)
     before = states(tmp_path / "sweep")
-    assert code == 2, said
-    assert [state["state"] for state in before.values()] == ["done", "done", "failed", "done"]
-    assert said.count("1 of 4 jobs are not done") == said.count("table: ") == 1
-    assert said.count("figures and report:") == 3  # what the jobs print comes through
+    assert (code, [state["state"] for state in before.values()]) == (2, ["done", "failed"]), said
+    assert said.count("1 of 2 jobs are not done") == said.count("figures and report:") == 1  # jobs' words come through
     in_the_way.unlink()
     code, said = sweep(*command)
-    after = states(tmp_path / "sweep")
-    assert code == 0, said
-    assert said.count("done before, skipped") == 3
-    assert {name for name in after if after[name] != before[name]} == {"pooling=lem+seed=0"}
-    assert {row["state"] for row in table(tmp_path / "sweep")} == {"done"}
+    assert (code, said.count("done before, skipped")) == (0, 1), said
+    assert states(tmp_path / "sweep")["pooling=gap"] == before["pooling=gap"]
+    assert [row["state"] for row in table(tmp_path / "sweep")] == ["done", "done"]
 
 
 def test_one_process_of_ray_runs_jobs_on_one_device_and_on_two(sweep, tmp_path):

@@ -92,20 +92,13 @@ def test_a_full_disk_before_the_training_starts(refused, folder_data, tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("where", ["a file", "a folder below a file"])
-def test_a_run_folder_that_cannot_be_made(where, refused, folder_data, tmp_path):
-    (tmp_path / "taken").write_text("mine")
-    folder = tmp_path / "taken" / ("run" if "below" in where else "")
-    message = refused("train", *folder_data, folder=folder, cwd=tmp_path)
-    assert str(tmp_path / "taken") in message
-    assert (tmp_path / "taken").read_text() == "mine"
-
-
-def test_an_output_folder_that_cannot_be_made(refused, folder_data, tmp_path):
-    (tmp_path / "taken").write_text("mine")
-    message = refused("train", *folder_data, f"output={tmp_path / 'taken'}")
-    assert f"cannot write {tmp_path / 'taken' / 'config.yaml'}" in message
-    assert (tmp_path / "taken").read_text() == "mine"
+def test_a_folder_that_cannot_be_made_is_named(refused, folder_data, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for folder in (taken, taken / "run"):
+        assert str(taken) in refused("train", *folder_data, folder=folder, cwd=tmp_path)
+    assert f"cannot write {taken / 'config.yaml'}" in refused("train", *folder_data, f"output={taken}")
+    assert taken.read_text() == "mine"
 
 
 def test_a_resume_from_nothing_is_refused_before_any_work(refused, folder_data, tmp_path):
@@ -123,7 +116,6 @@ def test_a_resume_with_another_network_is_refused(refused, folder_data, going_on
 
 
 def test_a_mistake_in_a_process_of_its_own(refused, folder_data, tmp_path):
-    message = refused("train", *folder_data, f"dataset.root={tmp_path / 'nowhere'}", own_process=True)
-    assert (
-        message == f"there is no folder {tmp_path / 'nowhere'}: set dataset.root to the folder that holds images.csv\n"
-    )
+    nowhere = tmp_path / "nowhere"
+    message = refused("train", *folder_data, f"dataset.root={nowhere}", own_process=True)
+    assert message == f"there is no folder {nowhere}: set dataset.root to the folder that holds images.csv\n"

@@ -1,6 +1,5 @@
 """A real headless Chromium, spoken to by the Chrome DevTools protocol: what the browser does, logs and asks for."""
 
-import base64
 import itertools
 import json
 import os
@@ -111,9 +110,3 @@ class Page:
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         told = [node for node in nodes if not node["ignored"]]
         return [(node.get("role", {}).get("value"), node.get("name", {}).get("value", "")) for node in told]
-
-    def picture(self, path):
-        """Write a PNG of the whole page, to look at."""
-        clip = {**self.call("Page.getLayoutMetrics")["cssContentSize"], "scale": 1}
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
-        Path(path).write_bytes(base64.b64decode(data))

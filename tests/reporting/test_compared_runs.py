@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lemlight.errors import LemlightError
 from lemlight.reporting.methods import compare_runs, find_methods
 from lemlight.reporting.runs import find_runs
-from lemlight.reporting.tables import Cell, cells, method_table, shown_best, table_latex, table_markdown, write_tables
+from lemlight.reporting.tables import method_table, shown_best, table_latex, table_markdown, write_tables
 from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_state, write_sweep
 
 
@@ -273,14 +273,6 @@ def table():
     return pd.DataFrame([*rows, ("gap", 1, None, None, None, False)], columns=columns)
 
 
-def test_what_is_unknown_is_a_dash(table):
-    assert cells(table, "auroc") == [
-        Cell(0.91234, "0.912", "0.850 to 0.960", best=True),
-        Cell(0.5, "0.500", "", best=False),
-        Cell(None, "-", "", best=False),
-    ]
-
-
 def test_markdown_and_latex_are_escaped_and_complete(table):
     lines = table_markdown(table).splitlines()
     assert "**0.912** [0.850, 0.960]" in lines[2]
@@ -289,7 +281,7 @@ def test_markdown_and_latex_are_escaped_and_complete(table):
     text = table_latex(table)
     assert r"lem, loss.pos\_weight=50\% & 3 & \textbf{0.912} \\" in text
     assert r"a|b \& \#1 & 2 & 0.500 \\" in text
-    assert r"gap & 1 & - \\" in text
+    assert r"gap & 1 & undefined \\" in text
     assert text.count(r"\begin{tabular}{lrr}") == text.count(r"\end{tabular}") == 1
 
 

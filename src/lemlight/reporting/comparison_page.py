@@ -19,7 +19,7 @@ from lemlight.reporting.page import TEMPLATES, base64_of, public_command, write_
 from lemlight.reporting.runs import TrainingRun
 from lemlight.reporting.tables import COLUMNS, cells, metrics_of
 from lemlight.sweeps.names import WITHOUT_EFFECT
-from lemlight.text import value_text
+from lemlight.text import interval_text, value_text
 from lemlight.training.trainer import versions
 
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
@@ -113,6 +113,7 @@ def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question:
         forests={metric: METRIC_NAMES[metric] for metric in PLOTTED},
         mammograms=[_mammogram(image) for image in examples],
         value_text=value_text,
+        interval_text=interval_text,
         settings_runs=settings_runs,
         settings=settings,
         leaks=leak_reports(compared.runs),

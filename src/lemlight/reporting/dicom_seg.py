@@ -15,12 +15,16 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from lemlight.data.dicom import quiet
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import written_aside
 
 if TYPE_CHECKING:  # an optional extra: imported where it is used
     from highdicom.seg import SegmentDescription
 
+NOTHING_REFERS = (
+    "no Segmentation can refer to it ({}): its SOP class or its image tags are not those of a DICOM image; correct "
+    "them or switch the Segmentations off"
+)
 INSTALL = "DICOM Segmentations need highdicom: pip install 'lemlight[dicom-seg]', or switch them off"
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")  # type 1: nobody can make them up
 EMPTY_IF_MISSING = (
@@ -64,15 +68,8 @@ def write_dicom_seg(
             _describe(algorithm, version, number, label, score)
             for number, (label, score) in enumerate(zip(labels, scores, strict=True), start=1)
         ]
-        try:
+        with as_image_error(source, NOTHING_REFERS):
             segmentation = _segmentation(header, masks, segments, version)
-        except MemoryError:
-            raise
-        except Exception as error:  # highdicom raises whatever broken tags make Python raise; its text may hold values
-            raise ImageError(
-                f"{source}: no Segmentation can refer to it ({type(error).__name__}): its SOP class or its image tags "
-                "are not those of a DICOM image; correct them or switch the Segmentations off"
-            ) from error
         with written_aside(path) as aside:
             segmentation.save_as(aside)
     return True
@@ -87,17 +84,10 @@ def check_highdicom() -> None:
 
 
 def _read_source(source: Path) -> Dataset:
-    try:
+    with as_image_error(source, "not a DICOM file, or a damaged one ({}), to which no Segmentation can refer"):
         header = pydicom.dcmread(source, stop_before_pixels=True)
         missing = [keyword for keyword in (*UIDS, "Rows", "Columns") if not header.get(keyword)]
         frames = int(header.get("NumberOfFrames") or 1)
-    except OSError as error:
-        raise ImageError(f"{source}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except Exception as error:
-        raise ImageError(
-            f"{source}: not a DICOM file, or a damaged one ({type(error).__name__}); a Segmentation can only refer to "
-            "a DICOM image"
-        ) from error
     if missing:
         raise ImageError(
             f"{source}: has no {', '.join(missing)}; a Segmentation must refer to them and they cannot be made up: "

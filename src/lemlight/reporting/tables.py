@@ -1,17 +1,16 @@
 """The table of the methods, for a program (CSV) and for readers (Markdown, LaTeX), and which method is shown best."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from lemlight.files import written_aside
+from lemlight.files import write_csv, written_aside
 from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
 from lemlight.reporting.methods import ComparedRuns
-from lemlight.text import heading, markdown_table
+from lemlight.text import heading, interval_text, markdown_table, value_text
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
@@ -65,27 +64,11 @@ def _mean(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"value": sum(map(float, values)) / len(values), "low": None, "high": None}
 
 
-class Cell(NamedTuple):
-    """One metric of one method; `text` has three digits or a dash, `interval` is empty where there is none."""
-
-    value: float | None
-    text: str
-    interval: str
-    best: bool
-
-
-def cells(table: pd.DataFrame, name: str) -> list[Cell]:
-    """Return the column of one metric as it is shown."""
-    known = table[[name, f"{name}_low", f"{name}_high"]].astype(float).itertuples(index=False)
-    return [
-        Cell(
-            value=None if math.isnan(value) else value,
-            text="-" if math.isnan(value) else f"{value:.3f}",
-            interval="" if math.isnan(low + high) else f"{low:.3f} to {high:.3f}",
-            best=best,
-        )
-        for (value, low, high), best in zip(known, table[f"{name}_best"], strict=True)
-    ]
+def cells(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
+    """Return value, low, high and best of one metric for every method; what is unknown is None."""
+    parts = ("value", "low", "high", "best")
+    known = table[[name, *(f"{name}_{part}" for part in parts[1:])]].astype(object)
+    return [dict(zip(parts, row, strict=True)) for row in known.where(known.notna(), None).to_numpy()]
 
 
 def write_tables(table: pd.DataFrame, comparison: Comparison | None, folder: Path) -> list[Path]:
@@ -139,8 +122,7 @@ def write_runs(compared: ComparedRuns, folder: Path) -> Path:
         }
         for run in compared.runs
     ]
-    with written_aside(folder / "runs.csv") as aside:
-        pd.DataFrame(lines).to_csv(aside, index=False)
+    write_csv(pd.DataFrame(lines), folder / "runs.csv")
     return folder / "runs.csv"
 
 
@@ -150,8 +132,8 @@ def table_markdown(table: pd.DataFrame, wanted: Sequence[str] = tuple(COLUMNS)) 
     for name in (name for name in metrics_of(table) if name in wanted):
         texts = [COLUMNS[name]]
         for cell in cells(table, name):
-            value = f"**{cell.text}**" if cell.best else cell.text
-            texts.append(f"{value} [{cell.interval.replace(' to ', ', ')}]" if cell.interval else value)
+            value, interval = f"**{value_text(cell)}**" if cell["best"] else value_text(cell), interval_text(cell)
+            texts.append(f"{value} [{interval.replace(' to ', ', ')}]" if interval else value)
         columns.append(texts)
     return f"{markdown_table(list(zip(*columns, strict=True)))}\n{_note(table)}\n"
 
@@ -161,8 +143,8 @@ def table_latex(table: pd.DataFrame) -> str:
     texts = pd.DataFrame({"Method": table["method"], "Runs": table["runs"]})
     bold = pd.DataFrame("", texts.index, texts.columns)
     for name in metrics_of(table):
-        texts[COLUMNS[name]] = [cell.text for cell in cells(table, name)]
-        bold[COLUMNS[name]] = ["textbf:--rwrap;" if cell.best else "" for cell in cells(table, name)]
+        texts[COLUMNS[name]] = [value_text(cell) for cell in cells(table, name)]
+        bold[COLUMNS[name]] = ["textbf:--rwrap;" if best else "" for best in table[f"{name}_best"]]
     style = texts.style.apply(lambda _: bold, axis=None).hide(axis="index")
     style = style.format(escape="latex").format_index(escape="latex", axis=1)
     return f"% {_note(table)}\n{style.to_latex(hrules=True, column_format='l' + 'r' * (len(texts.columns) - 1))}"
