@@ -44,53 +44,24 @@ def commands(folder):
     run(folder, "prepare", "dataset=phantom", *DATA, "hydra.run.dir=prepare_phantom")
     trainings = [[f"pooling={name}", f"hydra.run.dir=train_{name}"] for name in POOLINGS]
     trainings += [[f"backbone={name}", "backbone.weights=none", f"hydra.run.dir=train_{name}"] for name in BACKBONES]
-    layouts = [
-        [
-            "prepare",
-            f"dataset={name}",
-            f"dataset.root=mock_{name}",
-            *SHAPE,
-            "store=store_mocks",
-            "prepare_workers=1",
-            f"hydra.run.dir=prepare_{name}",
-        ]
-        for name in LAYOUTS
-    ]
+    mock = ["prepare", *SHAPE, "store=store_mocks", "prepare_workers=1"]
+    layouts = [[*mock, f"dataset={n}", f"dataset.root=mock_{n}", f"hydra.run.dir=prepare_{n}"] for n in LAYOUTS]
+    sweep = ["-m", "pooling=gap,lem", "seed=0,1", *SHORT, *DATA, "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
     trained = "checkpoint=train_lem/checkpoints/best.ckpt"
+    evaluate = ["evaluate", trained, "store=store", "bootstrap=200"]
+    localize = ["localize", trained, "input=images", "accelerator=cpu"]
+    after = [
+        [*evaluate, "split=val", "hydra.run.dir=evaluate"],
+        [*evaluate, "dataset=folder", "dataset.root=images", "split=all", "hydra.run.dir=evaluate_folder"],
+        [*localize, "hydra.run.dir=localize"],
+        [*localize, "method=grad_cam", "hydra.run.dir=localize_grad_cam"],
+        ["report", "runs=sweep", "resamples=1000", "hydra.run.dir=report"],
+    ]
+    first = [["train", *SHORT, *DATA, *words] for words in trainings] + layouts
     with ThreadPoolExecutor(JOBS) as pool:
-        waiting = [pool.submit(run, folder, "train", *SHORT, *DATA, *words) for words in trainings]
-        waiting += [pool.submit(run, folder, *words) for words in layouts]
-        sweep = ["-m", "pooling=gap,lem", "seed=0,1", *SHORT, *DATA, "trainer.max_epochs=1"]
-        waiting.append(
-            pool.submit(run, folder, "train", *sweep, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
-        )
-        for one in waiting:
-            one.result()
-        after = [
-            ["evaluate", trained, "store=store", "split=val", "bootstrap=200", "hydra.run.dir=evaluate"],
-            [
-                "evaluate",
-                trained,
-                "store=store",
-                "dataset=folder",
-                "dataset.root=images",
-                "split=all",
-                "bootstrap=200",
-                "hydra.run.dir=evaluate_folder",
-            ],
-            ["localize", trained, "input=images", "accelerator=cpu", "hydra.run.dir=localize"],
-            [
-                "localize",
-                trained,
-                "input=images",
-                "accelerator=cpu",
-                "method=grad_cam",
-                "hydra.run.dir=localize_grad_cam",
-            ],
-            ["report", "runs=sweep", "resamples=1000", "hydra.run.dir=report"],
-        ]
-        for one in [pool.submit(run, folder, *words) for words in after]:
-            one.result()
+        for several in ([*first, ["train", *sweep, "hydra.sweep.subdir=${hydra.job.num}"]], after):
+            for one in [pool.submit(run, folder, *words) for words in several]:
+                one.result()
 
 
 def mocks(folder):
@@ -109,12 +80,8 @@ def some_images(folder):
     (folder / "images").mkdir()
     for number, path in enumerate(first["path"]):
         (folder / "images" / f"{number}.dcm").write_bytes((source.parent / path).read_bytes())
-    names = {
-        "path": [f"{number}.dcm" for number in range(len(first))],
-        "label": first["label"].tolist(),
-        "patient": first["patient"].tolist(),
-    }
-    pd.DataFrame(names).to_csv(folder / "images" / "images.csv", index=False)
+    paths = [f"{number}.dcm" for number in range(len(first))]
+    first[["label", "patient"]].assign(path=paths).to_csv(folder / "images" / "images.csv", index=False)
 
 
 def digest(*parts):
@@ -175,23 +142,17 @@ def of_run(folder):
 def of_localize(folder):
     table = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
     regions = [json.loads(cell) for cell in table["regions"]]
-    shapes = [
-        [{key: value for key, value in one.items() if key not in ("score", "evidence")} for one in several]
-        for several in regions
-    ]
+    scores = [[one.pop("score") for one in several] for several in regions]
+    for one in (region for several in regions for region in several):
+        one.pop("evidence", None)
     maps = {}
     for path in sorted((folder / "maps").glob("*.npz")):
         with np.load(path) as arrays:
             maps[path.name] = {key: digest(arrays[key]) for key in arrays}
-    found = columns_of(
-        folder / "predictions.csv", ("image_id", "probability", "n_maxima", "n_minima", "lost_importance")
-    )
-    scores = [[one["score"] for one in several] for several in regions]
-    return found | {
-        "regions": digest(json.dumps(shapes)),
-        "scores of regions": digest(json.dumps(scores)),
-        "maps": maps,
-    }
+    names = ("image_id", "probability", "n_maxima", "n_minima", "lost_importance")
+    found = columns_of(folder / "predictions.csv", names)
+    both = {"regions": digest(json.dumps(regions)), "scores of regions": digest(json.dumps(scores))}
+    return found | both | {"maps": maps}
 
 
 def of_prepare(folder, root):

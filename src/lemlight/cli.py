@@ -37,7 +37,7 @@ register_resolvers()  # on import: a process of a launcher imports this module b
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose `conf/<config_name>.yaml` with the command line and run `task` on it; exit with 2 on a user's mistake.
 
-    In a multirun every job is run; each that fails says why, and the exit code tells that one did. Trainings keep
+    In a multirun every job is run; each that fails says why, and the exit code tells that one did. Runs keep
     account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ

@@ -83,25 +83,6 @@ def test_the_site_asks_no_other_server(site):
         assert not FROM_STYLE.findall(sheet.read_text(encoding="utf-8")), sheet
 
 
-@pytest.mark.parametrize(
-    "html",
-    [
-        '<script src="https://cdn.org/katex.js"></script>',
-        '<script src="//cdn.org/katex.js"></script>',
-        '<link rel="stylesheet" href="https://fonts.org/css">',
-        '<link rel="preconnect" href="https://fonts.org">',
-        '<img src="https://badges.org/a.svg">',
-    ],
-)
-def test_another_server_would_be_found(html):
-    assert elsewhere(Page(html).loaded)
-
-
-@pytest.mark.parametrize("style", ['@import "https://fonts.org"', "a { b: url(//fonts.org/c) }", "url('http://d.org')"])
-def test_another_server_in_a_style_would_be_found(style):
-    assert FROM_STYLE.findall(Page(f"<style>{style}</style>").styles)
-
-
 def test_formulas_are_drawn_by_the_browser(site):
     _, folder = site
     text = (folder / "method.html").read_text(encoding="utf-8")

@@ -33,18 +33,6 @@ def test_frozen_parameters_are_left_out_and_nothing_to_train_is_an_error(tiny):
         build_optimizer(classifier, part_of("optimizer", "adam", **RATES))
 
 
-def test_sgd_without_momentum_steps_against_the_gradient_at_both_rates(tiny):
-    classifier = tiny.make_classifier()
-    before = {name: p.detach().clone() for name, p in classifier.named_parameters()}
-    for parameter in classifier.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    plain = part_of("optimizer", "sgd", momentum=0.0, nesterov=False, **RATES) | {"weight_decay": 0.0}
-    build_optimizer(classifier, plain).step()
-    for name, parameter in classifier.named_parameters():
-        rate = 1e-3 if name.startswith("backbone.") else 1e-2
-        torch.testing.assert_close(before[name] - parameter, torch.full_like(parameter, rate), atol=1e-6, rtol=1e-3)
-
-
 def test_any_optimizer_and_scheduler_of_torch_will_do(tiny):
     rates = {"lr_backbone": 1e-3, "lr_head": 1e-2}
     optimizer = build_optimizer(tiny.make_classifier(), {"_target_": "torch.optim.RMSprop", "alpha": 0.95, **rates})

@@ -92,8 +92,8 @@ def cosine(
     """Half a cosine from 1 at the end of the warm-up to `final_share` of the first rate at the end of the training."""
 
     def fall(epoch: float) -> float:
-        share = min(1.0, max(0.0, epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
-        return final_share + (1 - final_share) * (1 + math.cos(math.pi * share)) / 2
+        fraction = min(1.0, max(0.0, epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
+        return final_share + (1 - final_share) * (1 + math.cos(math.pi * fraction)) / 2
 
     return _by_epoch(optimizer, total_steps, epochs, warmup_epochs, fall)
 
