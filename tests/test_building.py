@@ -17,7 +17,7 @@ from lemlight.training.callbacks import build_callbacks
 from lemlight.training.logging import build_loggers, finish_loggers
 from lemlight.training.module import build_loss
 from lemlight.training.optimizers import build_optimizer, build_scheduler
-from lemlight.training.trainer import build_trainer
+from lemlight.training.trainer import build_trainer, try_parts
 from tests.composing import settings_of, values_of
 
 NEEDED = {"dataset": ["dataset.root=images"], "trainer": ["trainer.devices=1", "trainer.accelerator=cpu"]}
@@ -75,6 +75,18 @@ def test_trainers_callbacks_and_loggers(group, option, tmp_path):
         assert len(trainer.loggers) == len(config.logger or {})
     finally:
         finish_loggers(loggers, failed=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["trainer=gpu", "trainer.devices=99"], "trainer=cpu run on any machine"),
+        (["trainer=cpu", "trainer.precision=bf16-mixed"], "use trainer.precision=32-true"),
+    ],
+)
+def test_what_this_machine_cannot_train_is_refused_before_any_image(overrides, remedy):
+    with pytest.raises(LemlightError, match=remedy):
+        try_parts(values_of(*overrides), torch.nn.Identity())
 
 
 @pytest.mark.parametrize("option", options("augmentation"))

@@ -105,7 +105,10 @@ def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
         LemlightError: as their constructors; a device that is not there, or half precision on a CPU.
     """
     quiet()
-    trainer: Trainer = build(config["trainer"], "trainer", logger=False)
+    try:
+        trainer: Trainer = build(config["trainer"], "trainer", logger=False)
+    except LemlightError as error:
+        raise LemlightError(f"{error}; trainer=default and trainer=cpu run on any machine") from error
     if trainer.strategy.root_device.type == "cpu" and "16" in str(trainer.precision):
         raise LemlightError(
             f"trainer.precision={trainer.precision} trains many times slower on a CPU; on this machine use "
