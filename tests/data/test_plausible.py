@@ -229,6 +229,7 @@ def test_what_is_no_mammogram_is_left_out_by_name_in_data_sets_and_folders(tmp_p
             {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]},
             "a 2-D view that was computed from tomosynthesis",
         ),
+        ({"ImagePositionPatient": [0, 0, 3], "SliceThickness": 1}, "a position in space"),
         ({"Modality": "MG", "SOPClassUID": SecondaryCaptureImageStorage}, ""),  # CBIS-DDSM
         ({"Modality": None, "SOPClassUID": "1.2.3"}, ""),
         ({"EstimatedRadiographicMagnificationFactor": "1.05", "ImageType": ["ORIGINAL", "PRIMARY", "IMAGE"]}, ""),

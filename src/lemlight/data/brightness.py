@@ -75,7 +75,7 @@ def padding(raw: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
     """
     try:
         ends = [int(dataset[name].value) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit") if name in dataset]
-    except (TypeError, ValueError):
+    except Exception:  # whatever a broken value makes pydicom raise
         return None
     if "PixelPaddingValue" not in dataset:
         return None

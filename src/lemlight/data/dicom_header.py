@@ -124,6 +124,8 @@ def doubts(dataset: Dataset) -> Iterator[str]:
         yield "FOR PROCESSING: raw detector values look unlike the images FOR PRESENTATION"
     if re.search(f"TOMO|GENERATED|{FROM_SLICES.pattern[3:]}", _text(dataset, "ImageType")):
         yield "a 2-D view that was computed from tomosynthesis slices"
+    if "ImagePositionPatient" in dataset:
+        yield "a position in space, as slices have it: is it a mammogram?"
     parts = _meanings(dataset, PARTIAL)
     factor = _text(dataset, "EstimatedRadiographicMagnificationFactor")
     magnified = bool(re.fullmatch(r"\d+(\.\d*)?", factor)) and float(factor) >= MAGNIFIED
