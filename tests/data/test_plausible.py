@@ -21,7 +21,6 @@ from lemlight.data.plausible import POLARITY, mixed
 from lemlight.errors import ImageError
 
 SYNTAXES = (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, HTJ2KLossless)
-AIR = np.s_[:20, -60:]
 
 
 @pytest.fixture
@@ -86,12 +85,6 @@ def test_a_bright_pixel_that_overflows_stays_bright_and_is_noted(read, values):
     assert bright.max() > 4300
     np.testing.assert_array_equal(image.pixels, read(np.minimum(bright, 4095).astype(np.uint16)).pixels)
     assert "overflow" in image.notes[0]
-
-
-def padded(values, number):
-    filled = values.copy()
-    filled[values == 0] = number
-    return filled
 
 
 @pytest.mark.parametrize(
