@@ -104,10 +104,19 @@ def test_what_is_odd_about_a_file_is_noted_and_a_turned_image_is_prepared_uprigh
         rows.loc[row, "path"] = str(write_dicom(path, np.ascontiguousarray(pixels), **tags))
         rows.at[row, "lesions"] = (lesions[name],)
     store = prepared(rows.assign(lesions_known=True))
+    assert [store.sides(i) for i in range(2)] == [("", ""), ("", "L")]
     assert store.notes["note"].tolist() == ["Modality DX, not MG: is it a mammogram?"] * 2
     np.testing.assert_array_equal(store.image(0), store.image(1))
     np.testing.assert_array_equal(store.mask(0), store.mask(1))
     assert store.mask(0).any()
+
+
+def test_a_breast_without_any_air_is_noted(table, prepared, draw):
+    cv2.imwrite(table.at[3, "path"], draw(3)[60:140, :80])
+    notes = prepared().notes
+    assert notes.loc[notes["image_id"] == "i3", "note"].tolist() == [
+        "the breast that was found is a whole rectangle: no air is in sight"
+    ]
 
 
 def test_lesions_keep_number_and_type_from_the_table_to_the_store(table, prepared, geometry_of):

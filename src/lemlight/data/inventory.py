@@ -74,6 +74,24 @@ def same_pixels(used: pd.DataFrame, store: PreparedStore) -> list[tuple[str, ...
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
+def other_sides(used: pd.DataFrame, store: PreparedStore) -> dict[str, str]:
+    """What is odd about images whose chest wall lies on the other side than in most of the same laterality.
+
+    The laterality of the table, else of the header; films may hang the other way round, all of them.
+    """
+    found = {}
+    for row in used.itertuples():
+        header, wall = store.sides(store.index_of(str(row.image_id)))
+        if wall and (side := str(row.laterality) or header):
+            found[str(row.image_id)] = side, wall
+    usual = 2 * sum(side == wall for side, wall in found.values()) >= len(found)
+    return {
+        image_id: f"the chest wall was found on the other side than in most images of the laterality {side}"
+        for image_id, (side, wall) in found.items()
+        if (side == wall) != usual
+    }
+
+
 def _count_lesions(used: pd.DataFrame, store: PreparedStore | None) -> dict[str, Any]:
     """Images by what is known of their lesions, lesions by type ("unknown" without one), and what was odd about them.
 

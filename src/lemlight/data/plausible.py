@@ -22,12 +22,12 @@ def odd_pixels(pixels: NDArray[np.float32], bits: int) -> list[str]:
 
 def depth_note(pixels: NDArray[np.float32], bits: int) -> str:
     """Say how many of the bits an image uses, where that is a small part of the range; "" where it is a fair one."""
-    span = float(pixels.max()) - float(pixels.min())
-    if span >= USED:  # a label that was burnt in uses the whole range
+    part = min(float(pixels.max()), 1 - float(pixels.min()))  # from black on, or of MONOCHROME1 from white on
+    if part >= USED:  # a label that was burnt in uses the whole range
         low, high = np.percentile(pixels[:: math.ceil(pixels.shape[0] / 512)], (1, 99))
-        span = float(high - low)
-    used = round(span * (2**bits - 1)).bit_length()
-    if span >= USED or not 0 < used < bits:
+        part = float(min(high, 1 - low))
+    used = round(part * (2**bits - 1)).bit_length()
+    if part >= USED or not 0 < used < bits:
         return ""
     return DEPTH.format(used=used, bits=bits, most=2**used - 1, range=2**bits - 1)
 

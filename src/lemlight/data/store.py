@@ -42,6 +42,7 @@ from lemlight.files import write_csv, write_json
 
 FORMAT = 3  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
+FILLED = "the breast that was found is a whole rectangle: no air is in sight"
 LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 
 
@@ -105,6 +106,11 @@ class PreparedStore:
     def lesion_types(self, i: int) -> list[str]:
         """Types of the lesions of an image, "" where unknown; those of a number without pixels were not drawn."""
         return [str(kind) for kind in self._records[i]["lesion_types"]]
+
+    def sides(self, i: int) -> tuple[str, str]:
+        """Laterality by the header, and side of the image where the chest wall was found; each L, R or "" (unknown)."""
+        flips, geometry = self.settings["flip"], self._records[i]["geometry"]
+        return self._records[i]["laterality"], "LR"[geometry["flipped"]] if flips and not geometry["turns"] else ""
 
     def fingerprint(self, i: int) -> str:
         """A hash of the prepared pixels: the same for the same mammogram under another name."""
@@ -266,6 +272,8 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
     except ImageError as error:
         return {"image_id": task.image_id, "reason": str(error)}
     labels, notes = label_image(task.lesions, geometry, pixels > 0)
+    rows, columns = geometry.resized_shape
+    filled = [FILLED] if pixels[:rows, :columns].all() else []
     _write_slot(folder / IMAGES, task.slot, pixels)
     if labels is not None:
         _write_slot(folder / MASKS, task.slot, labels)
@@ -276,7 +284,8 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
         "spacing": image.spacing_mm,
         "has_mask": labels is not None,
         "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
-        "note": [*image.notes, *notes],
+        "laterality": image.laterality,
+        "note": [*image.notes, *filled, *notes],
         "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
     }
 

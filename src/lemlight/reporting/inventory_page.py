@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lemlight.data.inventory import plain_texts, same_pixels
+from lemlight.data.inventory import other_sides, plain_texts, same_pixels
 from lemlight.data.io import FileHeader
 from lemlight.data.plausible import mixed
 from lemlight.data.splits import leak_report
@@ -79,7 +79,8 @@ def prepare_images(
         for image_id in group
     }
     notes = store.notes[store.notes["image_id"].isin(used["image_id"])]
-    notes = pd.concat([notes, _frame(twins, "note")], ignore_index=True)
+    sides = other_sides(used, store)
+    notes = pd.concat([notes, _frame(sides, "note"), _frame(twins, "note")], ignore_index=True)
     return Findings(store.left_out, notes, store, draw_thumbnails(choose_images(used, thumbnails), store))
 
 
