@@ -2,9 +2,10 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 
-from lemlight.cli import explain
+from lemlight.cli import explain, quoted
 
 HEAVY = ("torch", "pytorch_lightning", "pandas", "albumentations", "wandb", "pydicom")
 # the command as `python -m` runs it; afterwards the heavy packages that were imported all the same
@@ -42,6 +43,8 @@ def test_help_and_config_answer_without_the_heavy_imports(name, arguments, tmp_p
         (["pooling=mean"], "Could not find 'pooling/mean'"),
         (["dataset=folder"], "dataset.root: a value is needed"),
         (["batch_size=["], "no viable alternative"),
+        (["store=new=1"], "store=new=1: mismatched input '='"),
+        (["store=new,1"], """needs quotes: "store='new,1'\""""),
     ],
 )
 def test_a_mistake_ends_with_one_message_and_no_traceback(arguments, message, tmp_path):
@@ -50,6 +53,16 @@ def test_a_mistake_ends_with_one_message_and_no_traceback(arguments, message, tm
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "HEAVY []" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pooling=gap,lem+seed=0", "a (1)", "M\u00fcller's", "back\\'s", "~x", "{a}"])
+def test_a_path_that_is_there_is_taken_as_it_stands(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    override = OverridesParser.create().parse_override(quoted(f"dataset.root={name}"))
+    assert (override.key_or_group, override.value()) == ("dataset.root", name)
+    for word in ("-m", "seed=0,1", "runs=a,b", "pooling=gap", "store='a=b'"):
+        assert quoted(word) == word
 
 
 def test_the_search_path_of_this_machine_is_left_out_of_the_message():

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -61,6 +61,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
+    sys.argv[1:] = map(quoted, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on to us instead of printing its own form of them
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(job)()
@@ -76,6 +77,15 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.exit(130)
     if failed:
         sys.exit(2)
+
+
+def quoted(word: str) -> str:
+    """Quote the value of an override that is a path as it stands: Hydra reads = and , and ( in it as its own."""
+    key, equals, path = word.partition("=")
+    if not equals or re.fullmatch(r"[\w./:+%@-]*", path, re.ASCII) or not os.path.exists(path):
+        return word
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", path)
+    return f"{key}='{escaped}'"
 
 
 def conf_dir() -> str:
@@ -114,6 +124,10 @@ def explain(error: BaseException) -> str:
     if NO_TRIALS in str(error):
         return "every trial of the search has failed, each as it said above; the same command runs them again"
     text = str(error).partition("Config search path:")[0].strip()
+    if isinstance(error, OverrideParseException) or (ambiguous := re.search(r"argument '(.*)'\n1\. To use", text)):
+        override = error.override if isinstance(error, OverrideParseException) else str(ambiguous and ambiguous[1])
+        key, _, value = override.partition("=")
+        return f"{override}: {text.splitlines()[0]}; a path or text with such signs needs quotes: \"{key}='{value}'\""
     absent = re.search(r"Could not find '([^']+)'", text)
     if absent and absent.group(1) in EXTRAS:
         group, _, name = absent.group(1).rpartition("/")

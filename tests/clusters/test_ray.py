@@ -35,7 +35,7 @@ def cluster(shell):
 
 def test_a_job_that_fails_in_the_queue_lets_the_others_run_and_alone_runs_again(sweep, tmp_path):
     command = ["hydra/launcher=ray", *OWN, "+hydra.launcher.ray.init.num_cpus=2", "pooling=gap,lem"]
-    in_the_way = tmp_path / "sweep" / "pooling=lem" / "logs"
+    in_the_way = tmp_path / "sweep" / "pooling-lem" / "logs"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where the job wants a folder")
     code, said = sweep(*command)
@@ -45,7 +45,7 @@ def test_a_job_that_fails_in_the_queue_lets_the_others_run_and_alone_runs_again(
     in_the_way.unlink()
     code, said = sweep(*command)
     assert (code, said.count("done before, skipped")) == (0, 1), said
-    assert states(tmp_path / "sweep")["pooling=gap"] == before["pooling=gap"]
+    assert states(tmp_path / "sweep")["pooling-gap"] == before["pooling-gap"]
     assert [row["state"] for row in table(tmp_path / "sweep")] == ["done", "done"]
 
 

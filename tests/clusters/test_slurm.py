@@ -49,18 +49,18 @@ def signal_after_the_first_epoch(process, folder, *options):
 
 
 def test_a_failed_job_lets_the_other_run_and_alone_runs_again(sweep, tmp_path):
-    in_the_way = tmp_path / "sweep" / "pooling=gap" / "checkpoints"
+    in_the_way = tmp_path / "sweep" / "pooling-gap" / "checkpoints"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file, where a folder has to be")
     code, said = sweep(SLURM, "pooling=gap,lem")
     assert (code, [row["state"] for row in table(tmp_path / "sweep")]) == (2, ["failed", "done"])
     assert "1 of 2 jobs are not done" in said
-    before = states(tmp_path / "sweep")["pooling=lem"]
+    before = states(tmp_path / "sweep")["pooling-lem"]
     in_the_way.unlink()
     code, _ = sweep(SLURM, "pooling=gap,lem")
     assert (code, [row["state"] for row in table(tmp_path / "sweep")]) == (0, ["done", "done"])
-    assert states(tmp_path / "sweep")["pooling=lem"] == before
-    assert logs(tmp_path / "sweep").count("pooling=lem: done before, skipped") == 1
+    assert states(tmp_path / "sweep")["pooling-lem"] == before
+    assert logs(tmp_path / "sweep").count("pooling-lem: done before, skipped") == 1
 
 
 def test_a_task_for_each_device_trains_as_one_task_for_both(sweep, tmp_path):

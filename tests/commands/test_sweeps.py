@@ -53,11 +53,11 @@ def whole(lemlight_run, folder_data, tmp_path_factory):
 
 def test_the_folders_are_named_by_the_command_and_the_table_comes_by_itself(whole):
     done, sweep = whole
-    assert sweep.name.startswith("pooling=gap,lem+batch_size=8+")
+    assert sweep.name.startswith("pooling-gap@lem+batch_size-8+")
     assert len(sweep.name) <= 100
     assert [(row["pooling"], row["state"]) for row in table(sweep)] == [("gap", "done"), ("lem", "done")]
     for row in table(sweep):
-        assert row["folder"] == f"pooling={row['pooling']}"
+        assert row["folder"] == f"pooling-{row['pooling']}"
         summary = json.loads((sweep / row["folder"] / "metrics.json").read_text())
         for name in ("auroc", "acc", "sensitivity", "specificity", "f1"):
             assert float(row[f"{name}_value"]) == summary[name]["value"]
@@ -90,7 +90,7 @@ def test_the_process_that_keeps_account_imports_nothing_heavy():
 
 def test_a_job_that_fails_lets_the_others_run_and_a_killed_sweep_goes_on_where_it_was(whole, start, tmp_path):
     """Here the first training is done and its report fails: the second start trains no epoch more of it."""
-    gap, lem = (tmp_path / "sweep" / f"pooling={name}" for name in ("gap", "lem"))
+    gap, lem = (tmp_path / "sweep" / f"pooling-{name}" for name in ("gap", "lem"))
     (gap / "report.html").mkdir(parents=True)
     process = start(*COMMAND)
     assert wait_for((lem / "checkpoints" / "last.ckpt").is_file, process), (tmp_path / "said.txt").read_text()
@@ -98,7 +98,7 @@ def test_a_job_that_fails_lets_the_others_run_and_a_killed_sweep_goes_on_where_i
     assert process.wait() == -signal.SIGKILL
     said, before = (tmp_path / "said.txt").read_text(), states(tmp_path / "sweep")
     assert [state["state"] for state in before.values()] == ["failed", "running"]
-    error = before["pooling=gap"]["error"]
+    error = before["pooling-gap"]["error"]
     assert "report.html" in error
     assert f"lemlight: {error}" in said
     assert "Traceback" not in said
@@ -120,12 +120,12 @@ def test_a_job_that_fails_lets_the_others_run_and_a_killed_sweep_goes_on_where_i
 )
 def test_an_interruption_ends_the_sweep_and_leaves_the_job_unfinished(number, send, code, start, tmp_path):
     process = start("workers=2", "trainer.max_epochs=500", "pooling=gap,lem")
-    log = tmp_path / "sweep" / "pooling=gap" / "logs" / "metrics.csv"
+    log = tmp_path / "sweep" / "pooling-gap" / "logs" / "metrics.csv"
     assert wait_for(log.is_file, process), (tmp_path / "said.txt").read_text()
     send(process.pid, number)
     assert process.wait(timeout=60) == code, (tmp_path / "said.txt").read_text()
     assert "Traceback" not in (tmp_path / "said.txt").read_text()
-    assert {name: state["state"] for name, state in states(tmp_path / "sweep").items()} == {"pooling=gap": "running"}
+    assert {name: state["state"] for name, state in states(tmp_path / "sweep").items()} == {"pooling-gap": "running"}
     assert not processes_of(process.pid)
 
 
@@ -133,7 +133,7 @@ def test_workers_of_joblib_end_with_their_sweep(start, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     process = start("trainer.max_epochs=500", "pooling=gap,lem", *launcher)
-    logs = [tmp_path / "sweep" / f"pooling={name}" / "logs" / "metrics.csv" for name in ("gap", "lem")]
+    logs = [tmp_path / "sweep" / f"pooling-{name}" / "logs" / "metrics.csv" for name in ("gap", "lem")]
     assert wait_for(lambda: all(log.is_file() for log in logs), process), (tmp_path / "said.txt").read_text()
     process.kill()
     assert process.wait(timeout=60) == -signal.SIGKILL

@@ -206,3 +206,5 @@ def test_text_is_a_table_with_warnings(leaking):
     assert "these patients: 1, 2, 3" in lines
     assert "warning: 3 patients are trained and tested on: the figures do not hold for new patients" in lines
     assert "1, 2, 3" not in report.text(names=False)
+    assert max(map(len, report.text(width=60).splitlines())) <= 60
+    assert report.text(width=60).splitlines()[:6] == lines[:6]

@@ -359,7 +359,7 @@ class MammogramFiles(MammogramData):
             say(f"{len(store.left_out)} of {len(table)} images are left out; why: {store.folder / LEFT_OUT}")
         self._take(drop_left_out(table, store), store)
         self.leaks = leak_report(self.table, scheme)
-        say(self.leaks.text())
+        say(self.leaks.text(width=shutil.get_terminal_size().columns))
 
     def fingerprints(self, split: str) -> list[str]:
         """Hashes of the prepared images of a split, in the order of the table."""

@@ -1,6 +1,8 @@
 """Which image is trained, validated and tested on: the split, and a report of what stands on both sides of it."""
 
+import textwrap
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -35,8 +37,11 @@ class LeakReport:
     leaking_files: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def text(self, names: bool = True) -> str:
-        """Draw the report as a short table with its warnings below; without `names` no patient is named in it."""
+    def text(self, names: bool = True, width: int | None = None) -> str:
+        """Draw the report as a short table with its warnings below, in lines of at most `width` (from 47 on).
+
+        Without `names` no patient is named in it.
+        """
         lines = [f"split by {self.scheme}"] if self.scheme else []
         lines.append(f"{'split':<8}{'images':>8}{'fraction':>10}{'malignant':>11}{'patients':>10}")
         lines += [
@@ -49,7 +54,11 @@ class LeakReport:
         )
         if names and self.leaking_patients:
             lines.append(f"these patients: {first_ten(self.leaking_patients)}")
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        if width:
+            wrap = partial(textwrap.wrap, width=width, subsequent_indent="  ", break_on_hyphens=False)
+            lines = [part for line in lines for part in wrap(line)]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain lists, numbers and strings for JSON."""

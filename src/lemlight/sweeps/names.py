@@ -14,6 +14,7 @@ from lemlight.training.privacy import public_override
 
 SWEEP = "LEMLIGHT_SWEEP"  # the variable that tells a training of which sweep it is a job
 LONGEST = 100  # characters of a name
+PLAIN = re.compile(r"([A-Za-z0-9_.]+=)?[A-Za-z0-9_.,-]*")  # an override that a name need not clean
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
 # settings of the machine, of the paths and of what is shown: they change no figure
 WITHOUT_EFFECT = ("workers", "prepare_workers", "store", "output", "logger", "examples", "trainer.enable_progress_bar")
@@ -63,14 +64,14 @@ def without_effect(override: str) -> bool:
 
 
 def file_name(parts: Sequence[str]) -> str:
-    """Join overrides to a name that every file system takes; distinct for distinct overrides.
+    """Join overrides to a name that every file system and every command line takes; distinct for distinct overrides.
 
-    A hash is added to a name that was too long or held other characters than letters, digits and `_.=,~-`.
+    `pooling=gap,lem` becomes `pooling-gap@lem`, as Hydra reads = and , in a path as its own. A hash is added to a name
+    that was too long or held other characters than letters, digits and `_.-`.
     """
     wanted = [part.lstrip("+") for part in parts]
-    clean = [re.sub(r"[^A-Za-z0-9_.=,~-]+", "-", part) for part in wanted]
-    name = "+".join(clean)
-    if clean == wanted and len(name) <= LONGEST:
+    name = "+".join(re.sub(r"[^A-Za-z0-9_.@-]+", "-", part.replace(",", "@")) for part in wanted)
+    if all(map(PLAIN.fullmatch, wanted)) and len(name) <= LONGEST:
         return name
     digest = hashlib.sha256("\0".join(wanted).encode("utf-8", "surrogatepass")).hexdigest()[:HASHED]
     return f"{name[: LONGEST - HASHED - 1]}-{digest}"
