@@ -53,7 +53,7 @@ def test_one_process_of_ray_runs_jobs_on_one_device_and_on_two(sweep, tmp_path):
     command = ["hydra/launcher=ray", *OWN, "+hydra.launcher.ray.init.num_cpus=1", "pooling=gap"]
     code, said = sweep(*command, "trainer.strategy=ddp", "trainer.devices=2,1")
     assert code == 0, said
-    two, one = (tmp_path / "sweep" / f"trainer.devices={devices}" for devices in (2, 1))
+    two, one = (tmp_path / "sweep" / f"trainer.devices-{devices}" for devices in (2, 1))
     assert (two / "train_ddp_process_1.log").is_file()
     steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]
     assert steps[0][0] * 2 == steps[1][0]  # every second image on each device: none trained on all or on half

@@ -161,7 +161,7 @@ def test_a_launcher_that_is_not_installed_is_named_by_its_extra(refused):
 def test_a_sweep_mixes_one_device_and_two_which_predict_every_image_once(start, tmp_path):
     process = start("trainer.devices=2,1", "trainer.strategy=ddp", "batch_size=4", "pooling=gap")
     assert process.wait(timeout=180) == 0, (tmp_path / "said.txt").read_text()
-    two, one = (tmp_path / "sweep" / f"trainer.devices={devices}" for devices in (2, 1))
+    two, one = (tmp_path / "sweep" / f"trainer.devices-{devices}" for devices in (2, 1))
     assert (two / "train_ddp_process_1.log").is_file()
     assert not (one / "train_ddp_process_1.log").exists()
     steps = [pd.read_csv(job / "logs" / "metrics.csv")["step"].tolist() for job in (two, one)]

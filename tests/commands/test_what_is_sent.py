@@ -97,10 +97,10 @@ def test_wandb_is_sent_figures_and_no_names(run):
 
 def test_the_run_has_a_comparable_name_a_group_and_tags(run):
     [record] = [line["run"] for line in map(json.loads, read_back(run).splitlines()) if line["type"] == "run"]
-    assert record["display_name"] == "lem-efficientnet_lite0-seed0+loss.beta=0.002"
+    assert record["display_name"] == "lem-efficientnet_lite0-seed0+loss.beta-0.002"
     assert record["job_type"] == "train"
     assert record["tags"] == ["folder"]
-    assert record["run_group"].startswith("loss.beta=choice-0.002-+pooling=choice-lem-+")
+    assert record["run_group"].startswith("loss.beta-choice-0.002-+pooling-choice-lem-+")
 
 
 def test_the_settings_can_be_filtered_and_the_figures_sorted(run):
