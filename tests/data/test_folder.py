@@ -101,6 +101,7 @@ def test_labels_with_decimals(tmp_path):
         ("Mu\u0308ller.png", "M\u00fcller.png"),  # NFD, as macOS wrote it, and NFC
         ("M\u00fcller/1.png", "Mu\u0308ller/1.png"),
         (" left  breast.png", " left breast.png"),
+        ("p1 /1.png", "p1/1.png"),
         ("left\u00a0breast.png", "left breast.png"),
         (os.fsdecode(b"M\xfcller.png"), "M\u00fcller.png"),  # a Windows archive that Linux unpacked
         (os.fsdecode(b"M\x81ller.png"), "Mu\u0308ller.png"),  # its DOS encoding

@@ -9,7 +9,7 @@ import pytest
 from lemlight.data.datasets.inbreast import inbreast, lesions_in, patients, read_annotations
 from lemlight.errors import ImageError
 from tests.layouts.drawing import failure_of, save_mammogram, spoil
-from tests.layouts.inbreast import RELEASE, save_regions, write_inbreast
+from tests.layouts.inbreast import RELEASE, dicom_of, save_regions, table_of, write_inbreast
 
 failure = partial(failure_of, inbreast)
 
@@ -18,14 +18,6 @@ failure = partial(failure_of, inbreast)
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("inbreast")
     return root, write_inbreast(root, patients=6)
-
-
-def dicom_of(root, image):
-    return next((root / RELEASE / "AllDICOMs").glob(f"{image}_*.dcm"))
-
-
-def table_of(root):
-    return root / RELEASE / "INbreast.csv"
 
 
 @pytest.mark.parametrize("malignant_from", [2, 3, 4, 5, 6])

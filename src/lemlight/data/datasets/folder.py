@@ -80,7 +80,7 @@ def _spellings(name: str) -> set[str]:
         texts = [raw.decode()]
     except UnicodeDecodeError:
         texts = [raw.decode(codec, "replace") for codec in ("cp1252", "cp850")]
-    return {clean(unicodedata.normalize("NFKC", text)) for text in texts}
+    return {"/".join(map(clean, unicodedata.normalize("NFKC", text).split("/"))) for text in texts}
 
 
 def _to_table(rows: pd.DataFrame, files: Mapping[str, str]) -> pd.DataFrame:
