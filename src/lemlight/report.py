@@ -22,6 +22,7 @@ def report(settings: ReportSettings) -> Path:
     from lemlight.reporting.runs import find_runs
     from lemlight.reporting.tables import SHORT, method_table, table_markdown, write_runs, write_tables
     from lemlight.reporting.wandb_dashboard import send_dashboard
+    from lemlight.text import folded
 
     folder = Path(settings.output)
     if (folder / "metrics.json").exists() or (folder / "state.json").exists():
@@ -33,7 +34,7 @@ def report(settings: ReportSettings) -> Path:
     files = write_tables(table, compared.comparison, folder) if len(table) else []
     files.append(write_runs(compared, folder))
     if len(table):
-        print(f"\n{table_markdown(table, SHORT)}")
+        print(f"\n{folded(table_markdown(table, SHORT), through='Method')}")
     for sentence in shown_differences(compared.comparison):
         print(sentence)
     for note in notes_of(compared):

@@ -1,6 +1,8 @@
 """Numbers and tables as people read them, on the terminal, on a page and in Markdown."""
 
+import itertools
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +41,29 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of cells as Markdown with aligned columns; the first row is the head."""
     head, *others = _aligned([[cell.replace("|", r"\|") for cell in row] for row in rows])
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["-" * len(cell) for cell in head], *others])
+
+
+def folded(text: str, through: str) -> str:
+    """Fold a Markdown table that is wider than the terminal into several, each with the columns through that name.
+
+    Unchanged where there is no terminal, and where the text begins with no table.
+    """
+    width = shutil.get_terminal_size((0, 0)).columns
+    lines = text.split("\n")
+    table = [line for line in lines if line.startswith("|")]
+    if not table or len(table[0]) <= width or not width:
+        return text
+    bars = [place for place, sign in enumerate(table[0]) if sign == "|"]
+    columns = [slice(left, right) for left, right in itertools.pairwise(bars)]
+    first = next((n for n, column in enumerate(columns, 1) if table[0][column].strip("| ") == through), 1)
+    head, parts = slice(0, bars[first]), [[columns[first]]]
+    for column in columns[first + 1 :]:
+        if head.stop + sum(part.stop - part.start for part in [*parts[-1], column]) < width:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    tables = ["\n".join("".join(line[part] for part in (head, *more)) + "|" for line in table) for more in parts]
+    return "\n\n".join(tables) + "\n" + "\n".join(lines[len(table) :])
 
 
 def _aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[list[str]]:

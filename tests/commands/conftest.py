@@ -85,7 +85,10 @@ def _here(command, arguments, cwd):
 def _environment():
     """The environment as a shell has it, without what an earlier command left in this process."""
     left = ("HYDRA_FULL_ERROR", "PL_")
-    return {key: value for key, value in os.environ.items() if not key.startswith(left)} | {"OMP_NUM_THREADS": "1"}
+    return {key: value for key, value in os.environ.items() if not key.startswith(left)} | {
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
 
 
 def _own(command, arguments, cwd):

@@ -14,6 +14,7 @@ from lemlight.sweeps.state import (
     read_state,
     write_table,
 )
+from lemlight.text import folded, markdown_table
 from tests.sweeps.observed import table
 
 FIGURE = {"value": 0.5, "low": 0.25, "high": 0.75}
@@ -66,7 +67,10 @@ def command(sweep):
     return OmegaConf.create({"hydra": hydra})
 
 
-def test_every_job_has_a_row_only_one_that_is_done_has_figures_and_what_is_open_is_said(sweep, command, capsys):
+def test_every_job_has_a_row_only_one_that_is_done_has_figures_and_what_is_open_is_said(
+    sweep, command, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as end:
         SweepTable().on_multirun_end(command)
     assert end.value.code == 2
@@ -121,3 +125,19 @@ def test_a_drawn_number_is_whole_in_the_csv_and_short_in_the_markdown(tmp_path):
     assert write_table([row], tmp_path).splitlines()[2].split()[1] == "0.000274"
     assert table(tmp_path)[0]["loss.beta"] == "0.00027417736752420927"
     assert write_table([], tmp_path).splitlines()[0].startswith("| state |")
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 90])
+def test_a_table_keeps_to_the_width_of_the_terminal_and_every_part_names_its_rows(width, monkeypatch):
+    rows = [["pooling", "state", *(f"figure {n}" for n in range(7))]]
+    rows += [[name, "done", *(f"{name} {n}" for n in range(7))] for name in ("gap", "lem")]
+    whole = f"{markdown_table(rows)}\nFailed:\n"
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = folded(whole, through="state")
+    assert max(map(len, text.splitlines())) <= width
+    assert text.endswith("\nFailed:\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert {cell for line in cells for cell in line} >= {cell for row in rows for cell in row}
+    assert {line[0].strip("-") for line in cells} == {"pooling", "gap", "lem", ""}
+    monkeypatch.setenv("COLUMNS", "200")
+    assert folded(whole, through="state") == whole

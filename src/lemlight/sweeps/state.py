@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from lemlight.files import write_json, written_aside
 from lemlight.metrics import METRIC_NAMES
 from lemlight.sweeps.names import WITHOUT_EFFECT, without_effect
-from lemlight.text import markdown_table, short_numbers
+from lemlight.text import folded, markdown_table, short_numbers
 
 STATE = "state.json"
 LOCK = ".lock"  # held as long as the job runs
@@ -185,7 +185,8 @@ class SweepTable(Callback):
         rows = read_rows(folder, expected_jobs(config))
         if direction := config.hydra.sweeper.get("direction"):  # of a search; a grid has none
             rows = best_first(rows, str(direction))
-        print(f"\n{write_table(rows, folder)}\ntable: {folder / 'table.csv'}, {folder / 'table.md'}")
+        print(f"\n{folded(write_table(rows, folder), through='state')}")
+        print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}")
         not_done = sum(row["state"] not in FINE for row in rows)
         if not_done:
             sentence = f"{not_done} of {len(rows)} jobs are not done; the same command runs only those"
