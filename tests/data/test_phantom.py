@@ -56,14 +56,10 @@ if __name__ == "__main__":
     ("name", "value"),
     [
         ("patients", 0),
-        ("patients", 10_000),
         ("patients", 2.5),
-        ("patients", True),
         ("seed", -1),
         ("difficulty", 1.01),
         ("difficulty", math.nan),
-        ("difficulty", "hard"),
-        ("scale", 0),
         ("scale", math.inf),
         ("benign_share", 2),
     ],
@@ -74,8 +70,6 @@ def test_impossible_values_are_refused_by_name(name, value):
 
 
 def test_all_problems_are_named_at_once():
-    with pytest.raises(LemlightError, match=r"patients.*difficulty.*scale"):
-        PhantomSettings(patients=-1, difficulty=7, scale=0)
     with pytest.raises(LemlightError, match=r"phantom: patients=3: .*4; scale"):
         phantom("nowhere", 3, 0, 0.15, 8)
 
@@ -93,10 +87,6 @@ def test_the_folder_depends_on_every_setting():
     assert set(changes) == set(default.stamp()) - {"generator_version"}
     names = {PhantomSettings(**{name: value}).folder_name() for name, value in changes.items()}
     assert len(names | {default.folder_name()}) == len(changes) + 1
-
-
-def test_whole_numbers_are_as_good_as_decimals():
-    assert PhantomSettings(scale=1).folder_name() == PhantomSettings(scale=1.0).folder_name()
 
 
 @settings(deadline=None, max_examples=30)
@@ -137,8 +127,8 @@ def renderings():
     return {(number, *breast): render(SMALL, number, *breast) for number in range(10) for breast in BREASTS}
 
 
-def test_breast_is_brighter_than_air_and_one_piece(renderings):
-    for rendering in renderings.values():
+def test_breast_is_brighter_than_air_in_one_piece_and_left_ones_lie_on_the_left(renderings):
+    for (_, side, _), rendering in renderings.items():
         assert rendering.pixels.dtype == np.float32
         assert 0 <= rendering.pixels.min() < 0.02  # and not NaN
         assert 0.5 < rendering.pixels.max() <= 1
@@ -146,10 +136,6 @@ def test_breast_is_brighter_than_air_and_one_piece(renderings):
         air = rendering.pixels[~ndimage.binary_dilation(rendering.breast, iterations=3)]
         assert np.median(air) < 0.02
         assert rendering.pixels[rendering.breast].mean() > 0.15
-
-
-def test_left_breasts_lie_on_the_left_and_right_ones_on_the_right(renderings):
-    for (_, side, _), rendering in renderings.items():
         half = rendering.breast.shape[1] // 2
         left, right = rendering.breast[:, :half].sum(), rendering.breast[:, -half:].sum()
         assert (left > 2 * right) if side == "L" else (right > 2 * left)
@@ -204,7 +190,7 @@ def test_same_arguments_same_bits_and_another_seed_another_image():
 
 def test_simple_statistics_of_an_image_tell_no_class():
     settings = PhantomSettings(seed=0, scale=0.25)
-    patients = 80
+    patients = 40
     labels, statistics = [], []
     for number in range(patients):
         for side in "LR":
@@ -404,12 +390,6 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, error):
         assert "dataset.root" in str(caught.value)
 
 
-def test_a_root_that_is_a_file_is_one_clear_error(tmp_path):
-    (tmp_path / "data").write_text("not a folder")
-    with pytest.raises(LemlightError, match=r"cannot write the phantom to .*dataset\.root"):
-        write_phantom(tmp_path / "data", TINY, workers=1, progress=False)
-
-
 def test_a_killed_writer_leaves_no_folder_and_hinders_nobody(tmp_path):
     root = tmp_path / "root"
     killed = start(tmp_path, root, 200, 2)
@@ -431,12 +411,3 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     (leftover / "images.csv").write_text("half")
     write_phantom(tmp_path, ONE, progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".{ONE.folder_name()}.lock", ONE.folder_name()]
-
-
-def test_two_processes_at_once_write_one_phantom(tmp_path, folder):
-    root = tmp_path / "root"
-    both = [start(tmp_path, root, TINY.patients, 1) for _ in range(2)]
-    names = [process.communicate(timeout=120)[0].strip() for process in both]
-    assert names == [TINY.folder_name()] * 2
-    assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == names[:1]
-    assert contents(root / names[0]) == contents(folder)

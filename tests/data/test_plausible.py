@@ -15,9 +15,13 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from lemlight.data.breast import prepare_image
 from lemlight.data.dicom import read_dicom
 from lemlight.data.io import find_images, read_file_headers, read_image
+from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.phantom.render import render
 from lemlight.data.plausible import POLARITY, mixed
+from lemlight.data.raster import Image
 from lemlight.errors import ImageError
 
 SYNTAXES = (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, HTJ2KLossless)
@@ -252,3 +256,13 @@ def test_an_odd_kind_of_mammogram_is_read_and_noted(tmp_path, write_dicom, value
 )
 def test_the_orientation_says_how_often_to_turn_until_the_chest_wall_stands_at_a_side(read, values, orientation, turns):
     assert read(values, PatientOrientation=orientation).turns == turns
+
+
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_a_chest_wall_at_the_top_or_the_bottom_that_no_header_tells_is_noted(side, view):
+    pixels = render(PhantomSettings(patients=1, scale=0.25), 0, side, view).pixels
+    notes = [prepare_image(Image(np.rot90(pixels, turns)), (96, 64), True, True)[2] for turns in range(4)]
+    assert [bool(said) for said in notes] == [False, True, False, True]
+    assert "PatientOrientation" in notes[1][0]
+    assert prepare_image(Image(np.rot90(pixels, 3), turns=1), (96, 64), True, True)[2] == []

@@ -30,11 +30,9 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = (
         values > 0 if classes and not lossy else values >= max(0.5 * present[-1:].max(initial=0), 1e-9)
     )
-    remedy = "where there is no lesion, write none in its place"
     if not mask.any():
-        raise ImageError(f"{path}: a mask without a lesion; {remedy}")
-    if mask.mean() > NEARLY_ALL or (mask.mean() > 0.5 and mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1].all()):
-        raise ImageError(
-            f"{path}: a mask that covers {mask.mean():.0%} of the image: inverted? Lesions are not 0; {remedy}"
-        )
+        raise ImageError(f"{path}: a mask without a lesion; write none where there is none")
+    cover, corners = mask.mean(), mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1]
+    if cover > NEARLY_ALL or (cover > 0.5 and corners.all()):
+        raise ImageError(f"{path}: a mask that covers {cover:.0%}: inverted? Lesions are not 0; write none for none")
     return mask

@@ -42,7 +42,6 @@ from lemlight.files import write_csv, write_json
 
 FORMAT = 3  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
-FILLED = "the breast that was found is a whole rectangle: no air is in sight"
 LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 
 
@@ -268,12 +267,12 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
     """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
     try:
         image = read_image(task.path)
-        geometry, pixels = prepare_image(image, (settings.height, settings.width), settings.crop, settings.flip)
+        geometry, pixels, outline = prepare_image(
+            image, (settings.height, settings.width), settings.crop, settings.flip
+        )
     except ImageError as error:
         return {"image_id": task.image_id, "reason": str(error)}
     labels, notes = label_image(task.lesions, geometry, pixels > 0)
-    rows, columns = geometry.resized_shape
-    filled = [FILLED] if pixels[:rows, :columns].all() else []
     _write_slot(folder / IMAGES, task.slot, pixels)
     if labels is not None:
         _write_slot(folder / MASKS, task.slot, labels)
@@ -285,7 +284,7 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
         "has_mask": labels is not None,
         "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
         "laterality": image.laterality,
-        "note": [*image.notes, *filled, *notes],
+        "note": [*image.notes, *outline, *notes],
         "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
     }
 

@@ -1,7 +1,7 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +82,8 @@ class Predictor:
 def prepare_image(path: Path, prepare: Preprocessing) -> tuple[Image, BreastGeometry, Tensor]:
     """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
     image = read_image(path)
-    return image, *_prepared(image, prepare)
+    geometry, prepared, notes = _prepared(image, prepare)
+    return replace(image, notes=(*image.notes, *notes)), geometry, prepared
 
 
 def phantom_as_prepared(prepare: Preprocessing) -> Tensor:
@@ -90,9 +91,10 @@ def phantom_as_prepared(prepare: Preprocessing) -> Tensor:
     return _prepared(Image(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels), prepare)[1]
 
 
-def _prepared(image: Image, prepare: Preprocessing) -> tuple[BreastGeometry, Tensor]:
-    geometry, pixels = breast.prepare_image(image, (prepare.height, prepare.width), prepare.crop, prepare.flip)
-    return geometry, unit_range(torch.from_numpy(pixels))[None, None]
+def _prepared(image: Image, prepare: Preprocessing) -> tuple[BreastGeometry, Tensor, list[str]]:
+    shape = prepare.height, prepare.width
+    geometry, pixels, notes = breast.prepare_image(image, shape, prepare.crop, prepare.flip)
+    return geometry, unit_range(torch.from_numpy(pixels))[None, None], notes
 
 
 @dataclass(frozen=True)
