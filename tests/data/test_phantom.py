@@ -30,7 +30,6 @@ from lemlight.data.phantom.patients import (
     draw_lesion,
     draw_patient,
     generator,
-    in_turn,
 )
 from lemlight.data.phantom.render import DRAWINGS, render
 from lemlight.data.phantom.tissue import draw_anatomy, power_law_noise
@@ -76,14 +75,7 @@ def test_all_problems_are_named_at_once():
 
 def test_the_folder_depends_on_every_setting():
     default = PhantomSettings()
-    changes = {
-        "patients": 3,
-        "seed": 1,
-        "difficulty": 0.1,
-        "scale": 0.5,
-        "malignant_share": 0.2,
-        "benign_share": 0.2,
-    }
+    changes = {"patients": 3, "seed": 1, "difficulty": 0.1, "scale": 0.5, "malignant_share": 0.2, "benign_share": 0.2}
     assert set(changes) == set(default.stamp()) - {"generator_version"}
     names = {PhantomSettings(**{name: value}).folder_name() for name, value in changes.items()}
     assert len(names | {default.folder_name()}) == len(changes) + 1
@@ -95,15 +87,6 @@ def test_any_run_of_patients_has_its_share_of_malignant_ones(seed, share):
     phantom = PhantomSettings(seed=seed, malignant_share=share)
     sides = [draw_patient(phantom, number).malignant_side for number in range(60)]
     assert abs(sum(map(bool, sides)) / 60 - share) < 0.06
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(2, 7))
-def test_options_in_turn_show_each_once_in_every_block(seed, what, count):
-    phantom = PhantomSettings(seed=seed)
-    for block in range(3):
-        options = [in_turn(phantom, what, block * count + place, count) for place in range(count)]
-        assert sorted(options) == list(range(count))
 
 
 def test_nothing_but_the_lesion_depends_on_the_label():
