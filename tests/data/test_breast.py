@@ -145,6 +145,150 @@ def test_a_lone_label_is_no_breast():
         breast_mask(pixels)
 
 
+def film(inside, base=0.12, grain=0.01, seed=1):
+    """The same breast on film base, with grain: a film as it comes out of the scanner, without padding."""
+    generator = np.random.default_rng(seed)
+    return (base + 0.85 * mammogram(inside, seed=seed) + generator.normal(scale=grain, size=inside.shape)).clip(0, 1)
+
+
+def write(pixels, text, corner, size, level):
+    letters = np.zeros(pixels.shape, dtype=np.uint8)
+    cv2.putText(letters, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, 255, 4)
+    pixels[letters > 0] = level
+
+
+def black_at_both_sides(pixels):
+    pixels[:, :18] = pixels[:, -45:] = 0
+
+
+def black_at_the_chest_wall(pixels):
+    pixels[:, :25] = 0
+
+
+def black_rim(pixels):
+    pixels[:3] = pixels[-3:] = pixels[:, :2] = pixels[:, -2:] = 0
+
+
+def black_corner(pixels):
+    pixels[:70, -30:] = 0
+
+
+def white_padding(pixels):
+    pixels[:15] = pixels[-20:] = pixels[:, :12] = pixels[:, -50:] = 1
+
+
+def white_padding_askew(pixels):
+    rows, columns = np.mgrid[:500, :340]
+    pixels[columns > 320 - 0.03 * rows] = 1
+
+
+def white_bar(pixels):
+    pixels[:, 285:325] = 0.95
+
+
+def white_strips(pixels):
+    pixels[:9] = 0.9
+    pixels[:, -7:] = 0.9
+    pixels[100:400, 300:306] = 0.9
+
+
+def label_at_the_edge(pixels):
+    pixels[:48, 235:287] = 0.95
+    write(pixels, "ML", (240, 38), 1.0, 0.1)
+
+
+def label_at_the_skin(pixels):
+    pixels[230:290, 196:250] = 0.95
+
+
+def letters_at_the_skin(pixels):
+    write(pixels, "R MLO", (170, 130), 1.2, 1.0)
+
+
+def light_at_the_chest_wall(pixels):
+    pixels[:, :16] = np.maximum(pixels[:, :16], 0.6)
+    pixels[440:, :20] = 0.9
+
+
+def fog(pixels):
+    pixels += np.linspace(0, 0.04, pixels.shape[0], dtype=np.float32)[:, None]
+
+
+DEFECTS = [
+    black_at_both_sides,
+    black_at_the_chest_wall,
+    black_rim,
+    black_corner,
+    white_padding,
+    white_padding_askew,
+    white_bar,
+    white_strips,
+    label_at_the_edge,
+    label_at_the_skin,
+    letters_at_the_skin,
+    light_at_the_chest_wall,
+    fog,
+]
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("base", [0.02, 0.12, 0.3])
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
+def test_a_film_with_a_defect_shows_the_same_breast(defect, base, right):
+    inside = half_ellipse()
+    pixels = film(inside, base)
+    defect(untouched := np.full_like(pixels, 0.5))
+    defect(pixels)
+    expected = inside & (untouched < 0.6) & (untouched > 0.4)  # what padding and labels cover is no breast
+    if defect is light_at_the_chest_wall:
+        expected = inside
+    mask = breast_mask(pixels)
+    if right:
+        mirrored = breast_mask(np.ascontiguousarray(pixels[:, ::-1]))
+        assert overlap(mirrored[:, ::-1], mask) > 0.999
+        mask, expected = mirrored, expected[:, ::-1]
+    assert overlap(mask, expected) > 0.95
+    assert (mask & expected).sum() / expected.sum() > 0.95
+    assert chest_wall_on_right(mask) == right
+
+
+@pytest.mark.parametrize("grain", [0.005, 0.03])
+def test_the_grain_of_a_film_is_air(grain):
+    inside = half_ellipse()
+    mask = breast_mask(film(inside, grain=grain))
+    assert overlap(mask, inside) > 0.93
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_a_breast_cut_off_at_both_sides_hangs_from_its_upper_end(right):
+    rows, columns = np.mgrid[:400, :400]
+    inside = (rows / 330) ** 2 + ((columns - 170) / 280) ** 2 < 1
+    inside &= (rows > 0.3 * (columns - 100)) & (rows < 380 - 0.9 * (170 - columns))
+    inside = inside[:, ::-1] if right else inside
+    pixels = film(inside)
+    pixels[:, :4] = pixels[:, -4:] = 0
+    assert chest_wall_on_right(breast_mask(pixels)) == right
+
+
+def test_a_bright_skin_line_is_no_mark():
+    inside = half_ellipse()
+    skin = (
+        inside
+        & ~(cv2.erode(np.pad(inside, ((0, 0), (20, 0)), mode="edge").astype(np.uint8), np.ones((9, 9))) > 0)[:, 20:]
+    )
+    assert overlap(breast_mask(np.where(skin, 0.9, mammogram(inside)).astype(np.float32)), inside) > 0.95
+
+
+def test_a_film_that_is_filled_by_the_breast_is_all_breast_and_an_empty_one_is_refused():
+    texture = cv2.GaussianBlur(np.random.default_rng(3).normal(size=(300, 200)), (0, 0), 8)
+    pixels = (0.5 + 1.5 * texture).clip(0, 1).astype(np.float32)
+    assert breast_mask(pixels).all()
+    empty = film(np.zeros((500, 340), dtype=bool))
+    label_at_the_edge(empty)
+    with pytest.raises(ImageError, match="no breast found"):
+        breast_mask(empty)
+
+
 @pytest.mark.parametrize("right", [False, True])
 def test_the_prepared_breast_has_its_chest_wall_on_the_left_and_keeps_its_aspect(right):
     inside = half_ellipse(right=right)
