@@ -40,7 +40,7 @@ from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_csv, write_json
 
-FORMAT = 3  # raise it with every change that alters a prepared pixel: the store's name depends on it
+FORMAT = 4  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
 LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 
