@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
-from lemlight.localization.choice import Follow, check_names
+from lemlight.localization.choice import CutoffBy, Follow, check_names
 
 Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -73,6 +73,7 @@ class LocalizeSettings(Settings):
     keep: Probability | None
     smoothing: NotNegative | None
     cutoff: InnerFraction | None
+    cutoff_by: CutoffBy | None
     threshold: Probability | None
     overlays: bool
     maps: bool

@@ -25,7 +25,8 @@ TARGETS = {
 }
 GIVEN = {"keep": None, "smoothing": None, "cutoff": None}
 CONFIG = {
-    "methods": TARGETS, "method": "importance", "compare": [], "follow": "predicted", "tolerance": 0.01, **GIVEN,
+    "methods": TARGETS, "method": "importance", "compare": [], "follow": "predicted", "cutoff_by": "maximum",
+    "tolerance": 0.01, **GIVEN,
 }  # fmt: skip
 
 
@@ -125,13 +126,45 @@ def test_the_chosen_settings_are_the_best_candidates_and_images_of_which_nothing
     assert len(place.known("val")) == 10
     assert len(place.with_a_lesion("val")) == 6
     chosen = choose_settings(place)
-    assert set(chosen) == {"importance", "cam"}
+    assert chosen
     for name, one in chosen.items():
         found = survey(place, name, place.with_a_lesion("val"), one)
         assert found.meter.summary(resamples=40)["dsc"]["value"] == pytest.approx(one.dsc)
         assert max(curve.max() for curve in found.dice.values()) == pytest.approx(one.dsc)
-    assert chosen["cam"].keep == 0
     assert choose_settings(make_place(), "test") == {}
+
+
+def test_what_is_not_shown_to_be_better_than_the_defaults_is_not_chosen():
+    place = make_place(compare=["cam"])
+    ids = place.with_a_lesion("val")
+    found = survey(place, "cam", ids)
+    best, dice = found.best()
+    curves = [survey(place, "cam", [one]).dice for one in ids]
+    gains = np.array(
+        [
+            own[best.keep, best.smoothing][round(best.cutoff * 1024) - 1] - own[0.0, 0.25 * place.output_stride][337]
+            for own in curves
+        ]
+    )
+    assert gains.mean() == pytest.approx(dice - found.default)
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    assert found.is_shown() == (gains.mean() > error)
+    assert not survey(place, "cam", ids[:1]).is_shown()  # one image shows nothing
+    best = survey(make_place(cutoff=best.cutoff, smoothing=best.smoothing), "cam", ids).best()
+    assert best == (RegionSettings(keep=0.0, smoothing=best[0].smoothing, cutoff=best[0].cutoff), pytest.approx(dice))
+
+
+def test_a_cutoff_by_mass_is_chosen_measured_and_refused_where_another_rule_is_asked_for():
+    place = make_place(cutoff_by="mass")
+    ids = place.with_a_lesion("val")
+    best, dice = survey(place, "importance", ids).best()
+    assert best.cutoff_by == "mass"
+    meter = survey(place, "importance", ids, best).meter
+    assert meter.summary(resamples=40)["dsc"]["value"] == pytest.approx(dice)
+    chosen = {"importance": Chosen(**best.model_dump(), dsc=dice, images=6, split="val")}
+    assert settings_of("importance", chosen, GIVEN, 32) == best
+    other = settings_of("importance", chosen, GIVEN, 32, "maximum")
+    assert (other.cutoff, other.cutoff_by, other.keep) == (0.33, "maximum", best.keep)
 
 
 def test_located_images_come_one_by_one_with_what_the_network_says():

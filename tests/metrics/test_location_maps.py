@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.location_maps import FIGURES, LocalizationMeter, measure
+from lemlight.metrics.location_maps import FIGURES, LocalizationMeter, measure, size_of
 
 STRENGTH = np.array(
     [
@@ -42,8 +42,9 @@ def add(meter, image_id="a", patient_id="p", **changes):
         "strength": STRENGTH,
         "probability": 0.5,
         "tolerance_px": 0.0,
+        "cell_px": 4,
     } | changes
-    given.setdefault("suspicion", given["strength"])
+    given = {"suspicion": given["strength"], "suspicion_cutoff": given["cutoff"]} | given
     arrays = {name: given[name].astype(np.float32) for name in ("strength", "suspicion")}
     meter.add(measure(image_id=image_id, patient_id=patient_id, **given | arrays))
 
@@ -63,7 +64,7 @@ def random_case(generator):
 
 
 def filled(cases, patients):
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     for index, (case, patient) in enumerate(zip(cases, patients, strict=True)):
         add(meter, f"i{index:03}", patient, tolerance_px=1.0, **case)
     return meter
@@ -79,7 +80,7 @@ def values_of(summary):
 
 
 def test_the_drawn_case():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     add(meter)
     summary = meter.summary(resamples=40)
     # at 0.5: 4 px predicted, 3 px of lesions, 2 shared; lesion 1 hit, lesion 2 not; the top point (4, 3) hits none
@@ -94,12 +95,12 @@ def test_the_drawn_case():
     expected |= {"dsc of mass": None, "dsc of calcification": None}
     assert values_of(summary) == pytest.approx(expected)
     assert summary["froc"]["curve"] == {"false_positives_per_image": [0, 1, 1], "sensitivity": [0, 0, 0.5]}
-    counts = {"images": 1, "images_with_lesion": 1, "lesions": 2, "patients": 1, "cutoff": 0.5}
+    counts = {"images": 1, "images_with_lesion": 1, "lesions": 2, "patients": 1}
     assert {name: summary[name] for name in counts} == counts
 
 
 def test_froc_follows_the_suspicion_where_the_other_figures_follow_the_prediction():
-    meter, spot = LocalizationMeter(0.5), np.zeros((5, 5))
+    meter, spot = LocalizationMeter(), np.zeros((5, 5))
     spot[1, 1:3] = 1
     # predicted benign: the map explains why, and misses; what speaks for malignancy hits
     add(meter, probability=0.3, strength=spot[::-1], suspicion=spot, lesions=ONE)
@@ -109,7 +110,7 @@ def test_froc_follows_the_suspicion_where_the_other_figures_follow_the_predictio
 
 
 def test_a_lesion_on_a_benign_image_is_no_malignant_one_and_a_region_on_it_a_false_positive():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     add(meter, "a", "p", probability=0.5)
     add(meter, "b", "q", probability=0.9, malignant=False, strength=(LESIONS > 0).astype(float))
     summary = meter.summary(resamples=40)
@@ -119,8 +120,27 @@ def test_a_lesion_on_a_benign_image_is_no_malignant_one_and_a_region_on_it_a_fal
     assert summary["froc"]["curve"] == {"false_positives_per_image": [0, 1.5, 1.5], "sensitivity": [0, 0, 0.5]}
 
 
+def test_figures_by_the_size_of_a_lesion_in_cells_count_images_whose_lesions_are_all_of_it():
+    meter, large = LocalizationMeter(), np.zeros((5, 5), np.uint8)
+    large[1:5, 1:3] = 1  # 8 px: 2 cells of 4 px
+    add(meter, "a", "p", lesions=large, types=("mass",))
+    add(meter, "b", "q", lesions=ONE, types=("mass",), tolerance_px=1)  # 2 px: half a cell
+    add(meter, "c", "r", lesions=np.where(large > 0, 1, 2 * (LESIONS == 2)).astype(np.uint8))
+    sizes = meter.summary(resamples=40)["by_size"]
+    assert list(sizes) == ["below 1 cell", "1 to 8 cells"]
+    small, middle = sizes.values()
+    assert (small["lesions"], small["images"], middle["lesions"], middle["images"]) == (2, 1, 2, 1)
+    assert small["dsc"]["value"] == pytest.approx(2 * 2 / (2 + 4))
+    assert middle["dsc"]["value"] == pytest.approx(2 * 3 / (8 + 4))
+    assert (small["lesion_recall"]["value"], middle["lesion_recall"]["value"]) == (0.5, 1)
+    assert (small["pointing"]["value"], middle["pointing"]["value"]) == (0, 0)
+    assert [size_of(cells) for cells in (0.01, 0.99, 1, 7.9, 8, 500)] == [
+        *["below 1 cell"] * 2, *["1 to 8 cells"] * 2, *["8 cells and more"] * 2,
+    ]  # fmt: skip
+
+
 def test_the_tolerance_lets_a_single_pixel_be_hit_and_changes_no_pixel_figure():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     add(meter, tolerance_px=1.5)  # (2, 1) is the square root of 2 from (3, 0)
     summary = meter.summary(resamples=40)
     assert summary["lesion_recall"]["value"] == 1
@@ -130,7 +150,7 @@ def test_the_tolerance_lets_a_single_pixel_be_hit_and_changes_no_pixel_figure():
 
 
 def test_one_row_per_image_ordered_by_name_whatever_the_order_of_adding():
-    meter, other = LocalizationMeter(0.5), LocalizationMeter(0.5)
+    meter, other = LocalizationMeter(), LocalizationMeter()
     add(meter, "b", "q", **HEALTHY)
     add(meter, "a", "p")
     expected = pd.DataFrame(
@@ -195,7 +215,7 @@ def test_intervals_hold_the_value_follow_the_seed_and_widen_with_patients_of_mor
 
 
 def test_what_is_undefined_says_why():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     for patient in "pqr":
         add(meter, patient, patient, **HEALTHY)
     summary = meter.summary(resamples=40)
@@ -204,7 +224,7 @@ def test_what_is_undefined_says_why():
         assert figure == {"value": None, "reason": "no image with a malignant lesion"}
     assert summary["froc"]["curve"] == {"false_positives_per_image": [], "sensitivity": []}
     assert (summary["by_type"], summary["images"], summary["images_with_lesion"], summary["lesions"]) == ({}, 3, 0, 0)
-    nothing = LocalizationMeter(0.5)
+    nothing = LocalizationMeter()
     summary = nothing.summary(resamples=40)
     assert summary["dsc"] == summary["froc"]["mean"] == {"value": None, "reason": "no images"}
     assert summary["tolerance_px"] is None
@@ -213,7 +233,7 @@ def test_what_is_undefined_says_why():
 
 
 def test_a_perfect_detector_of_malignant_lesions_has_a_froc_sensitivity_of_1_at_every_rate():
-    meter, spot = LocalizationMeter(0.5), np.zeros((5, 5))
+    meter, spot = LocalizationMeter(), np.zeros((5, 5))
     spot[1, 1:3] = 1
     for number in range(10):
         add(meter, f"ill{number}", f"p{number}", probability=0.9, strength=spot, lesions=ONE)
@@ -225,7 +245,7 @@ def test_a_perfect_detector_of_malignant_lesions_has_a_froc_sensitivity_of_1_at_
 
 
 def test_a_lesion_that_later_ones_cover_is_left_out_and_one_patient_has_no_interval():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     add(meter, lesions=np.where(LESIONS == 2, 3, LESIONS).astype(np.uint8), types=("mass", "other", "calcification"))
     add(meter, "c", "healthy", **HEALTHY)
     summary = meter.summary(resamples=40)
@@ -239,7 +259,7 @@ def test_a_lesion_that_later_ones_cover_is_left_out_and_one_patient_has_no_inter
 
 
 def test_images_of_other_sizes_add_up_and_no_map_is_kept():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     wide = np.zeros((300, 7000), np.uint8)
     wide[20:40, 3000:3020] = 1
     add(meter, "wide", "p", lesions=wide, types=("mass",), strength=wide)
@@ -251,7 +271,7 @@ def test_images_of_other_sizes_add_up_and_no_map_is_kept():
 
 
 def test_an_image_given_twice_and_too_few_resamples_are_refused():
-    meter = LocalizationMeter(0.5)
+    meter = LocalizationMeter()
     add(meter)
     with pytest.raises(LemlightError, match="image a: measured twice"):
         add(meter)

@@ -16,7 +16,9 @@ from lemlight.metrics.overlap import (
     best_cutoff,
     box_matches,
     contour_boxes,
+    cutoffs_by_mass,
     dice_curve,
+    dice_curve_by_mass,
     lesion_boxes,
     near_lesions,
     overlaps,
@@ -67,6 +69,31 @@ def test_the_dice_at_every_cutoff_is_that_of_the_pixels_and_the_best_is_found(im
     np.testing.assert_allclose(curve, [naive_dice(*image, cutoff) for cutoff in np.arange(1, 1025) / 1024], atol=1e-12)
     cutoff, dice = best_cutoff(curve)
     assert dice == curve.max() == pytest.approx(naive_dice(*image, cutoff))
+
+
+@settings(deadline=None, max_examples=50)
+@given(images(labels=(0, 0, 1)))
+def test_by_mass_the_strongest_pixels_that_hold_the_fraction_are_predicted_and_no_further_level(image):
+    lesions, strength = image
+    fractions = np.array([0.1, 0.25, 0.5, 0.8, 1.0])
+    total = strength.sum(dtype=np.float64)
+    for fraction, cutoff in zip(fractions, cutoffs_by_mass(strength, fractions), strict=True):
+        kept = strength[(strength >= cutoff) & (strength > 0)].astype(np.float64)
+        assert kept.sum() >= fraction * total - 1e-9
+        if kept.size:  # without its weakest level it would not hold the fraction
+            assert kept[kept > kept.min()].sum() < fraction * total
+    curve = dice_curve(lesions, strength)
+    if curve is not None:
+        by_mass = dice_curve_by_mass(curve, strength)
+        for fraction in (0.25, 0.5, 1.0):
+            cutoff = cutoffs_by_mass(strength, np.array([fraction]))[0]
+            assert by_mass[round(fraction * LEVELS) - 1] == pytest.approx(naive_dice(lesions, strength, cutoff))
+
+
+def test_a_fraction_of_the_mass_that_is_reached_exactly_needs_no_further_pixel():
+    # the values 1, 0.5, 0.5, 0.25, 0.25 sum to 2.5
+    np.testing.assert_allclose(cutoffs_by_mass(STRENGTH, np.array([0.4, 0.41, 0.8, 0.81])), [1, 0.5, 0.5, 0.25])
+    assert cutoffs_by_mass(np.zeros((2, 2), np.float32), np.array([0.5])) == 1 / LEVELS
 
 
 def test_the_best_cutoff_is_the_middle_of_equal_ones_and_a_map_of_zeros_has_a_dice_of_0():

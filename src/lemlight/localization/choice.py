@@ -9,10 +9,12 @@ from lemlight.building import Settings, build, check_settings
 from lemlight.errors import LemlightError
 
 Follow = Literal["predicted", "maxima", "minima", "both"]
+CutoffBy = Literal["maximum", "mass"]
 Method = Callable[..., Any]  # see lemlight.localization.attribution.Method, which needs torch
 
 KEEPS = (0.0, 0.5, 0.75, 1.0)
 SMOOTHINGS = (0.125, 0.25, 0.5, 1.0)  # of the backbone's output stride
+DEFAULT_CUTOFF = 0.33
 
 
 class LocalizationSettings:
@@ -25,7 +27,9 @@ class LocalizationSettings:
         follow: which extrema importance follows: "predicted" (maxima if predicted malignant, else minima), ...
         keep: an extremum counts from this fraction of the strongest's strength; None: chosen on the validation split.
         smoothing: px, standard deviation of the Gaussian over a map; None: chosen on the validation split.
-        cutoff: fraction of a map's maximum from which a pixel belongs to a region; None: chosen as well.
+        cutoff: fraction of a map's maximum from which a pixel belongs to a region, or of its mass that the regions
+            hold; None: chosen as well.
+        cutoff_by: what the cutoff is a fraction of.
         tolerance: how far beside a lesion it still counts as found, as a fraction of the prepared image's height.
 
     Raises:
@@ -42,9 +46,10 @@ class LocalizationSettings:
         keep: Probability | None = None,
         smoothing: NotNegative | None = None,
         cutoff: InnerFraction | None = None,
+        cutoff_by: CutoffBy = "maximum",
         tolerance: Fraction = 0.01,
     ) -> None:
-        self.method, self.follow, self.tolerance = method, follow, tolerance
+        self.method, self.follow, self.cutoff_by, self.tolerance = method, follow, cutoff_by, tolerance
         self.names = list(dict.fromkeys([method, *(compare or [])]))  # the one that makes the pictures first
         check_names(self.names, methods, "localization.method")
         self.methods = {name: methods[name] for name in self.names}
@@ -83,12 +88,14 @@ class RegionSettings(Settings):
 
     keep: fraction of the strongest extremum's strength that an extremum must reach.
     smoothing: px of the prepared image, standard deviation of the Gaussian.
-    cutoff: fraction of a map's maximum from which a pixel belongs to a region.
+    cutoff: fraction of a map's maximum from which a pixel belongs to a region; by mass, the fraction of the sum of the
+        map that the smallest set of its strongest pixels must hold.
     """
 
     keep: Probability
     smoothing: NotNegative
     cutoff: Fraction
+    cutoff_by: CutoffBy = "maximum"
 
 
 class Chosen(RegionSettings):
@@ -106,16 +113,24 @@ def chosen_settings(localization: Mapping[str, Any], path: object) -> dict[str, 
 
 
 def settings_of(
-    method: str, chosen: Mapping[str, Chosen], given: Mapping[str, float | None], output_stride: int
+    method: str,
+    chosen: Mapping[str, Chosen],
+    given: Mapping[str, float | None],
+    output_stride: int,
+    cutoff_by: CutoffBy | None = None,
 ) -> RegionSettings:
     """Settings of a method: what is given, else what the training chose for it, else a default.
 
-    The defaults are for a network without validation masks: keep 0.5, a quarter of a cell, a third of the maximum.
+    The defaults are for a network without enough validation masks: keep 0.5, a quarter of a cell, a third of the
+    maximum or of the mass. A cutoff that was chosen by another rule than `cutoff_by` says nothing.
     """
-    values = {"keep": 0.5, "smoothing": 0.25 * output_stride, "cutoff": 0.33}
-    if method in chosen:
-        values |= chosen[method].model_dump(include=set(values))
-    return RegionSettings(**values | {name: value for name, value in given.items() if value is not None})
+    own = chosen.get(method)
+    rule = cutoff_by or (own.cutoff_by if own else "maximum")
+    values: dict[str, Any] = {"keep": 0.5, "smoothing": 0.25 * output_stride, "cutoff": DEFAULT_CUTOFF}
+    if own:
+        values |= own.model_dump(include={"keep", "smoothing", *(["cutoff"] if own.cutoff_by == rule else [])})
+    values |= {name: value for name, value in given.items() if value is not None}
+    return RegionSettings(**values, cutoff_by=rule)
 
 
 def candidates(has_extrema: bool, given: Mapping[str, float | None], output_stride: int) -> list[tuple[float, float]]:

@@ -13,10 +13,10 @@ from torch import Tensor, distributed
 from lemlight.data.datamodule import unit_range
 from lemlight.data.store import PreparedStore
 from lemlight.localization.attribution import Explanation, Importance, explain, explain_by_keep
-from lemlight.localization.choice import LocalizationSettings, RegionSettings, candidates
-from lemlight.localization.regions import smoothed
+from lemlight.localization.choice import CutoffBy, LocalizationSettings, RegionSettings, candidates, settings_of
+from lemlight.localization.regions import cutoff_in, smoothed
 from lemlight.metrics.location_maps import LocalizationMeter, Measured, measure
-from lemlight.metrics.overlap import best_cutoff, dice_curve
+from lemlight.metrics.overlap import best_cutoff, dice_curve, dice_curve_by_mass, level_of
 from lemlight.models.classifier import MammogramClassifier
 
 Item = TypeVar("Item")
@@ -96,17 +96,34 @@ def in_turn(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[R
 class Survey:
     """What one pass over a split gave: what was measured at the chosen settings, and the mean Dice of all candidates.
 
-    `dice` is empty where no image has a lesion.
+    `dice` is empty where no image has a lesion; `squares` are the mean squares of the Dice's gain over that of the
+    defaults, `default` is the mean of the latter, `images` how many have a lesion. A `cutoff` that is given leaves no
+    choice.
     """
 
     meter: LocalizationMeter
+    cutoff: float | None
+    cutoff_by: CutoffBy
     dice: Curves
+    squares: Curves
+    default: float
+    images: int
 
     def best(self) -> tuple[RegionSettings, float]:
         """The settings of the highest mean Dice, and that mean."""
-        found = [(pair, *best_cutoff(curve)) for pair, curve in self.dice.items()]
+        found = [
+            (pair, *(best_cutoff(curve) if self.cutoff is None else (self.cutoff, float(curve[level_of(self.cutoff)]))))
+            for pair, curve in self.dice.items()
+        ]
         (keep, smoothing), cutoff, dice = max(found, key=lambda one: one[2])
-        return RegionSettings(keep=keep, smoothing=smoothing, cutoff=cutoff), dice
+        return RegionSettings(keep=keep, smoothing=smoothing, cutoff=cutoff, cutoff_by=self.cutoff_by), dice
+
+    def is_shown(self) -> bool:
+        """Whether the best settings gain more than one standard error (over images) beside the defaults."""
+        best, dice = self.best()
+        gain = dice - self.default
+        squares = self.squares[best.keep, best.smoothing][level_of(best.cutoff)]
+        return self.images > 1 and gain > np.sqrt(max(squares - gain**2, 0) / (self.images - 1))
 
 
 def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
@@ -117,15 +134,25 @@ def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: Regio
     pairs = candidates(isinstance(place.settings.methods[name], Importance), place.settings.given, place.output_stride)
     if chosen is not None:
         pairs = list(dict.fromkeys([*pairs, (chosen.keep, chosen.smoothing)]))
-    meter, totals, images = LocalizationMeter(chosen.cutoff if chosen else 0.5), Curves(), 0
+    default = settings_of(name, {}, place.settings.given, place.output_stride)
+    # without extrema there is nothing to keep
+    at_default = (default.keep if (default.keep, default.smoothing) in pairs else 0.0, default.smoothing)
+    level = level_of(default.cutoff)
+    meter, totals, squares, defaults, images = LocalizationMeter(), Curves(), Curves(), 0.0, 0
     for batch in in_turn(lambda ids: _try_batch(place, name, ids, pairs, chosen), place.batches(image_ids)):
         for curves, measured in batch:
-            images += bool(curves)
+            if curves:
+                images, own = images + 1, float(curves[at_default][level])
+                defaults += own
             for pair, curve in curves.items():
                 totals[pair] = totals.get(pair, 0) + curve
+                squares[pair] = squares.get(pair, 0) + (curve - own) ** 2
             if measured is not None:
                 meter.add(measured)
-    return Survey(meter, {pair: totals[pair] / images for pair in pairs if images})
+    means, gains = ({pair: sums[pair] / images for pair in pairs if images} for sums in (totals, squares))
+    return Survey(
+        meter, place.settings.given["cutoff"], place.settings.cutoff_by, means, gains, defaults / max(1, images), images
+    )
 
 
 def _try_batch(
@@ -154,7 +181,8 @@ def _try_batch(
             assert lesions is not None  # see `known`
             strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
             if (curve := dice_curve(lesions, strength)) is not None:
-                curves[number][pair] = curve
+                by_mass = place.settings.cutoff_by == "mass"
+                curves[number][pair] = dice_curve_by_mass(curve, strength) if by_mass else curve
             if chosen is not None and pair == at:
                 measured[number] = _measure(place, chosen, image_id, lesions, found, number, strength)
     return list(zip(curves, measured, strict=True))
@@ -170,18 +198,21 @@ def _measure(
     strength: NDArray[np.float32],
 ) -> Measured:
     assert found.suspicion is not None
+    suspicion = smoothed(found.suspicion[number].cpu().numpy(), chosen.smoothing)
     row = place.table.loc[place.table["image_id"] == image_id].iloc[0]
     return measure(
-        cutoff=chosen.cutoff,
+        cutoff=cutoff_in(strength, chosen),
+        suspicion_cutoff=cutoff_in(suspicion, chosen),
         image_id=image_id,
         patient_id=str(row["patient_id"]),
         malignant=bool(row["label"] == 1),
         lesions=lesions,
         types=place.store.lesion_types(place.store.index_of(image_id)),
         strength=strength,
-        suspicion=smoothed(found.suspicion[number].cpu().numpy(), chosen.smoothing),
+        suspicion=suspicion,
         probability=float(found.probability[number]),
         tolerance_px=place.settings.tolerance * lesions.shape[0],
+        cell_px=place.output_stride**2,
     )
 
 

@@ -25,7 +25,7 @@ from lemlight.data.raster import Image
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
-from lemlight.localization.regions import Region, smoothed
+from lemlight.localization.regions import Region, cutoff_in, smoothed
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.settings import LocalizeSettings
@@ -75,7 +75,7 @@ class Predictor:
         image, geometry, prepared = prepare_image(path, self.preprocessing)
         explanation = self.explain(prepared.to(self.device))
         strength = smoothed(explanation.maps[0].cpu().numpy(), self.regions.smoothing)
-        regions = regions_of(explanation, 0, strength, self.regions.cutoff, geometry, image.spacing_mm)
+        regions = regions_of(explanation, 0, strength, cutoff_in(strength, self.regions), geometry, image.spacing_mm)
         return Prediction(image, geometry, explanation, strength, regions)
 
 
@@ -125,7 +125,7 @@ def _from_checkpoint(config: LocalizeSettings) -> Predictor:
     trained = open_checkpoint(Path(config.checkpoint), config.trust)
     device, name = device_of(config.accelerator), config.method or "importance"
     method = build_methods({name: config.localization["methods"][name]})[name]
-    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride)
+    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride, config.cutoff_by)
     threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
     options: dict[str, Any] = {"follow": config.follow, "keep": regions.keep, "threshold": threshold}
     explaining = partial(explain, trained.classifier.to(device), method=method, **options)
@@ -149,7 +149,7 @@ def _from_onnx(config: LocalizeSettings) -> Predictor:
     network = open_onnx(Path(config.checkpoint))
     metadata = check_settings(network.metadata, ExportMetadata, where=f"the metadata in {network.path}")
     chosen = {} if metadata.cam is None else {EXPORTED_METHOD: metadata.cam}
-    regions = settings_of(EXPORTED_METHOD, chosen, _given(config), metadata.output_stride)
+    regions = settings_of(EXPORTED_METHOD, chosen, _given(config), metadata.output_stride, config.cutoff_by)
     threshold = metadata.threshold if config.threshold is None else config.threshold
     if config.method is None:
         print(f"location maps by method={EXPORTED_METHOD}: importance needs the checkpoint, not an exported network")

@@ -13,6 +13,8 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from lemlight.data.geometry import BreastGeometry
+from lemlight.localization.choice import RegionSettings
+from lemlight.metrics.overlap import cutoffs_by_mass
 
 Point = tuple[float, float]
 
@@ -47,6 +49,13 @@ def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
     """Divided by its maximum, which thereby is exactly 1; dividing first keeps tiny values from vanishing."""
     highest = array.max(initial=0)
     return (array / highest if highest > 0 else np.zeros_like(array)).astype(np.float32)
+
+
+def cutoff_in(strength: NDArray[np.float32], settings: RegionSettings) -> float:
+    """The cutoff of one map, strength (H, W), as a fraction of its maximum, whatever it is said by."""
+    if settings.cutoff_by == "maximum":
+        return settings.cutoff
+    return float(cutoffs_by_mass(strength, np.array([settings.cutoff]))[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ from lemlight.metrics.overlap import (
 
 Column = NDArray[np.float64]
 
+SIZES = {"below 1 cell": 0.0, "1 to 8 cells": 1.0, "8 cells and more": 8.0}  # from that area on
+
 FIGURES = ("dsc", "dsc_pooled", "pixel_recall", "lesion_recall", "pxap", "max_box_acc_v2", "pointing")
 RULES = {
     "prediction": "pixels whose strength is at least the cutoff and above 0; a region is a set of 8-connected ones",
@@ -44,7 +46,9 @@ RULES = {
     "speaks for malignancy on every image, whatever is predicted, and score the image's probability times their "
     "highest strength; one hit per lesion counts, a region that hits no malignant lesion is one false positive; "
     "all images with known lesions count, also those with none; straight lines between the points",
-    "by_type": "lesion_recall over the lesions of one type, dsc over images whose lesions are all of that type",
+    "by_type": "lesion_recall over the lesions of one type, dsc and pointing over images whose lesions are all of it",
+    "by_size": "the same by the area of a lesion in cells of the score map, on the prepared image: a map of cells "
+    "cannot outline what is smaller than one",
 }
 COLUMNS = (
     "image_id", "patient_id", "probability", "lesions", "hit_lesions", "regions_outside",
@@ -57,7 +61,7 @@ class Measured:
     """One measured image: counts and scores of its map and its lesions, never the map itself.
 
     row: what `LocalizationMeter.per_image` tells of it.
-    types, hits: of the K lesions that are drawn; hits (K,) says which of them the prediction hits.
+    types, sizes, hits: of the K lesions that are drawn; hits (K,) says which of them the prediction hits.
     suspicious: the candidates of FROC and the malignant lesions that they find; none of these on a benign image.
     box_matches: (3, 20), False without a lesion.
     histogram: (2, BINS), see `strength_histogram`.
@@ -65,6 +69,7 @@ class Measured:
 
     row: Mapping[str, Any]
     types: tuple[str, ...]
+    sizes: tuple[str, ...]
     hits: NDArray[np.bool_]
     tolerance_px: float
     suspicious: Candidates
@@ -75,6 +80,7 @@ class Measured:
 def measure(
     *,
     cutoff: float,
+    suspicion_cutoff: float,
     image_id: str,
     patient_id: str,
     malignant: bool,
@@ -84,11 +90,13 @@ def measure(
     suspicion: NDArray[np.float32],
     probability: float,
     tolerance_px: float,
+    cell_px: float,
 ) -> Measured:
     """Measure one image whose lesions are known; one of which nothing is known must not be measured.
 
     Args:
         cutoff: in [0, 1]: the prediction is where the strength is at least this, and above 0 (compared in float32).
+        suspicion_cutoff: the same for `suspicion`.
         image_id: of the image.
         patient_id: of its patient; intervals are drawn over patients.
         malignant: the label of the image; its lesions are then taken to be malignant.
@@ -98,6 +106,7 @@ def measure(
         suspicion: (H, W) in [0, 1], the same of what speaks for malignancy.
         probability: of malignancy, in [0, 1].
         tolerance_px: a lesion counts as hit within this distance of it, in px of these arrays.
+        cell_px: area of a cell of the score map, in px of these arrays.
     """
     mask, near = predicted(strength, cutoff), near_lesions(lesions, tolerance_px)
     found = find_candidates(strength, cutoff, 1.0, near)
@@ -120,24 +129,29 @@ def measure(
     return Measured(
         row=row,
         types=tuple(types[lesion.label - 1] for lesion in near),
+        sizes=tuple(size_of(np.count_nonzero(lesions == lesion.label) / cell_px) for lesion in near),
         hits=hits,
         tolerance_px=float(tolerance_px),
-        suspicious=find_candidates(suspicion, cutoff, float(probability), near if malignant else []),
+        suspicious=find_candidates(suspicion, suspicion_cutoff, float(probability), near if malignant else []),
         box_matches=box_matches(lesions, strength),
         histogram=strength_histogram(lesions, strength),
     )
 
 
-class LocalizationMeter:
-    """Metrics of images measured at one cutoff; keeps counts per image and a histogram per patient, never a map."""
+def size_of(cells: float) -> str:
+    """Return the name of the size of a lesion of so many cells of the score map."""
+    return [name for name, least in SIZES.items() if cells >= least][-1]
 
-    def __init__(self, cutoff: float) -> None:
-        self._cutoff = float(cutoff)
+
+class LocalizationMeter:
+    """Metrics of images that were measured; keeps counts per image and a histogram per patient, never a map."""
+
+    def __init__(self) -> None:
         self._records: dict[str, Measured] = {}
         self._histograms: dict[str, NDArray[np.int64]] = {}  # of the patients with a lesion
 
     def add(self, measured: Measured) -> None:
-        """Add one image that was measured at the meter's cutoff.
+        """Add one image.
 
         Raises:
             LemlightError: an image given twice.
@@ -152,7 +166,7 @@ class LocalizationMeter:
     def per_image(self) -> pd.DataFrame:
         """Return one row per image, ordered by image_id; dsc and pointing are NaN where there is no lesion.
 
-        `regions_outside` counts predicted regions that hit no lesion; pixels are counted at the cutoff.
+        `regions_outside` counts predicted regions that hit no lesion; pixels are counted at the cutoff of the image.
         """
         return pd.DataFrame([self._records[name].row for name in sorted(self._records)], columns=list(COLUMNS))
 
@@ -167,7 +181,6 @@ class LocalizationMeter:
         evidence.draw(resamples, seed)
         tolerances = [record.tolerance_px for record in records]
         return {
-            "cutoff": self._cutoff,
             "tolerance_px": [min(tolerances), max(tolerances)] if tolerances else None,
             "images": len(records),
             "images_with_lesion": int(evidence.with_lesion.sum()),
@@ -175,7 +188,8 @@ class LocalizationMeter:
             "patients": int(np.unique(evidence.patients).size),
             **{name: evidence.figure(name, evidence.with_lesion, "no image with a lesion") for name in FIGURES},
             "froc": evidence.froc_section(),
-            "by_type": {kind: evidence.type_section(kind) for kind in evidence.types},
+            "by_type": {kind: evidence.kind_section(kind) for kind in evidence.types},
+            "by_size": {size: evidence.kind_section(size) for size in evidence.sizes},
             "rules": dict(RULES),
             "interval": {
                 "level": LEVEL,
@@ -190,7 +204,7 @@ class Evidence:
     """All that the figures of N images need, as arrays.
 
     patients: (N,) the patient of every image.
-    types: of lesions, in alphabetical order, without the unknown one.
+    types: of lesions, in alphabetical order, without the unknown one; sizes: those of SIZES that occur.
     ratios: name of a figure -> part (N,) and whole (N,), each added up over the images before dividing.
     with_lesion: (N,) bool.
     findings: of malignant lesions, for FROC.
@@ -201,6 +215,7 @@ class Evidence:
     ) -> None:
         self.patients = rows["patient_id"].to_numpy(dtype=np.str_)
         self.types = sorted({kind for record in records for kind in record.types} - {""})
+        self.sizes = [size for size in SIZES if any(size in record.sizes for record in records)]
         self.with_lesion = rows["lesions"].to_numpy() > 0
         self.findings = collect([record.suspicious for record in records])
         matches = np.array([record.box_matches for record in records], dtype=np.bool_)
@@ -224,11 +239,13 @@ class Evidence:
             "lesion_recall": (hit, lesions),
             "pointing": (pointed, present),
         }
-        for kind in self.types:
-            of_kind = [np.array(record.types) == kind for record in records]
-            only = np.array([set(record.types) == {kind} for record in records], dtype=np.float64)
+        for kind in (*self.types, *self.sizes):
+            kinds = [np.array(record.types if kind in self.types else record.sizes) for record in records]
+            of_kind = [own == kind for own in kinds]
+            only = np.array([own.size > 0 and bool(np.all(own == kind)) for own in kinds], dtype=np.float64)
             found = [np.sum(own & record.hits) for own, record in zip(of_kind, records, strict=True)]
             self.ratios[f"dsc of {kind}"] = (dsc * only, only)
+            self.ratios[f"pointing of {kind}"] = (pointed * only, only)
             self.ratios[f"lesion_recall of {kind}"] = (
                 np.array(found, float),
                 np.array(list(map(np.sum, of_kind)), float),
@@ -273,12 +290,12 @@ class Evidence:
             "curve": {"false_positives_per_image": rates, "sensitivity": sensitivity},
         }
 
-    def type_section(self, kind: str) -> dict[str, Any]:
-        """Return the figures of one type of lesion; `images` are those whose lesions are all of that type."""
+    def kind_section(self, kind: str) -> dict[str, Any]:
+        """Return the figures of one type or size of lesion; `images` are those whose lesions are all of that kind."""
         section: dict[str, Any] = {}
-        for name, unit in (("lesion_recall", "lesions"), ("dsc", "images")):
+        for name, unit in (("lesion_recall", "lesions"), ("dsc", "images"), ("pointing", "images")):
             whole = self.ratios[f"{name} of {kind}"][1]
             section[unit] = int(whole.sum())
-            undefined = f"no image whose lesions are all of type {kind}"
+            undefined = f"no image whose lesions are all of this kind: {kind}"
             section[name] = self.figure(f"{name} of {kind}", whole > 0, undefined)
         return section

@@ -76,8 +76,33 @@ def dice_curve(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDA
     return np.asarray(2 * at_or_above(inside)[1:] / (everywhere + inside.sum()))
 
 
+def cutoffs_by_mass(strength: NDArray[np.float32], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each fraction (Q,) of the mass of strength (H, W) the cutoff above which the map holds that much.
+
+    That is the highest of 1/1024, 2/1024 ... 1 at which the pixels of at least that strength hold the fraction of the
+    sum of all; the lowest one where none does.
+    """
+    level = (strength * np.float32(LEVELS)).astype(np.int32)
+    mass = at_or_above(np.bincount(level.ravel(), weights=strength.ravel(), minlength=BINS))
+    # rising from the strongest level down; 1e-9: a sum that reaches its fraction exactly is a rounding error away
+    held = mass[:0:-1] / max(float(mass[0]), np.finfo(np.float64).tiny)
+    place = np.searchsorted(held, np.asarray(fractions) - 1e-9)
+    return np.maximum(LEVELS - place, 1) / LEVELS
+
+
+def dice_curve_by_mass(curve: NDArray[np.float64], strength: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Turn the `dice_curve` of strength (H, W) into the Dice (1024,) where 1/1024, 2/1024 ... 1 of the mass is kept."""
+    cutoffs = cutoffs_by_mass(strength, np.arange(1, BINS) / LEVELS)
+    return np.asarray(curve[np.rint(cutoffs * LEVELS).astype(np.intp) - 1])
+
+
+def level_of(cutoff: float) -> int:
+    """Return where a cutoff in (0, 1] stands in such a curve: the nearest that it has."""
+    return max(1, round(cutoff * LEVELS)) - 1
+
+
 def best_cutoff(curve: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the cutoff of the highest (mean) Dice of a `dice_curve`, of several the middle one, and that Dice."""
+    """Return the cutoff of the highest (mean) Dice of such a curve, of several the middle one, and that Dice."""
     tied = np.flatnonzero(curve == curve.max())
     chosen = tied[(tied.size - 1) // 2]
     return (int(chosen) + 1) / LEVELS, float(curve[chosen])

@@ -19,7 +19,7 @@ from lemlight.localization.attribution import regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, settings_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
 from lemlight.localization.predictor import Prediction, Predictor
-from lemlight.localization.regions import regions_to_rows
+from lemlight.localization.regions import cutoff_in, regions_to_rows
 from lemlight.metrics.location_maps import FIGURES
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
@@ -55,8 +55,10 @@ def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
         return {}
     chosen = {}
     for method in place.settings.names:
-        settings, dice = survey(place, method, ids).best()
-        chosen[method] = Chosen(**settings.model_dump(), dsc=dice, images=len(ids), split=split)
+        found = survey(place, method, ids)
+        settings, dice = found.best()
+        if found.is_shown():
+            chosen[method] = Chosen(**settings.model_dump(), dsc=dice, images=len(ids), split=split)
     return chosen
 
 
@@ -73,7 +75,7 @@ def measure_localization(
     with_lesion = place.with_a_lesion(split)
     ids = with_lesion + [image_id for image_id in place.known(split) if image_id not in set(with_lesion)]
     settings = {
-        method: settings_of(method, chosen, place.settings.given, place.output_stride)
+        method: settings_of(method, chosen, place.settings.given, place.output_stride, place.settings.cutoff_by)
         for method in place.settings.names
     }
     surveys = {method: survey(place, method, ids, settings[method]) for method in place.settings.names}
@@ -106,7 +108,10 @@ def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
     rows = []
     for method, section in sections.items():
         row: dict[str, Any] = {"method": method}
-        row |= {name: section[name] for name in ("keep", "smoothing", "cutoff", "chosen_on", "images", "lesions")}
+        row |= {
+            name: section[name]
+            for name in ("keep", "smoothing", "cutoff", "cutoff_by", "chosen_on", "images", "lesions")
+        }
         for name, figure in [*((name, section[name]) for name in FIGURES), ("froc", section["froc"]["mean"])]:
             row |= {name: figure["value"], f"{name}_low": figure.get("low"), f"{name}_high": figure.get("high")}
         row["dsc_oracle"] = section.get("oracle", {}).get("dsc")
@@ -153,7 +158,9 @@ def _items(place: Localizing, settings: RegionSettings, image_ids: list[str]) ->
         items[one.image_id] = OverlayItem(
             image=place.store.image(place.store.index_of(one.image_id)).astype(np.float32) / np.float32(65535),
             strength=one.strength,
-            regions=regions_of(one.explanation, one.number, one.strength, settings.cutoff, unchanged, None),
+            regions=regions_of(
+                one.explanation, one.number, one.strength, cutoff_in(one.strength, settings), unchanged, None
+            ),
             probability=one.probability,
             prediction=CLASS_NAMES[int(one.explanation.malignant[one.number])],
             image_id="",
@@ -182,7 +189,7 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         scores = {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
         _write_arrays(folder / f"{number}_scores.npz", scores)
         prediction = CLASS_NAMES[int(one.probability > place.threshold)]
-        lines.append((number, one.image_id, one.probability, prediction, settings.cutoff))
+        lines.append((number, one.image_id, one.probability, prediction, cutoff_in(one.strength, settings)))
     if lines:
         columns = ["number", "image_id", "probability", "prediction", "cutoff"]
         write_csv(pd.DataFrame(lines, columns=columns), folder / LIST)
