@@ -78,7 +78,8 @@ def localization_text(summary: Mapping[str, Any]) -> str:
     rows = [["", *map(heading, LOCALIZATION_NAMES)]]
     for name, cells in method_rows(summary):
         rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
-    return "\n  ".join([f"{what}\n", *plain_table(rows)])
+    sizes = [("", "size of the lesion", "images", "Dice", "pointing"), *size_rows(summary)]
+    return "\n  ".join([f"{what}\n", *plain_table(rows), "", *plain_table(sizes)])
 
 
 def has_lesions(summary: Mapping[str, Any]) -> bool:
@@ -95,6 +96,21 @@ def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
         cells = [(value_text(metric), interval_text(metric)) for metric in metrics]
         rows.append((METHOD_NAMES.get(method, method), cells))
     return rows
+
+
+def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Return for each method and size of lesion: both names, images, Dice and pointing as they are shown."""
+    sections = {summary["localization"]["method"]: summary["localization"], **summary.get("localization_compared", {})}
+    return [
+        (
+            METHOD_NAMES.get(method, method),
+            size,
+            str(found["images"]),
+            *map(value_text, (found["dsc"], found["pointing"])),
+        )
+        for method, section in sections.items()
+        for size, found in section.get("by_size", {}).items()
+    ]
 
 
 def lambda_note(lam: float) -> str:
@@ -140,6 +156,7 @@ def write_run_page(
         rows=metric_rows(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
+        sizes=size_rows(summary) if has_lesions(summary) else [],
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
