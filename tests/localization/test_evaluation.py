@@ -150,7 +150,7 @@ def test_what_is_not_shown_to_be_better_than_the_defaults_is_not_chosen():
     error = gains.std(ddof=1) / len(gains) ** 0.5
     assert found.is_shown() == (gains.mean() > error)
     assert not survey(place, "cam", ids[:1]).is_shown()  # one image shows nothing
-    best = survey(make_place(cutoff=best.cutoff, smoothing=best.smoothing), "cam", ids).best()
+    best = survey(make_place(compare=["cam"], cutoff=best.cutoff, smoothing=best.smoothing), "cam", ids).best()
     assert best == (RegionSettings(keep=0.0, smoothing=best[0].smoothing, cutoff=best[0].cutoff), pytest.approx(dice))
 
 

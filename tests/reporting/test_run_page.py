@@ -30,6 +30,7 @@ def with_localization():
     metrics = dict.fromkeys(LOCALIZATION_NAMES, known) | {"pxap": unknown, "froc": {"mean": {"value": 0.25}}}
     counts = {"lesions": 20, "images_with_lesion": 18, "images": 40, "chosen_on": "the validation split"}
     section = {"method": "importance", **counts, "rules": {"dsc": "mean over the images with a lesion"}}
+    section["by_size"] = {"below 1 cell": {"images": 7, "dsc": known, "pointing": unknown}}
     return make_summary() | metrics | {"localization": section, "localization_compared": {"my_own": metrics}}
 
 
@@ -97,9 +98,10 @@ def test_the_terminal_shows_values_and_intervals_aligned():
     assert lines[0].startswith("test split: 40 images of 20 patients; predicted malignant above 0.5; 95 % intervals")
     assert lines[2].split() == ["AUC", f"{auc['value']:.3f}", f"[{auc['low']:.3f},", f"{auc['high']:.3f}]"]
     assert len(lines) == 2 + 6
-    what, _, head, importance, own = localization_text(summary).splitlines()
+    what, _, head, importance, own, _, _, size = localization_text(summary).splitlines()
     assert what.startswith("localization: 20 lesions on 18 of 40 images")
     assert head.split(maxsplit=3)[:3] == ["Dice", "Lesion", "recall"]
     assert importance.split()[:4] == ["Importance", "0.500", "[0.400,", "0.600]"]
     assert own.index("undefined") == head.index("PxAP")
     assert own.split()[-1] == "0.250"
+    assert size.split() == ["Importance", "below", "1", "cell", "7", "0.500", "undefined"]

@@ -83,7 +83,8 @@ def cutoffs_by_mass(strength: NDArray[np.float32], fractions: NDArray[np.float64
     sum of all; the lowest one where none does.
     """
     level = (strength * np.float32(LEVELS)).astype(np.int32)
-    mass = at_or_above(np.bincount(level.ravel(), weights=strength.ravel(), minlength=BINS))
+    of_level = np.bincount(level.ravel(), weights=strength.ravel(), minlength=BINS)
+    mass = at_or_above(of_level.astype(np.float64))
     # rising from the strongest level down; 1e-9: a sum that reaches its fraction exactly is a rounding error away
     held = mass[:0:-1] / max(float(mass[0]), np.finfo(np.float64).tiny)
     place = np.searchsorted(held, np.asarray(fractions) - 1e-9)
