@@ -160,7 +160,8 @@ def explain(
         classifier: looked at in eval mode, and left as it was.
         images: on its device.
         method: makes the maps.
-        follow, keep: which extrema importance follows, see `select_extrema`; other methods have none.
+        follow: which extrema importance follows, see `select_extrema`; other methods have none.
+        keep: the same.
         threshold: probability above which an image is predicted malignant.
 
     Raises:
