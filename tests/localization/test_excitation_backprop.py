@@ -14,8 +14,8 @@ from tests.localization.by_hand import Network, Shifted, at_features, distribute
 from tests.parts import build_backbone, build_pooling
 
 NAMES = (
-    "resnet18 resnet50 resnet101 densenet121 densenet169 vgg16 vgg16_bn efficientnet_b0 convnext_tiny mobilenet_v2 "
-    "mobilenet_v3_large efficientnet_lite0 shufflenet_v2_x1_0 googlenet"
+    "resnet18 resnet50 densenet121 vgg16 vgg16_bn efficientnet_b0 convnext_tiny mobilenet_v2 mobilenet_v3_large "
+    "efficientnet_lite0 shufflenet_v2_x1_0 googlenet"
 )
 NETWORKS = [(name, 32) for name in NAMES.split()]
 NETWORKS += [(name, 16) for name in ("resnet18", "densenet121", "vgg16_bn", "efficientnet_lite0")]
@@ -130,15 +130,8 @@ def test_a_network_without_a_convolution_is_refused():
 WEIGHTS = [0.7, -0.4, 0.2]
 
 
-def extrema(shape):
-    """A maximum that starts with 1, one that starts with 2.5, and a minimum."""
-    maxima, minima = torch.zeros(1, *shape), torch.zeros(1, *shape)
-    maxima[0, 0, 0], maxima[0, -1, -1], minima[0, 1, 0] = 1, 2.5, 1
-    return maxima, minima
-
-
 def values(layers, images):
-    """The input of every layer, and the last output, each (channels, rows, columns)."""
+    """The input of every layer, and the last output, each (1, channels, rows, columns)."""
     maps = [images]
     with torch.no_grad():
         for layer in layers:
@@ -146,28 +139,41 @@ def values(layers, images):
     return maps
 
 
-def compare(network, images, maxima, minima, expected, lost):
-    found = location_maps(network, images, maxima, minima)
-    np.testing.assert_allclose(found.maps[0].numpy(), expected.reshape(images.shape[2:]), atol=1e-5)
-    assert float(found.lost[0]) == pytest.approx(lost, abs=1e-5)
-    assert float(found.started[0]) == pytest.approx(float(maxima.sum() + minima.sum()))
-    assert expected.sum() + lost == pytest.approx(float(found.started[0]))
+class Account:
+    """Importance by hand, from a maximum that starts with 1, one that starts with 2.5, and a minimum."""
+
+    def __init__(self, features):
+        shape = features.shape[2:]
+        self.maxima, self.minima = torch.zeros(1, *shape), torch.zeros(1, *shape)
+        self.maxima[0, 0, 0], self.maxima[0, -1, -1], self.minima[0, 1, 0] = 1, 2.5, 1
+        self.importance, self.lost = at_features(features[0].numpy(), WEIGHTS, self.maxima[0], self.minima[0])
+
+    def down(self, weights, source, importance=None):
+        """Hand importance, all that there is or this part, to the source of a convolution."""
+        handed, lost = distribute(weights, source, self.importance if importance is None else importance)
+        self.lost += lost
+        return handed
+
+    def compare(self, backbone, images, importance):
+        found = location_maps(Network(backbone, WEIGHTS), images, self.maxima, self.minima)
+        np.testing.assert_allclose(found.maps[0].numpy(), importance.reshape(images.shape[2:]), atol=1e-5)
+        assert float(found.lost[0]) == pytest.approx(self.lost, abs=1e-5)
+        assert float(found.started[0]) == pytest.approx(4.5)
+        assert importance.sum() + self.lost == pytest.approx(4.5)
 
 
 @pytest.mark.parametrize("shifted", [False, True], ids=["image", "normalised image"])
 def test_two_convolutions_with_relu(shifted):
     torch.manual_seed(3)
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, stride=2, padding=1), nn.ReLU()]
-    network = Network((Shifted if shifted else nn.Sequential)(*layers), WEIGHTS)
     images = torch.rand(1, 1, 7, 5)
     images[:, :, :3, :2] = 0  # air
     maps = values(layers, (images - 0.5) / 0.25 if shifted else images)
-    maxima, minima = extrema(maps[-1].shape[2:])
-    importance, lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
-    importance, lost_above = distribute(matrix(layers[2], maps[2]), maps[2], importance)
+    account = Account(maps[-1])
+    account.importance = account.down(matrix(layers[2], maps[2]), maps[2])
     # the first convolution sees the image in [0, 1], however it was normalised
-    importance, lost_below = distribute(matrix(layers[0], images), images, importance)
-    compare(network, images, maxima, minima, importance, lost + lost_above + lost_below)
+    importance = account.down(matrix(layers[0], images), images)
+    account.compare((Shifted if shifted else nn.Sequential)(*layers), images, importance)
     assert importance.reshape(7, 5)[:3, :2].sum() == 0
 
 
@@ -182,28 +188,23 @@ def test_groups_dilation_and_padding_by_a_layer():
         nn.Conv2d(6, 3, 1),
         nn.ReLU(),
     ]
-    network, images = Network(nn.Sequential(*layers), WEIGHTS), torch.rand(1, 1, 6, 8)
+    images = torch.rand(1, 1, 6, 8)
     maps = values(layers, images)
-    maxima, minima = extrema(maps[-1].shape[2:])
-    importance, total_lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
+    account = Account(maps[-1])
     for number in (5, 3, 1):
-        importance, lost = distribute(matrix(layers[number], maps[number]), maps[number], importance)
-        total_lost += lost
-    compare(network, images, maxima, minima, importance.reshape(9, 9)[1:7, :8], total_lost)
+        account.importance = account.down(matrix(layers[number], maps[number]), maps[number])
+    account.compare(nn.Sequential(*layers), images, account.importance.reshape(9, 9)[1:7, :8])
 
 
 def test_batch_norm_behind_a_convolution_is_part_of_it():
     convolution, norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
     layers = randomised(nn.Sequential(convolution, norm, nn.ReLU())).eval()
     norm.weight.data = torch.tensor([0.8, -1.2, -0.3])
-    network, images = Network(layers, WEIGHTS), torch.rand(1, 1, 5, 6)
-    maps = values(layers, images)
-    maxima, minima = extrema((5, 6))
-    importance, lost = at_features(maps[-1][0].numpy(), WEIGHTS, maxima[0], minima[0])
+    images = torch.rand(1, 1, 5, 6)
+    account = Account(values(layers, images)[-1])
     scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double().numpy()
     folded = matrix(convolution, images) * np.repeat(scale, 30)[:, None]
-    importance, lost_below = distribute(folded, images, importance)
-    compare(network, images, maxima, minima, importance, lost + lost_below)
+    account.compare(layers, images, account.down(folded, images))
 
 
 class NormFirst(nn.Module):
@@ -220,18 +221,13 @@ class NormFirst(nn.Module):
 
 
 def test_batch_norm_that_comes_first_hands_through_and_concatenation_splits_by_channel():
-    backbone = randomised(NormFirst()).eval()
-    network, images = Network(backbone, WEIGHTS), torch.rand(1, 1, 5, 4)
+    backbone, images = randomised(NormFirst()).eval(), torch.rand(1, 1, 5, 4)
     with torch.no_grad():
-        first = torch.relu(backbone.stem(images))
-        normed = torch.relu(backbone.norm(first))
-        features = backbone(images)
-    maxima, minima = extrema((5, 4))
-    importance, total_lost = at_features(features[0].numpy(), WEIGHTS, maxima[0], minima[0])
-    through, lost = distribute(matrix(backbone.convolution, normed), normed, importance[2:])
-    total_lost += lost
-    importance, lost = distribute(matrix(backbone.stem, images), images, importance[:2].ravel() + through)
-    compare(network, images, maxima, minima, importance, total_lost + lost)
+        normed = torch.relu(backbone.norm(torch.relu(backbone.stem(images))))
+        account = Account(backbone(images))
+    through = account.down(matrix(backbone.convolution, normed), normed, account.importance[2:])
+    arrived = account.importance[:2].ravel() + through
+    account.compare(backbone, images, account.down(matrix(backbone.stem, images), images, arrived))
 
 
 class Residual(nn.Module):
@@ -250,18 +246,14 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_residual_sum_splits_in_proportion_to_the_positive_parts(in_place):
-    backbone = randomised(Residual(in_place)).eval()
-    network, images = Network(backbone, WEIGHTS), torch.rand(1, 1, 4, 5)
+    backbone, images = randomised(Residual(in_place)).eval(), torch.rand(1, 1, 4, 5)
     with torch.no_grad():
         short = torch.tanh(backbone.stem(images))
         branch = backbone.branch(torch.relu(short))
-        features = torch.relu(short + branch)
-    maxima, minima = extrema((4, 5))
-    importance, total_lost = at_features(features[0].numpy(), WEIGHTS, maxima[0], minima[0])
+        account = Account(torch.relu(short + branch))
     left, right = (np.maximum(part[0].double().numpy(), 0) for part in (branch, short))
     fraction = np.divide(left, left + right, out=np.zeros_like(left), where=left + right > 0)
     # features are positive where importance is, and so is one of the two
-    through, lost = distribute(matrix(backbone.branch, short), short, importance * fraction)
-    importance = (importance * (1 - fraction)).ravel() + through
-    importance, lost_below = distribute(matrix(backbone.stem, images), images, importance)
-    compare(network, images, maxima, minima, importance, total_lost + lost + lost_below)
+    through = account.down(matrix(backbone.branch, short), short, account.importance * fraction)
+    arrived = (account.importance * (1 - fraction)).ravel() + through
+    account.compare(backbone, images, account.down(matrix(backbone.stem, images), images, arrived))

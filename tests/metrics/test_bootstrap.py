@@ -29,12 +29,6 @@ def test_images_of_one_patient_are_drawn_together_and_patients_as_often_as_there
     np.testing.assert_array_equal(weights[:, first].sum(axis=1), len(owners))
 
 
-def test_every_patient_is_drawn_once_on_average():
-    (weights,) = patient_weights(np.arange(20), 4000, seed=5)
-    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.08)
-    np.testing.assert_allclose(weights.var(axis=0), 0.95, atol=0.15)  # binomial: n p (1 - p) with p = 1 / 20
-
-
 def test_blocks_change_nothing_but_the_memory(monkeypatch):
     patients = np.arange(30) // 2
     whole = np.concatenate(list(patient_weights(patients, 101, seed=1)))

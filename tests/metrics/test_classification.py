@@ -11,16 +11,13 @@ from sklearn import metrics as reference
 from lemlight.errors import LemlightError
 from lemlight.metrics.classification import (
     METRICS,
-    PREDICTION_COLUMNS,
     classification_metrics,
     reliability_curve,
     roc_band,
     summarize,
     weighted_metrics,
     weighted_roc,
-    why_undefined,
     wilson_interval,
-    write_predictions,
 )
 
 # Few distinct probabilities, so that ties within and between the classes are the rule; 0.5 is the threshold itself.
@@ -43,11 +40,11 @@ def same(value, expected):
 
 
 @FEW_CASES
-@given(SCORED)
-def test_every_metric_equals_that_of_scikit_learn(scored):
+@given(SCORED, st.sampled_from([0.25, 0.5]))
+def test_every_metric_equals_that_of_scikit_learn(scored, threshold):
     truth, probability, _ = columns(scored)
-    predicted = probability > 0.5
-    found = classification_metrics(truth, probability)
+    predicted = probability > threshold
+    found = classification_metrics(truth, probability, threshold)
     both, malignant, benign = 0 < truth.sum() < truth.size, truth.any(), not truth.all()
     assert tuple(found) == METRICS
     assert same(found["acc"], reference.accuracy_score(truth, predicted))
@@ -67,33 +64,6 @@ def test_integer_weights_are_repeated_images(scored):
     expected = classification_metrics(truth.repeat(times), probability.repeat(times))
     for name in METRICS:
         assert rows[name][0] == pytest.approx(expected[name], abs=1e-9, nan_ok=True)
-
-
-def test_metrics_worked_out_by_hand():
-    found = classification_metrics([1, 1, 1, 0, 0], [0.9, 0.6, 0.5, 0.6, 0.1])
-    brier = (0.01 + 0.16 + 0.25 + 0.36 + 0.01) / 5
-    by_hand = {"acc": 3 / 5, "auroc": 4.5 / 6, "sensitivity": 2 / 3, "specificity": 1 / 2, "f1": 4 / 6, "brier": brier}
-    assert found == pytest.approx(by_hand)
-
-
-def test_the_threshold_itself_is_benign_and_can_be_moved():
-    assert classification_metrics([1, 0], [0.5, 0.5])["sensitivity"] == 0
-    assert classification_metrics([1, 0], [0.5, 0.5], threshold=0.4)["sensitivity"] == 1
-
-
-@pytest.mark.parametrize(
-    ("label", "undefined"),
-    [
-        ([0, 0], {"auroc": "all images are benign", "sensitivity": "no malignant", "f1": "no malignant"}),
-        ([1, 1], {"auroc": "all images are malignant", "specificity": "no benign"}),
-        ([], dict.fromkeys(METRICS, "no images")),
-    ],
-)
-def test_what_the_labels_do_not_define_is_undefined_with_its_reason(label, undefined):
-    found = classification_metrics(label, [0.2, 0.7][: len(label)])
-    assert {name for name, value in found.items() if np.isnan(value)} == set(undefined)
-    for name, reason in undefined.items():
-        assert reason in why_undefined(name, np.array(label, bool))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +121,9 @@ def test_reliability_bins_worked_out_by_hand():
         (0.1, 0.2, 1, 1, 0.1, 0.0),
         (0.9, 1.0, 2, 2, pytest.approx(0.975), 1.0),
     ]
+    # two images of one patient count as one
+    intervals = [wilson_interval(*of) for of in ((0.5, 1), (0, 1), (1, 2))]
+    assert [(part["low"], part["high"]) for part in found] == intervals
     assert reliability_curve([], [], []) == []
 
 
@@ -160,14 +133,6 @@ def test_wilson_interval_equals_that_of_scipy(counts):
     positive, cases = counts
     expected = binomtest(positive, cases).proportion_ci(0.95, method="wilson")
     assert wilson_interval(positive / cases, cases) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_the_patients_not_the_images_are_the_sample_size_of_a_bin():
-    label, probability = [0, 1] * 10, np.full(20, 0.55)
-    (apart,) = reliability_curve(label, probability, np.arange(20))
-    (together,) = reliability_curve(label, probability, np.arange(20) // 10)
-    assert together["observed"] == apart["observed"]
-    assert together["high"] - together["low"] > apart["high"] - apart["low"]
 
 
 def make_predictions(images=80, patients=20, seed=0):
@@ -181,14 +146,8 @@ def make_predictions(images=80, patients=20, seed=0):
             "split": "test",
             "label": label,
             "probability": np.clip(0.35 + 0.3 * label + 0.25 * generator.normal(size=images), 0, 1),
-            "n_maxima": generator.integers(0, 9, images),
-            "n_minima": generator.integers(0, 9, images),
         }
     )
-
-
-def is_json(summary):
-    return json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 def test_a_summary_has_the_shape_of_metrics_json():
@@ -200,7 +159,10 @@ def test_a_summary_has_the_shape_of_metrics_json():
     assert summary["calibration"]["brier"] == summary["brier"]
     assert sum(part["images"] for part in summary["calibration"]["bins"]) == 80
     assert summary["interval"]["resamples"] == 200
-    assert is_json(summary)
+    few = summarize(make_predictions(12, 4), resamples=400)
+    assert 0 < few["interval"]["dropped"]["auroc"] < 200  # resamples without a class
+    assert few["interval"]["dropped"]["acc"] == 0
+    assert few["auroc"]["low"] is not None
 
 
 def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
@@ -213,27 +175,18 @@ def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
     assert summarize(predictions, resamples=100, seed=1)["acc"] != first["acc"]
 
 
-def test_what_is_undefined_in_a_summary_is_null_and_never_zero():
-    summary = summarize(make_predictions().query("label == 0"), resamples=100)
-    for name in ("auroc", "sensitivity", "f1"):
+@pytest.mark.parametrize(
+    ("kept", "undefined"),
+    [
+        ("label == 0", {"auroc": "all images are benign", "sensitivity": "no malignant", "f1": "no malignant"}),
+        ("label == 1", {"auroc": "all images are malignant", "specificity": "no benign"}),
+        ("label == 2", dict.fromkeys(METRICS, "no images")),
+    ],
+)
+def test_what_the_labels_do_not_define_is_null_with_its_reason_and_never_zero(kept, undefined):
+    summary = summarize(make_predictions().query(kept), resamples=100)
+    assert {name for name in METRICS if summary[name]["value"] is None} == set(undefined)
+    for name, reason in undefined.items():
         assert summary[name].keys() == {"value", "reason"}
-        assert summary[name]["value"] is None
-    assert summary["acc"]["value"] == summary["specificity"]["value"]
-    empty = summarize(make_predictions().iloc[:0])
-    assert (empty["images"], empty["patients"], empty["split"]) == (0, 0, "")
-    assert all(empty[name] == {"value": None, "reason": "no images"} for name in METRICS)
-    assert is_json(summary)
-    assert is_json(empty)
-
-
-def test_resamples_without_a_class_are_dropped_and_counted():
-    summary = summarize(make_predictions(12, 4), resamples=400)
-    assert 0 < summary["interval"]["dropped"]["auroc"] < 200
-    assert summary["interval"]["dropped"]["acc"] == 0
-    assert summary["auroc"]["low"] is not None
-
-
-def test_predictions_are_written_in_their_columns_and_order(tmp_path):
-    predictions, path = make_predictions().assign(extra=1), tmp_path / "predictions.csv"
-    write_predictions(predictions, path)
-    pd.testing.assert_frame_equal(pd.read_csv(path), predictions[list(PREDICTION_COLUMNS)])
+        assert reason in summary[name]["reason"]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary

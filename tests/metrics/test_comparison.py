@@ -209,19 +209,6 @@ def test_the_dice_is_compared_over_the_images_that_have_one():
     assert value(without, "dsc", "LEM").estimate.reason == "no image with a Dice"
 
 
-def test_each_methods_own_threshold_counts():
-    strict = run("LEM", 0, 1.0)
-    strict["prediction"] = (strict["probability"] > 0.8).astype(int)
-    result = compare_methods(pd.concat([strict, run("LEM", 0, 1.0).assign(method="lenient")]), resamples=400)
-    assert pair(result, "auroc", "LEM", "lenient").difference.p == 1
-    assert pair(result, "specificity", "LEM", "lenient").difference.estimate.low > 0
-
-
-def test_too_few_resamples_for_so_many_comparisons_are_refused():
-    with pytest.raises(LemlightError, match="28 comparisons: take at least"):
-        compare_methods(seeds({f"M{number}": 1.0 for number in range(8)}), resamples=1000)
-
-
 def test_the_level_holds_for_two_like_methods_of_two_seeds():
     # 100 true hypotheses at 5 %: standard error 2.2 %, so at most 11.5 % within three of them. Drawing patients and
     # seeds is cautious (see `compare_methods`), so that no lower bound is asked for.

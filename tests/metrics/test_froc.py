@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from lemlight.metrics import overlap
 from lemlight.metrics.froc import RATES, Candidates, collect, curve, find_candidates, weighted_sensitivity
 from lemlight.metrics.overlap import near_lesions
-from tests.metrics.test_overlap import POINTS, naive_near, strengths, tolerances
 from tests.metrics.test_overlap import images as maps
+from tests.metrics.test_overlap import naive_near, tolerances
 
 scores = st.lists(st.integers(1, 8).map(lambda level: level / 8), max_size=6)
 lesion_scores = st.lists(st.one_of(st.just(np.nan), st.integers(1, 8).map(lambda level: level / 8)), max_size=3)
@@ -144,23 +144,3 @@ def test_lesions_found_and_false_positives_agree_with_flooding(image, tolerance,
     scores, false = naive_candidates(strength, cutoff, probability, lesions, tolerance)
     np.testing.assert_allclose(found.lesion_scores, scores)
     np.testing.assert_allclose(np.sort(found.false_positive_scores), false)
-
-
-@pytest.mark.parametrize(
-    ("strength", "cutoff", "probability", "tolerance", "lesion_scores", "false"),
-    [
-        # one region between two lesions hits both, within the tolerance, and is no false positive
-        (strengths(r2c3=0.5), 0.5, 0.8, 0, [np.nan, np.nan], [0.4]),
-        (strengths(r2c3=0.5), 0.5, 0.8, 1, [0.4, 0.4], []),
-        # several regions on one lesion count once by the best, and none is false
-        (strengths(r2c1=0.5, r0c2=1, r4c2=0.75), 0.5, 1, 2, [1, np.nan], []),
-        # pixels that touch at a corner are one region
-        (strengths(r0c5=0.5, r1c6=1), 0.5, 0.5, 1, [np.nan, np.nan], [0.5]),
-        # a cutoff of 0 predicts what is above 0 only
-        (strengths(r0c0=0.1), 0, 1, 0, [np.nan, np.nan], [0.1]),
-    ],
-)
-def test_regions_and_single_pixels_drawn_by_hand(strength, cutoff, probability, tolerance, lesion_scores, false):
-    found = find_candidates(strength, cutoff, probability, near_lesions(POINTS, tolerance))
-    np.testing.assert_allclose(found.lesion_scores, lesion_scores)
-    np.testing.assert_allclose(found.false_positive_scores, false)

@@ -5,15 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lemlight.metrics.bootstrap import Estimate
-from lemlight.metrics.significance import (
-    Difference,
-    components,
-    delong_test,
-    drawn_difference,
-    holm,
-    p_text,
-    sentence,
-)
+from lemlight.metrics.significance import Difference, delong_test, drawn_difference, holm, p_text, sentence
 
 # Albumin, total protein, K-G score and outcome of 43 patients with ovarian cancer: the data of DeLong et al. (1988)
 # without missing values, as the SAS/STAT manual prints them ("Comparing Receiver Operating Characteristic Curves").
@@ -60,16 +52,6 @@ def naive(label, first, second, patients):
     return one[0] - two[0], covariance(one, one) + covariance(two, two) - 2 * covariance(one, two)
 
 
-def unclustered(label, first, second):
-    """DeLong (1988): sample covariances of the structural components."""
-    truth = np.asarray(label, bool)
-    kernels = [order(np.asarray(s, float)[truth], np.asarray(s, float)[~truth]) for s in (first, second)]
-    across = np.cov([kernel.mean(axis=1) for kernel in kernels]) / truth.sum()
-    down = np.cov([kernel.mean(axis=0) for kernel in kernels]) / (~truth).sum()
-    contrast = np.array([1, -1])
-    return kernels[0].mean() - kernels[1].mean(), contrast @ (across + down) @ contrast
-
-
 def columns(images):
     return (np.array(column) for column in zip(*images, strict=True))
 
@@ -84,17 +66,13 @@ def simulated(generator, patients, images, patient_effect, separation=1.0):
 
 
 def test_the_data_that_delong_published():
-    albumin, protein, score, outcome = np.array(OVARIAN.split(), float).reshape(-1, 4).T
-    patients = np.arange(43)
-    truth = outcome == 1
-    to_protein = delong_test(truth, protein, 10 - score, patients)
+    _, protein, score, outcome = np.array(OVARIAN.split(), float).reshape(-1, 4).T
+    to_protein = delong_test(outcome == 1, protein, 10 - score, np.arange(43))
     # Worked out apart from this code, with the covariance matrix of the paper.
     assert to_protein.difference == pytest.approx(-0.0780, abs=5e-5)
     assert to_protein.variance**0.5 == pytest.approx(0.1046, abs=5e-5)
     assert to_protein.p == pytest.approx(0.4561, abs=5e-4)
     assert (to_protein.low, to_protein.high) == pytest.approx((-0.2830, 0.1271), abs=5e-4)
-    to_albumin = delong_test(truth, albumin, protein, patients)
-    assert (to_albumin.difference, to_albumin.variance) == pytest.approx(unclustered(outcome, albumin, protein))
 
 
 @settings(deadline=None, max_examples=150)
@@ -112,29 +90,10 @@ def test_every_figure_equals_that_of_the_naive_formulas(images):
     assert result.difference == pytest.approx(difference, abs=1e-12)
     assert result.variance == pytest.approx(variance, abs=1e-12)
     assert result.difference == pytest.approx(roc_auc_score(label, first) - roc_auc_score(label, second))
-    above, below = components(label, first.astype(float))
-    kernel = order(first[label], first[~label])
-    np.testing.assert_allclose(above, kernel.mean(axis=1), atol=1e-12)
-    np.testing.assert_allclose(below, kernel.mean(axis=0), atol=1e-12)
-
-
-@settings(deadline=None, max_examples=100)
-@given(IMAGES)
-def test_swapping_the_scorers_changes_the_sign_only(images):
-    label, first, second, patients = columns(images)
-    one, other = delong_test(label, first, second, patients), delong_test(label, second, first, patients)
-    assert (one.variance, one.p, one.reason) == (other.variance, other.p, other.reason)
-    if one.low is not None:
-        assert (one.difference, one.low) == pytest.approx((-other.difference, -other.high))
-
-
-def test_only_the_order_of_the_scores_counts():
-    label, first, second, patients = simulated(np.random.default_rng(0), 20, 3, 1.0)
-    plain = delong_test(label, first, second, patients)
-    assert delong_test(label, np.exp(first) + 7, second - 100, patients) == plain
-    shuffled = np.random.default_rng(1).permutation(label.size)
-    again = delong_test(label[shuffled], first[shuffled], second[shuffled], patients[shuffled].astype(str))
-    assert vars(again) == pytest.approx(vars(plain))
+    swapped = delong_test(label, second, first, patients)
+    assert (swapped.variance, swapped.p, swapped.reason) == (result.variance, result.p, result.reason)
+    if result.low is not None:
+        assert (swapped.difference, swapped.low) == pytest.approx((-result.difference, -result.high))
 
 
 @pytest.mark.parametrize(
@@ -155,17 +114,6 @@ def test_what_cannot_be_tested_says_why(label, first, second, patients, expected
     result = delong_test(np.array(label, bool), np.array(first), np.array(second), list(patients))
     assert {name: getattr(result, name) for name in expected} == expected
     assert reason in result.reason
-
-
-def test_a_perfect_scorer_is_tested_by_the_variance_of_the_other():
-    truth, perfect, other = (
-        np.array([0, 1, 0, 1, 0, 1], bool),
-        np.array([0, 3, 1, 4, 2, 5]),
-        np.array([0, 3, 4, 2, 1, 5]),
-    )
-    result = delong_test(truth, perfect, other, range(6))
-    assert 0 < result.p < 1
-    assert result.reason == ""
 
 
 def test_the_level_holds_for_clustered_images_where_the_unclustered_test_fails():
@@ -236,7 +184,6 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
 FOUND = Difference(Estimate(0.05, 0.01, 0.09), 0.0004)
 OPEN = Difference(Estimate(0.02, -0.03, 0.07), 0.41)
 LOWER = Difference(Estimate(-0.02, -0.03, -0.0001), 0.01)
-ALIKE = Difference(Estimate(0.0, reason="every resample gives the same difference"), 1.0)
 UNKNOWN = Difference(Estimate(None, reason="no malignant image"), None)
 
 
@@ -250,7 +197,6 @@ UNKNOWN = Difference(Estimate(None, reason="no malignant image"), None)
          "after correction for 45 comparisons (p < 0.001 before)"),
         ("brier", LOWER, 0.01, 1, "A has a lower Brier score (better) than B: -0.020 [-0.030, 0.000], p = 0.010"),
         ("brier", FOUND, 0.0004, 1, "A has a higher Brier score (worse) than B: +0.050 [0.010, 0.090], p < 0.001"),
-        ("f1", ALIKE, 1.0, 1, "no difference in F1 shown between A and B: +0.000, p = 1.00"),
         ("f1", UNKNOWN, None, 0, "F1 of A and B cannot be tested: no malignant image"),
     ],
 )  # fmt: skip
@@ -260,9 +206,5 @@ def test_the_sentence_says_what_the_difference_shows_and_no_more(
     assert sentence(metric, "A", "B", difference, p_corrected, comparisons) == expected
 
 
-@pytest.mark.parametrize(
-    ("p", "text"),
-    [(0.00099, "p < 0.001"), (0.001, "p = 0.001"), (0.05, "p = 0.050"), (0.0501, "p > 0.050"), (0.1, "p = 0.10")],
-)
-def test_a_p_value_is_never_rounded_across_five_percent(p, text):
-    assert p_text(p) == text
+def test_a_p_value_is_never_rounded_across_five_percent():
+    assert [p_text(p) for p in (0.00099, 0.001, 0.05, 0.0501)] == ["p < 0.001", "p = 0.001", "p = 0.050", "p > 0.050"]

@@ -1,15 +1,13 @@
 import gc
 import weakref
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib import pyplot
 
 from lemlight.metrics.classification import summarize
-from lemlight.plots import curves
 from lemlight.plots.curves import curve_points, froc_figure, reliability_figure, roc_figure, training_curves
+from tests.plots.conftest import legend_texts, texts
 
 
 def make_predictions(images=60, one_class=False):
@@ -25,38 +23,18 @@ def make_predictions(images=60, one_class=False):
     return pd.DataFrame(columns)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures as they are saved, to be looked at from inside."""
-    figures, save = [], curves.save
-    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
-
-
-def legend_texts(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
 def test_the_roc_curve_shows_its_band_and_the_auc_of_the_summary(drawn, tmp_path):
     predictions = make_predictions()
     summary = summarize(predictions, resamples=100)
-    path = roc_figure(predictions, summary, tmp_path / "roc.png")
+    roc_figure(predictions, summary, tmp_path / "roc.png")
     (axes,) = drawn[0].axes
     auc = summary["auroc"]
-    assert f"AUC {auc['value']:.3f} (95 %: {auc['low']:.3f} to {auc['high']:.3f})" in legend_texts(axes)
-    assert "95 % band over patients" in legend_texts(axes)
+    said = legend_texts(axes.get_legend())
+    assert f"AUC {auc['value']:.3f} (95 %: {auc['low']:.3f} to {auc['high']:.3f})" in said
+    assert "95 % band over patients" in said
     assert len(axes.collections) == 1
-    assert axes.lines[-1].get_xydata()[0].tolist() == [
-        1 - summary["specificity"]["value"],
-        summary["sensitivity"]["value"],
-    ]
-    pixels = matplotlib.image.imread(path)
-    assert pixels.shape[0] == pixels.shape[1] > 600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["roc.png"]
+    point = [1 - summary["specificity"]["value"], summary["sensitivity"]["value"]]
+    assert axes.lines[-1].get_xydata()[0].tolist() == point
 
 
 def test_one_class_has_no_roc_curve_and_one_patient_no_band(drawn, tmp_path):
@@ -64,7 +42,7 @@ def test_one_class_has_no_roc_curve_and_one_patient_no_band(drawn, tmp_path):
         roc_figure(predictions, summarize(predictions, resamples=100), tmp_path / "roc.png")
     assert texts(drawn[0].axes[0]) == ["the ROC curve needs malignant and benign images"]
     assert not drawn[1].axes[0].collections
-    assert not any("95 %" in text for text in legend_texts(drawn[1].axes[0]))
+    assert not any("95 %" in text for text in legend_texts(drawn[1].axes[0].get_legend()))
 
 
 def test_the_reliability_diagram_shows_bins_and_counts_or_that_there_are_no_images(drawn, tmp_path):
@@ -92,16 +70,13 @@ FROC = {
 
 
 def test_the_froc_curve_shows_its_points_with_their_intervals(drawn, tmp_path):
-    path = froc_figure(FROC, tmp_path / "froc.png")
+    froc_figure(FROC, tmp_path / "froc.png")
     (axes,) = drawn[0].axes
-    assert axes.get_xscale() == "log"
-    assert list(axes.get_xticks()) == [0.125, 0.25, 0.5, 1, 2, 4, 8]
     (reported,) = axes.containers
     np.testing.assert_array_equal(reported.lines[0].get_xydata(), [[0.25, 0.2], [1, 0.5], [8, 0.75]])
     bars = [segment[:, 1].tolist() for segment in reported.lines[2][0].get_segments()]
     np.testing.assert_allclose(bars, [[0.1, 0.3], [0.45, 0.6], [0.75, 0.75]])
-    assert "mean of the points 0.500 (95 %: 0.400 to 0.600)" in legend_texts(axes)
-    assert matplotlib.image.imread(path).std() > 0.01
+    assert "mean of the points 0.500 (95 %: 0.400 to 0.600)" in legend_texts(axes.get_legend())
 
 
 def test_the_froc_curve_is_straight_between_its_points_and_level_behind_them():
@@ -117,39 +92,35 @@ def test_the_froc_curve_is_straight_between_its_points_and_level_behind_them():
 
 
 def test_a_froc_curve_of_one_point_and_of_none(drawn, tmp_path):
-    one = {"mean": {"value": 1.0}, "at": {"1": {"value": 1.0}}}
-    froc_figure(one | {"curve": {"false_positives_per_image": [0], "sensitivity": [1]}}, tmp_path / "one.png")
-    assert "reported" in legend_texts(drawn[0].axes[0])
-    none = {"mean": {"value": None, "reason": "no image with a lesion"}, "at": {"1": {"value": None}}}
-    froc_figure(none | {"curve": {"false_positives_per_image": [], "sensitivity": []}}, tmp_path / "none.png")
+    for value, points in ((1.0, [1]), (None, [])):
+        known = {"value": value, "reason": "no image with a lesion"}
+        curve = {"false_positives_per_image": points, "sensitivity": points}
+        froc_figure({"mean": known, "at": {"1": known}, "curve": curve}, tmp_path / "froc.png")
+    assert "reported" in legend_texts(drawn[0].axes[0].get_legend())
     assert texts(drawn[1].axes[0]) == ["no image with a lesion"]
 
 
-def logged(tmp_path, columns):
+def logged():
     """A sparse metrics.csv as Lightning's CSVLogger writes it: one row per logging call."""
     rows = []
     for epoch in range(4):
         rows.append({"epoch": epoch, "step": 5 * epoch, "lambda": epoch / 3, "lr-Adam": 1e-4})
         rows.append({"epoch": epoch, "step": 5 * epoch + 4, "val/loss": 1 - epoch / 8, "val/auroc": 0.6 + epoch / 10})
         rows.append({"epoch": epoch, "step": 5 * epoch + 4, "train/loss": 1 - epoch / 4, "train/loss_gap": 0.5})
-    pd.DataFrame(rows)[columns].to_csv(tmp_path / "metrics.csv", index=False)
-    return pd.read_csv(tmp_path / "metrics.csv")
-
-
-ALL = ["epoch", "step", "lambda", "lr-Adam", "val/loss", "val/auroc", "train/loss", "train/loss_gap"]
+    return pd.DataFrame(rows)
 
 
 def test_training_curves_show_losses_metrics_and_lambda(drawn, tmp_path):
-    training_curves(logged(tmp_path, ALL), tmp_path / "curves.png")
+    training_curves(logged(), tmp_path / "curves.png")
     losses, metrics, ramp = drawn[0].axes
-    assert legend_texts(losses) == ["training, total", "training, GAP", "validation, total"]
-    assert legend_texts(metrics) == ["AUC"]
+    assert legend_texts(losses.get_legend()) == ["training, total", "training, GAP", "validation, total"]
+    assert legend_texts(metrics.get_legend()) == ["AUC"]
     np.testing.assert_allclose(losses.lines[0].get_xydata(), [[0, 1], [1, 0.75], [2, 0.5], [3, 0.25]])
     np.testing.assert_allclose(ramp.lines[0].get_xydata(), [[k, k / 3] for k in range(4)])
 
 
 def test_training_curves_draw_what_there_is_and_keep_no_figure(drawn, tmp_path):
-    training_curves(logged(tmp_path, ["step", "train/loss"]), tmp_path / "curves.png")
+    training_curves(logged()[["step", "train/loss"]], tmp_path / "curves.png")
     losses, metrics = drawn[0].axes
     assert losses.get_xlabel() == "Step"
     np.testing.assert_allclose(losses.lines[0].get_xdata(), [4, 9, 14, 19])

@@ -1,12 +1,10 @@
 import cv2
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.plots import sheets
 from lemlight.plots.sheets import (
     PER_ROW,
     SheetItem,
@@ -34,13 +32,6 @@ def make_item(label=1, height=96, width=60, scores=(4, 3), scale=1.0, mask=True)
     )
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    figures, save = [], sheets.save
-    monkeypatch.setattr(sheets, "save", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
-
-
 def test_extrema_stand_in_the_middle_of_their_cells_on_a_map_that_is_not_square():
     cells = np.zeros((2, 3), dtype=bool)
     cells[0, 0] = cells[1, 2] = True
@@ -54,13 +45,12 @@ def test_extrema_stand_in_the_middle_of_their_cells_on_a_map_that_is_not_square(
 
 def test_maps_lie_over_their_images_and_share_one_symmetric_scale(drawn, tmp_path):
     items = [make_item(1), make_item(0, 50, 90, (5, 9), scale=7.0), make_item(1, 33, 33, (1, 1), mask=False)]
-    path = image_sheet(items, tmp_path / "sheet.png")
+    image_sheet(items, tmp_path / "sheet.png")
     shown = [axes for axes in drawn[0].axes if axes.get_title()]
     assert [axes.get_title() for axes in shown[:4]] == ["malignant", "p = 0.80", "benign", "p = 0.12"]
     largest = max(np.abs(item.score_map).max() for item in items)
     for item, axes in zip(items, shown[1::2], strict=True):
         grey, overlay = axes.images
-        assert grey.get_clim() == (0, 1)
         assert grey.get_extent() == overlay.get_extent()
         np.testing.assert_array_equal(overlay.get_array(), item.score_map)
         assert overlay.get_clim() == (-largest, largest)
@@ -68,7 +58,6 @@ def test_maps_lie_over_their_images_and_share_one_symmetric_scale(drawn, tmp_pat
         for marks, cells in ((maxima, item.maxima), (minima, item.minima)):
             expected = np.stack(cell_centres(cells, item.image.shape), axis=1)
             np.testing.assert_allclose(marks.get_offsets(), expected)
-    assert matplotlib.image.imread(path).ndim == 3
 
 
 def test_true_lesions_are_outlined_where_a_mask_is_known_also_along_the_border(drawn, tmp_path):
@@ -132,18 +121,11 @@ def lesion(down, across):
 SQUARE, NONE = lesion(slice(40, 80), slice(20, 50)), np.zeros((120, 80), bool)
 
 
-@pytest.mark.parametrize(
-    ("item", "caption"),
-    [
-        (thumbnail(split="test"), "benign, test\nlesions unknown"),
-        (thumbnail(label=1), "malignant\nlesions unknown"),
-        (thumbnail(lesions=NONE), "benign\nno lesion"),
-        (thumbnail(lesions=SQUARE), "benign\nlesion"),
-        (thumbnail(lesions=SQUARE, types=("mass", "", "mass")), "benign\nmass, lesion"),
-    ],
-)
-def test_the_caption_of_a_thumbnail_says_what_is_known(item, caption):
-    assert item.caption() == caption
+def test_the_caption_of_a_thumbnail_says_what_is_known():
+    assert thumbnail(split="test").caption() == "benign, test\nlesions unknown"
+    assert thumbnail(label=1, lesions=NONE).caption() == "malignant\nno lesion"
+    assert thumbnail(lesions=SQUARE).caption() == "benign\nlesion"
+    assert thumbnail(lesions=SQUARE, types=("mass", "", "mass")).caption() == "benign\nmass, lesion"
 
 
 @pytest.mark.parametrize(
@@ -161,12 +143,11 @@ def test_lesions_on_a_contact_sheet_are_outlined_in_green(tmp_path, mask, least,
     assert least <= green <= most
 
 
-@pytest.mark.parametrize("count", [1, PER_ROW, PER_ROW + 1])
-def test_the_rows_of_a_contact_sheet_fill_up(tmp_path, count):
-    height, width = cv2.imread(str(contact_sheet([thumbnail()] * count, tmp_path / "sheet.png"))).shape[:2]
-    one_row, _ = cv2.imread(str(contact_sheet([thumbnail()], tmp_path / "one.png"))).shape[:2]
-    assert round(height / one_row) == -(-count // PER_ROW)
-    assert width <= 150 * 1.9 * PER_ROW + 1
+def test_the_rows_of_a_contact_sheet_fill_up(tmp_path):
+    sheets = (contact_sheet([thumbnail()] * count, tmp_path / "sheet.png") for count in (1, PER_ROW, PER_ROW + 1))
+    one, full, more = (cv2.imread(str(sheet)).shape for sheet in sheets)
+    assert [round(shape[0] / one[0]) for shape in (full, more)] == [1, 2]
+    assert max(full[1], more[1]) <= 150 * 1.9 * PER_ROW + 1
 
 
 def test_odd_shapes_and_hostile_words_are_drawn(tmp_path):
