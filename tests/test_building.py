@@ -15,59 +15,46 @@ from lemlight.models.classifier import build_classifier
 from lemlight.settings import EvaluateSettings
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.logging import build_loggers, finish_loggers
-from lemlight.training.module import build_loss
-from lemlight.training.optimizers import build_optimizer, build_scheduler
+from lemlight.training.optimizers import build_optimizer
 from lemlight.training.trainer import build_trainer, try_parts
 from tests.composing import settings_of, values_of
 
-NEEDED = {"dataset": ["dataset.root=images"], "trainer": ["trainer.devices=1", "trainer.accelerator=cpu"]}
-NEEDED["trainer"] += ["trainer.precision=32-true"]
+CPU = ("trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true")
+NEEDED = {"dataset": ["dataset.root=images"], "backbone=torchvision": ["backbone.name=mobilenet_v3_small"]}
 
 
 def options(group):
     return sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml"))
 
 
-def chosen(group, option):
-    extra = NEEDED.get(group, [])
-    if option == "torchvision":
-        extra = [*extra, "backbone.name=mobilenet_v3_small"]
-    return settings_of(f"{group}={option}", *extra, "backbone.weights=none")
+def every_option(*groups):
+    return pytest.mark.parametrize(("group", "option"), [(group, name) for group in groups for name in options(group)])
+
+
+def chosen(group, option, *more):
+    needed = [*NEEDED.get(group, []), *NEEDED.get(f"{group}={option}", [])]
+    return settings_of(f"{group}={option}", *needed, *CPU, "backbone.weights=none", *more)
 
 
 def built_network(config):
     return build_classifier(config.model_dump())
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("backbone", "pooling") for o in options(g)])
+@every_option("backbone", "pooling")
 def test_networks(group, option):
     scores = built_network(chosen(group, option)).eval()(torch.rand(2, 1, 64, 96))
     assert scores.logit.shape == (2,)
     assert scores.score_map.shape[1:] == (2, 3)
 
 
-@pytest.mark.parametrize("option", options("loss"))
-def test_losses(option):
-    assert build_loss(chosen("loss", option).loss, [0, 1, 1]).positive_weight is None
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_bias_of_the_scorer_is_a_choice(bias):
-    scorer = built_network(settings_of(f"scorer_bias={bias}", "backbone.weights=none")).scorer
-    assert (scorer.bias is not None) == bias
-
-
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("optimizer", "scheduler") for o in options(g)])
-def test_optimizers_and_schedulers(group, option):
-    config = chosen(group, option)
-    optimizer = build_optimizer(built_network(config), config.optimizer)
-    build_scheduler(optimizer, config.scheduler, total_steps=60, epochs=30)
+@every_option("loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "recipe", "debug")
+def test_what_a_network_is_trained_with(group, option, tmp_path):
+    config = chosen(group, option, f"output={tmp_path}")
+    assert config.choices["pooling"] == "lem"
+    network = built_network(config)
+    try_parts(config.model_dump(), network)
+    optimizer = build_optimizer(network, config.optimizer)
     assert 0 < optimizer.param_groups[0]["lr"] <= max(config.optimizer["lr_backbone"], config.optimizer["lr_head"])
-
-
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("trainer", "callbacks", "logger") for o in options(g)])
-def test_trainers_callbacks_and_loggers(group, option, tmp_path):
-    config = settings_of(f"{group}={option}", *NEEDED["trainer"], f"output={tmp_path}")
     loggers = build_loggers(config.logger or {}, config.model_dump())
     try:
         trainer = build_trainer(config.trainer, tmp_path, build_callbacks(config.callbacks), loggers)
@@ -75,6 +62,12 @@ def test_trainers_callbacks_and_loggers(group, option, tmp_path):
         assert len(trainer.loggers) == len(config.logger or {})
     finally:
         finish_loggers(loggers, failed=False)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_bias_of_the_scorer_is_a_choice(bias):
+    scorer = built_network(settings_of(f"scorer_bias={bias}", "backbone.weights=none")).scorer
+    assert (scorer.bias is not None) == bias
 
 
 @pytest.mark.parametrize(
@@ -100,13 +93,8 @@ def test_augmentations(option):
 @pytest.mark.parametrize("command", ["train", "evaluate", "prepare"])
 @pytest.mark.parametrize("option", options("dataset"))
 def test_data_sets(command, option):
-    needed = [*NEEDED["dataset"], *(["checkpoint=best.ckpt"] if command == "evaluate" else [])]
+    needed = ["dataset.root=images", *(["checkpoint=best.ckpt"] if command == "evaluate" else [])]
     assert settings_of(f"dataset={option}", *needed, command=command).choices["dataset"] == option
-
-
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("recipe", "debug") for o in options(g)])
-def test_recipes_and_debugging(group, option):
-    assert chosen(group, option).choices["pooling"] == "lem"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import platform
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from lemlight.files import cores
 
 MEASUREMENTS = ("networks", "training_loop", "data", "jobs")
@@ -32,17 +34,9 @@ def main():
             for ratio in measurement.measure(given.pairs, Path(folder)):
                 print(f"{ratio.what}: {ratio.times()}", flush=True)
                 ratios.append(ratio)
-    print(f"\n{table([HEADER, *(ratio.cells() for ratio in ratios)])}\n\n{machine(torch)}")
-
-
-def table(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def machine(torch):
-    return (
+    table = pd.DataFrame([ratio.cells() for ratio in ratios], columns=HEADER)
+    print(f"\n{table.to_markdown(index=False, disable_numparse=True)}\n")
+    print(
         f"Measured on {cores()} cores ({platform.machine()}, load {os.getloadavg()[0]:.1f}) with "
         f"{torch.get_num_threads()} torch thread, torch {torch.__version__}, Python {platform.python_version()}."
     )

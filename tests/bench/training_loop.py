@@ -18,6 +18,7 @@ from tests.bench.measure import Ratio, clocks, seconds
 from tests.bench.networks import BETA, build_classifier
 from tests.composing import values_of
 from tests.parts import combined_loss
+from tests.training.tiny_training import MemoryStore
 
 SHAPE = (320, 256)
 BATCH = 8
@@ -29,23 +30,6 @@ OPTIMIZER = {"_target_": "torch.optim.Adam", "betas": [0.9, 0.999], **RATES}
 SCHEDULE = {"warmup_epochs": 0}
 TRAINER = ["trainer=cpu", f"trainer.max_epochs={EPOCHS}", f"trainer.gradient_clip_val={CLIP}"]
 TRAINER += ["trainer.enable_progress_bar=false", "trainer.limit_val_batches=0"]
-
-
-class MemoryStore:
-    """Random images in memory."""
-
-    def __init__(self, images):
-        self.images = np.random.default_rng(0).integers(1, 65536, (images, *SHAPE), dtype=np.uint16)
-        self.image_ids = [str(number) for number in range(images)]
-
-    def index_of(self, image_id):
-        return int(image_id)
-
-    def image(self, i):
-        return self.images[i]
-
-    def mask(self, i):
-        return None
 
 
 class BareLoop:
@@ -91,7 +75,7 @@ class TakeTurns(Callback):
 def measure(pairs, folder):
     steps = pairs + 2  # an epoch; the first step of each is not among the pairs
     labels = [number % 2 for number in range(steps * BATCH)]
-    store = MemoryStore(len(labels))
+    store = MemoryStore(labels, shape=SHAPE)
     table = pd.DataFrame({"image_id": store.image_ids, "label": labels, "split": "train"})
     config = values_of("optimizer=adam", "scheduler=constant", f"loss.beta={BETA}", f"output={folder}", *TRAINER)
     for group, part in (("optimizer", OPTIMIZER), ("scheduler", SCHEDULE)):

@@ -109,16 +109,25 @@ def choices(group):
     return [path.stem for path in (Path(conf_dir()) / group).glob("*.yaml")]
 
 
-def test_every_setting_of_the_table_of_readings_exists(configs):
-    rows = (ROOT / "docs" / "method.md").read_text(encoding="utf-8").partition("## Readings")[2]
-    composed = {name: compose("train", [f"pooling={name}", "scheduler=step"]) for name in ("lem", "lse", "max_min")}
-    cells = [row.split("|")[2] for row in rows.splitlines() if row.startswith("|")]
+def settings_of(rows):
+    """The settings in the second cells of rows; `.name` stands beside another one of its section."""
     full = []
-    for key in re.findall(r"`([a-z_.]+)`", " ".join(cells)):
+    for key in re.findall(r"`([a-z_.]+)`", " ".join(row.split("|")[2] for row in rows)):
         full.append(full[-1].rpartition(".")[0] + key if key.startswith(".") else key)
-    assert len(full) > 15
-    for key in full:
+    return full
+
+
+def test_every_setting_of_the_table_of_readings_exists_and_the_search_varies_only_what_is_open(configs):
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8").partition("## Readings")[2]
+    rows = [row for row in text.splitlines() if row.startswith("|")]
+    composed = {name: compose("train", [f"pooling={name}", "scheduler=step"]) for name in ("lem", "lse", "max_min")}
+    assert len(settings_of(rows)) > 15
+    for key in settings_of(rows):
         assert any(exists(config, key) for config in composed.values()), key
+    left_open = settings_of(row for row in rows if re.search("open|reading", row.split("|")[4]))
+    searched = list(OmegaConf.load(Path(conf_dir()) / "experiment" / "search.yaml").hydra.sweeper.params)
+    assert len(searched) > 5
+    assert not [key for key in searched if not any(f"{key}.".startswith(f"{one}.") for one in left_open)]
 
 
 def exists(config, key):

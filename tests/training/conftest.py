@@ -1,7 +1,3 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -9,13 +5,9 @@ import torch
 @pytest.fixture(scope="session")
 def tiny():
     """The small training of tiny_training.py, the same code that the subprocess tests run."""
-    path = Path(__file__).with_name("tiny_training.py")
-    spec = importlib.util.spec_from_file_location("tiny_training", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_training"] = module
-    spec.loader.exec_module(module)
-    module.FILE = path
-    return module
+    from tests.training import tiny_training
+
+    return tiny_training
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import pickle
 import resource
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,21 +72,26 @@ def test_a_compiled_classifier_neither_leaves_nor_needs_its_prefix(tiny, saved):
     assert torch.equal(fresh.scorer.weight, checkpoint.state_dict["scorer.weight"])
 
 
-def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(saved, tmp_path):
+@pytest.mark.parametrize("place", ["config", "state_dict", "lemlight"])
+def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(place, saved, tmp_path):
     victim = tmp_path / "victim"
-    hostile = changed(saved, lambda content: None)
-    content = torch.load(hostile, weights_only=True)
-    content["hyper_parameters"]["config"]["harmless"] = Bomb(victim)
-    torch.save(content, hostile)
+    content = torch.load(saved, weights_only=True)
+    (content["hyper_parameters"] if place == "config" else content)[place] = Bomb(victim)
+    torch.save(content, saved)
     with pytest.raises(LemlightError, match="is refused: it holds objects other than tensors and plain values"):
-        load_checkpoint(hostile)
-    bare = tmp_path / "bare.ckpt"
-    bare.write_bytes(pickle.dumps(Bomb(victim)))
-    with pytest.raises(LemlightError, match="is not a checkpoint"):
-        load_checkpoint(bare)
+        load_checkpoint(saved)
     assert not victim.exists()
-    torch.load(hostile, weights_only=False)  # the bomb is live: what is tested above does protect
+    torch.load(saved, weights_only=False)  # the bomb is live: what is tested above does protect
     assert victim.exists()
+
+
+@pytest.mark.parametrize("write", [pickle.dump, partial(torch.save, _use_new_zipfile_serialization=False)])
+def test_a_bare_pickle_is_not_even_looked_into(write, tmp_path):
+    with (tmp_path / "bare.ckpt").open("wb") as file:
+        write(Bomb(tmp_path / "victim"), file)
+    with pytest.raises(LemlightError, match="is not a checkpoint"):
+        load_checkpoint(tmp_path / "bare.ckpt")
+    assert not (tmp_path / "victim").exists()
 
 
 def test_files_that_are_no_checkpoint_say_so(saved, tmp_path):
@@ -109,6 +115,14 @@ def test_a_truncated_checkpoint_says_so(saved, share):
     data = saved.read_bytes()
     saved.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(LemlightError, match="is truncated"):
+        load_checkpoint(saved)
+
+
+def test_a_damaged_checkpoint_says_so(saved):
+    data, middle = bytearray(saved.read_bytes()), saved.stat().st_size // 2
+    data[middle : middle + 64] = bytes(64)
+    saved.write_bytes(data)
+    with pytest.raises(LemlightError, match="cannot be read as a checkpoint, it seems damaged"):
         load_checkpoint(saved)
 
 

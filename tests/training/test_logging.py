@@ -8,17 +8,13 @@ import sys
 import time
 from pathlib import Path, PureWindowsPath
 
-import numpy as np
-import pandas as pd
 import pytest
 import wandb as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.image import imsave
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lemlight.errors import LemlightError
-from lemlight.training.logging import build_loggers, finish_loggers, flat_figures, log_results, sent_config
+from lemlight.training.logging import build_loggers, finish_loggers, flat_figures, sent_config
 from lemlight.training.privacy import public_config
 from tests.parts import part_of
 
@@ -33,10 +29,6 @@ CONFIG = {
 
 def wandb(folder, **options):
     return {"wandb": part_of("logger", "wandb")["wandb"] | {"save_dir": str(folder)} | options}
-
-
-def tensorboard(folder):
-    return {"tensorboard": part_of("logger", "tensorboard")["tensorboard"] | {"save_dir": str(folder / "logs")}}
 
 
 @pytest.fixture(autouse=True)
@@ -113,63 +105,9 @@ def test_disabled_or_none_there_is_no_logger_and_another_object_is_refused(tmp_p
         build_loggers({"mine": {"_target_": "torch.nn.Identity"}}, CONFIG)
 
 
-def test_tensorboard_gets_the_curves(tiny, tmp_path):
-    loggers = build_loggers(tensorboard(tmp_path), CONFIG)
-    trainer = tiny.make_trainer(tmp_path, epochs=2, loggers=loggers)
-    tiny.fit(trainer, tiny.make_module(), tiny.make_data(), None)
-    finish_loggers(loggers, failed=False)
-    events = EventAccumulator(str(tmp_path / "logs" / "tensorboard")).Reload()
-    assert len(events.Scalars("val/loss")) == 2
-    assert [round(event.value, 2) for event in events.Scalars("lambda")][-1] == 1.0
-    assert not any(PATIENT.encode() in content for content in files_of(tmp_path).values())
-
-
-RESULTS = {"split": "test", "images": 2, "auroc": {"value": 0.9, "low": 0.8, "high": 1.0}, "f1": {"value": None}}
-PREDICTIONS = pd.DataFrame(
-    {
-        "image_id": ["Jane-L", "Joe-R"],
-        "patient_id": ["Jane", "Joe"],
-        "split": ["test", "test"],
-        "path": ["/archive/Jane.dcm", "/archive/Joe.dcm"],
-        "label": [0, 1],
-        "probability": np.array([0.25, 0.75], np.float32),
-        "n_maxima": [3, 4],
-        "n_minima": [2, 0],
-    },
-    index=[7, 3],
-)
-
-
-def written(folder, last):
-    """The file of an offline run, once wandb's service has written so far; it does so after the run has ended."""
-    (records,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    for _ in range(200):
-        if last in records.read_bytes():
-            break
-        time.sleep(0.1)
-    return records.read_bytes()
-
-
 def test_lists_become_text_and_the_loggers_are_left_out():
     config = {"labels": ["benign", "malignant"], "logger": {"wandb": WANDB}, "dataset": {"keep": [1, 2], "root": "/x"}}
     assert sent_config(config) == {"labels": "benign, malignant", "dataset": {"keep": "1, 2"}}
-
-
-def test_a_table_stays_in_its_run_and_leaves_nothing_in_the_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))
-    picture = tmp_path / "sheet.png"
-    imsave(picture, np.zeros((4, 3)))
-    loggers = build_loggers(wandb(tmp_path / "run", **WANDB), {})
-    log_results(loggers, RESULTS, {"sheet": picture}, PREDICTIONS)
-    finish_loggers(loggers, failed=False)
-    (table,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/media/table/test/predictions*.json")
-    assert json.loads(table.read_text())["data"] == [[1, 0, 0.25, 3, 2], [2, 1, 0.75, 4, 0]]
-    assert not (tmp_path / "home").exists()
-    content = written(tmp_path / "run", b"test/predictions")
-    assert b"test/predictions" in content
-    assert b"test/auroc_low" in content
-    for private in (b"Jane", b"Joe", b"archive", str(tmp_path).encode()):
-        assert private not in content
 
 
 SUMMARY = {

@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
 from lemlight.training.checkpoint import load_weights
-from lemlight.training.module import EVERY, LossWatch, gather_rows, predict, score_maps
+from lemlight.training.module import gather_rows, predict, score_maps
 from tests.parts import part_of
 
 
@@ -88,22 +88,6 @@ def test_a_loss_that_is_no_number_names_epoch_and_step_and_spares_the_checkpoint
         assert all(value.isfinite().all() for value in checkpoint.state_dict.values())
 
 
-def test_where_a_look_is_dear_the_first_bad_step_is_named_later():
-    class Strategy:
-        def reduce(self, tensor, reduce_op):
-            return tensor
-
-    class Trainer:
-        world_size, strategy, current_epoch, global_step = 2, Strategy(), 3, 0
-
-    trainer, watch = Trainer(), LossWatch()
-    for batch in range(EVERY - 1):
-        trainer.global_step = 100 + batch
-        watch.note(torch.tensor(np.inf if batch in (7, 9) else 0.5), trainer, batch)
-    with pytest.raises(LemlightError, match="epoch 3, step 107"):
-        watch.note(torch.tensor(0.5), trainer, EVERY - 1)
-
-
 def test_predictions_are_one_row_per_image_in_order_with_extrema(tiny, tmp_path):
     module, data = tiny.make_module(tiny.make_classifier(pooling="gap")), tiny.make_data()
     table = predict(tiny.make_trainer(tmp_path), module, data.test_dataloader())
@@ -153,7 +137,7 @@ def test_two_devices_give_the_metrics_and_predictions_of_one(tiny, tmp_path):  #
     two = tmp_path / "two"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "LOCAL_RANK"))}
     environment["GLOO_SOCKET_IFNAME"] = "lo"  # a machine may not know its own name
-    command = [sys.executable, tiny.FILE, two, json.dumps({"what": "two", "strategy": "ddp_spawn"})]
+    command = [sys.executable, tiny.__file__, two, json.dumps({"what": "two", "strategy": "ddp_spawn"})]
     run = subprocess.run(command, capture_output=True, timeout=200, env=environment)
     assert run.returncode == 0, run.stderr.decode()
     assert "arn" not in run.stderr.decode()  # nothing to warn of

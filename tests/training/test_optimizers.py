@@ -94,13 +94,10 @@ def test_a_warm_up_longer_than_the_training_is_refused():
         schedule_factor("constant", 0, 3, warmup_epochs=4.0)
 
 
-def test_all_groups_follow_and_a_restored_schedule_goes_on_where_it_was():
-    def build():
-        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 0.1)]
-        optimizer = torch.optim.SGD(groups)
-        return optimizer, build_scheduler(optimizer, part_of("scheduler", "cosine", **COSINE), 30, 10)["scheduler"]
-
-    optimizer, schedule = build()
+def test_all_groups_follow():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 0.1)]
+    optimizer = torch.optim.SGD(groups)
+    schedule = build_scheduler(optimizer, part_of("scheduler", "cosine", **COSINE), 30, 10)["scheduler"]
     rates = []
     for _ in range(30):
         rates.append([group["lr"] for group in optimizer.param_groups])
@@ -109,17 +106,6 @@ def test_all_groups_follow_and_a_restored_schedule_goes_on_where_it_was():
     expected = [schedule_factor("cosine", step / 3, 10, **COSINE) for step in range(30)]
     assert [rate for rate, _ in rates] == pytest.approx(expected)
     assert [rate for _, rate in rates] == pytest.approx([0.1 * value for value in expected])
-
-    half, halfway = build()
-    for _ in range(15):
-        half.step()
-        halfway.step()
-    other, restored = build()
-    other.load_state_dict(half.state_dict())
-    restored.load_state_dict(halfway.state_dict())
-    other.step()
-    restored.step()
-    assert other.param_groups[0]["lr"] == rates[16][0]
 
 
 def test_under_accumulation_a_schedule_counts_optimizer_steps_not_batches(tiny, tmp_path):

@@ -50,10 +50,10 @@ CONFIG = {
 class MemoryStore:
     """Images in memory: a bright square where the label is 1, noise everywhere."""
 
-    def __init__(self, labels, seed=0):
-        generator = np.random.default_rng(seed)
+    def __init__(self, labels, shape=SHAPE):
+        generator = np.random.default_rng(0)
         self.image_ids = [f"image{i}" for i in range(len(labels))]
-        self.images = generator.integers(0, 30000, size=(len(labels), *SHAPE)).astype(np.uint16)
+        self.images = generator.integers(0, 30000, size=(len(labels), *shape)).astype(np.uint16)
         for image, label in zip(self.images, labels, strict=True):
             y, x = generator.integers(0, 10, size=2)
             image[y : y + 4, x : x + 4] += np.uint16(20000 * label)
