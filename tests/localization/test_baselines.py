@@ -89,11 +89,9 @@ def test_grad_cam_pp_with_gap_in_closed_form(classifier, images):
 
 def test_smooth_grad_is_seeded_and_without_noise_the_gradient(classifier, images):
     state = torch.get_rng_state()
-    first = SmoothGrad(seed=3, copies=4)(classifier, images, BOTH)
+    first, other = (SmoothGrad(seed=seed, copies=4)(classifier, images, BOTH) for seed in (3, 4))
     assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(99)
-    assert torch.equal(SmoothGrad(seed=3, copies=4)(classifier, images, BOTH), first)
-    assert not torch.allclose(SmoothGrad(seed=4, copies=4)(classifier, images, BOTH), first, rtol=1e-2)
+    assert not torch.allclose(other, first, rtol=1e-2)
     still = SmoothGrad(noise=0.0, copies=2)(classifier, images, BOTH)
     assert torch.allclose(still, Gradient()(classifier, images, BOTH))
 
@@ -173,10 +171,8 @@ def test_agreement_with_the_package_grad_cam(resnet, images, ours, theirs):
     with theirs(model=LogitOnly(resnet), target_layers=[layer]) as package:
         targets = [lambda logit, sign=sign: sign * logit for sign in SIGNS]
         package(input_tensor=images, targets=targets)
-        (activations,), (gradients,) = (
-            package.activations_and_grads.activations,
-            package.activations_and_grads.gradients,
-        )
+        kept = package.activations_and_grads
+        (activations,), (gradients,) = kept.activations, kept.gradients
         # what the package computes before it scales and resizes
         expected = package.get_cam_image(images, [layer], targets, activations.numpy(), gradients.numpy()).clip(min=0)
     assert (expected > 0).any()

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from lemlight.errors import LemlightError
-from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
 from lemlight.models.pooling import Scorer
@@ -74,23 +73,6 @@ def test_of_trained_weights_only_what_would_land_in_the_air_is_lost():
     lost = [location_maps(classifier, x, *extrema_of(classifier, x)) for x in (full, images)]
     assert lost[0].lost.item() < 0.05 * lost[0].started.item()
     assert lost[1].lost.item() < LOST * lost[1].started.item()
-
-
-def test_all_extrema_at_once_are_the_sum_of_each_on_its_own(resnet):
-    images = breasts(1, 96, 128)
-    maxima, minima = torch.zeros(2, 1, 3, 4)
-    maxima[0, 0, 1], maxima[0, 2, 3], minima[0, 1, 2], minima[0, 2, 0] = 1, 0.5, 1, 2
-    together = location_maps(resnet, images, maxima, minima)
-    passage, nothing = Passage(resnet, images, repeat=True), torch.zeros_like(maxima)
-    singles = [passage.back(one, nothing) for one in each_alone(maxima)]
-    singles += [passage.back(nothing, one) for one in each_alone(minima)]
-    assert [one.started.item() for one in singles] == [1, 0.5, 1, 2]
-    torch.testing.assert_close(sum(one.maps for one in singles), together.maps, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(sum(one.lost for one in singles), together.lost, rtol=1e-3, atol=1e-6)
-
-
-def each_alone(cells):
-    return [torch.zeros_like(cells).index_put_(tuple(place.unbind()), cells[tuple(place)]) for place in cells.nonzero()]
 
 
 def test_maps_of_a_batch_do_not_see_one_another(resnet):

@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from lemlight.metrics.classification import (
     weighted_roc,
     wilson_interval,
 )
+from tests.layouts.run_folders import predictions_of
 
 # Few distinct probabilities, so that ties within and between the classes are the rule; 0.5 is the threshold itself.
 SCORED = st.lists(
@@ -135,38 +135,23 @@ def test_wilson_interval_equals_that_of_scipy(counts):
     assert wilson_interval(positive / cases, cases) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def make_predictions(images=80, patients=20, seed=0):
-    generator = np.random.default_rng(seed)
-    owner = np.arange(images) % patients
-    label = owner % 2
-    return pd.DataFrame(
-        {
-            "image_id": [f"image{number}" for number in range(images)],
-            "patient_id": [f"P{number}" for number in owner],
-            "split": "test",
-            "label": label,
-            "probability": np.clip(0.35 + 0.3 * label + 0.25 * generator.normal(size=images), 0, 1),
-        }
-    )
-
-
 def test_a_summary_has_the_shape_of_metrics_json():
-    summary = summarize(make_predictions(), resamples=200)
-    assert (summary["split"], summary["images"], summary["patients"], summary["threshold"]) == ("test", 80, 20, 0.5)
+    summary = summarize(predictions_of(), resamples=200)
+    assert (summary["split"], summary["images"], summary["patients"], summary["threshold"]) == ("test", 80, 40, 0.5)
     for name in METRICS:
         assert summary[name].keys() == {"value", "low", "high"}
         assert summary[name]["low"] <= summary[name]["value"] <= summary[name]["high"]
     assert summary["calibration"]["brier"] == summary["brier"]
     assert sum(part["images"] for part in summary["calibration"]["bins"]) == 80
     assert summary["interval"]["resamples"] == 200
-    few = summarize(make_predictions(12, 4), resamples=400)
+    few = summarize(predictions_of(12, error=0.6), resamples=400)
     assert 0 < few["interval"]["dropped"]["auroc"] < 200  # resamples without a class
     assert few["interval"]["dropped"]["acc"] == 0
     assert few["auroc"]["low"] is not None
 
 
 def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
-    predictions = make_predictions()
+    predictions = predictions_of()
     first = summarize(predictions, resamples=100, seed=0)
     assert summarize(predictions, resamples=100, seed=0) == first
     shuffled = summarize(predictions.sample(frac=1, random_state=1), resamples=100, seed=0)
@@ -184,7 +169,7 @@ def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
     ],
 )
 def test_what_the_labels_do_not_define_is_null_with_its_reason_and_never_zero(kept, undefined):
-    summary = summarize(make_predictions().query(kept), resamples=100)
+    summary = summarize(predictions_of().query(kept), resamples=100)
     assert {name for name in METRICS if summary[name]["value"] is None} == set(undefined)
     for name, reason in undefined.items():
         assert summary[name].keys() == {"value", "reason"}

@@ -262,11 +262,8 @@ def test_all_runs_come_in_one_order_of_the_images():
 
 
 def test_everything_that_disagrees_is_said_at_once_in_numbers_without_names():
-    short = [rows("GAP", 0), rows("GAP", 1, "acd"), rows("CAM", images="abce")]
-    assert refusal(rows("LEM"), *short).endswith(
-        "not all were tested on the same images: LEM (seed 0) lacks 1 of 5, GAP (seed 0) lacks 1 of 5, GAP (seed 1) "
-        "lacks 2 of 5, CAM (seed 0) lacks 1 of 5; test them on the same split of the same data set"
-    )
+    said = refusal(rows("LEM"), rows("GAP", 1, "acd"), rows("CAM", images="abce"))
+    assert "LEM (seed 0) lacks 1 of 5, GAP (seed 1) lacks 2 of 5, CAM (seed 0) lacks 1 of 5; test them on" in said
     other = rows("GAP", label=[0, 1, 1, 0], patient_id=["p1", "p1", "p1", "p2"])
     assert refusal(rows("LEM"), other, rows("LEM")).partition(": ")[2].split("; ") == [
         "4 images several times in one method and seed",

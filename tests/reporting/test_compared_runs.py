@@ -261,14 +261,10 @@ def test_nothing_is_best_where_the_second_best_is_as_good(sweep, tmp_path):
     assert shown_best(compared(tmp_path).comparison, "auroc") is None
 
 
-@pytest.fixture
-def table():
+def test_markdown_and_latex_are_escaped_and_complete():
     columns = ["method", "runs", "auroc", "auroc_low", "auroc_high", "auroc_best"]
     rows = [("lem, loss.pos_weight=50%", 3, 0.91234, 0.85, 0.96, True), ("a|b & #1", 2, 0.5, None, None, False)]
-    return pd.DataFrame([*rows, ("gap", 1, None, None, None, False)], columns=columns)
-
-
-def test_markdown_and_latex_are_escaped_and_complete(table):
+    table = pd.DataFrame([*rows, ("gap", 1, None, None, None, False)], columns=columns)
     lines = table_markdown(table).splitlines()
     assert "**0.912** [0.850, 0.960]" in lines[2]
     assert r"a\|b & #1" in lines[3]
