@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lemlight.errors import LemlightError
 from lemlight.reporting.methods import compare_runs, find_methods
 from lemlight.reporting.runs import find_runs
 from lemlight.reporting.tables import method_table, shown_best, table_latex, table_markdown, write_tables
@@ -83,14 +82,6 @@ def test_identifiers_stay_text_and_what_a_run_need_not_leave_may_miss(tmp_path):
     (found,) = find_runs(tmp_path)
     assert found.predictions["image_id"].iloc[7] == "0007"
     assert (found.leaks, found.dice, len(found.log)) == ({}, None, 0)
-
-
-@pytest.mark.parametrize("make", [False, True])
-def test_no_run_is_said(tmp_path, make):
-    if make:
-        (tmp_path / "none/.hydra").mkdir(parents=True)
-    with pytest.raises(LemlightError, match="set runs=DIR"):
-        find_runs(tmp_path / "none")
 
 
 def chosen(pooling="lem", backbone="resnet18", **changes):

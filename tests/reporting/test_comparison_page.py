@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.errors import LemlightError
 from lemlight.plots.panels import MOST_PAIRS, forest_pairs, score_map_panels
 from lemlight.plots.style import method_marks
 from lemlight.report import report
@@ -134,11 +133,6 @@ def test_one_class_only_is_a_page_with_reasons(written, tmp_path):
     _, page = written(tmp_path / "s", tmp_path / "out")
     assert "No difference between any two methods." in page.text
     assert "one class only" in (tmp_path / "out/differences.csv").read_text()
-
-
-def test_the_report_of_a_run_is_not_overwritten(sweep, written):
-    with pytest.raises(LemlightError, match="output=DIR"):
-        written(sweep, sweep / "pooling=lem+seed=0")
 
 
 ONE_SEED = "a difference speaks of these networks, not of the methods"
