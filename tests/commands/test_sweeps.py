@@ -10,24 +10,24 @@ import sys
 import pandas as pd
 import pytest
 
-from lemlight.sweeps import jobs
+from tests.commands.conftest import TINY, environment
 from tests.sweeps.observed import processes_of, same_metrics, states, table, wait_for
 
 COMMAND = ["trainer.max_epochs=2", "pooling=gap,lem"]
 
 
 @pytest.fixture
-def start(own_environment, tiny_overrides, folder_data, tmp_path):
+def start(folder_data, tmp_path):
     """Start a sweep in tmp_path / "sweep", in a session of its own; the process says all to tmp_path / "said.txt"."""
     started = []
 
     def start(*overrides):
-        call = [sys.executable, "-m", "lemlight.train", "-m", *tiny_overrides, *folder_data, "hydra.sweep.dir=sweep"]
+        call = [sys.executable, "-m", "lemlight.train", "-m", *TINY, *folder_data, "hydra.sweep.dir=sweep"]
         with (tmp_path / "said.txt").open("w") as said:
             process = subprocess.Popen(
                 [*call, *overrides],
                 cwd=tmp_path,
-                env=own_environment,
+                env=environment(),
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
@@ -67,19 +67,32 @@ def test_the_folders_are_named_by_the_command_and_the_table_comes_by_itself(whol
     assert head == ["pooling", "state", "validation", "AUC", "accuracy", "sensitivity", "specificity", "F1", "Dice"]
 
 
-def test_a_search_is_given_the_validation_split_and_not_the_test_split(whole):
-    """What a job returns to a sweeper is the monitored figure of its best checkpoint, here the lowest loss."""
-    for name, state in states(whole[1]).items():
-        losses = pd.read_csv(whole[1] / name / "logs" / "metrics.csv")["val/loss"]
-        assert state["result"] == pytest.approx(losses.min())
-
-
 def test_a_sweep_that_is_done_runs_nothing_again_and_is_quick(whole, lemlight_run, folder_data):
     _, sweep = whole
     before = states(sweep)
     again = lemlight_run("train", "-m", *folder_data, *COMMAND, cwd=sweep.parents[1])
     assert again.out.count("done before, skipped") == 2
     assert states(sweep) == before
+
+
+def test_a_report_compares_the_runs_and_leaves_page_and_tables(whole, lemlight_run):
+    done = lemlight_run("report", f"runs={whole[1]}", "question=Does LEM find lesions better than GAP?")
+    assert str(done.folder / "report.html") in done.out
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    for words in ("Does LEM find lesions better than GAP?", "python -m lemlight.train"):
+        assert words in page
+    compared = pd.read_csv(done.folder / "table.csv")
+    assert dict(zip(compared["method"], compared["runs"], strict=True)) == {"gap": 1, "lem": 1}
+    assert "One run (one seed) only of every method" in done.out
+    assert pd.read_csv(done.folder / "runs.csv")["state"].tolist() == ["done"] * 2
+    assert "auroc" in set(pd.read_csv(done.folder / "differences.csv")["metric"])
+
+
+def test_a_report_of_nothing_and_one_into_a_run_are_refused(refused, whole, tmp_path):
+    assert "set runs=DIR" in refused("report", f"runs={tmp_path}")
+    assert "set runs=DIR" in refused("report", f"runs={tmp_path / 'gone'}")
+    assert "resamples=3" in refused("report", f"runs={whole[1]}", "resamples=3")
+    assert "output=DIR" in refused("report", f"runs={whole[1]}", f"output={whole[1] / 'pooling-lem'}")
 
 
 def test_the_process_that_keeps_account_imports_nothing_heavy():
@@ -139,16 +152,6 @@ def test_workers_of_joblib_end_with_their_sweep(start, tmp_path):
     assert process.wait(timeout=60) == -signal.SIGKILL
     assert wait_for(lambda: not processes_of(process.pid), seconds=60), processes_of(process.pid)
     assert [state["state"] for state in states(tmp_path / "sweep").values()] == ["running", "running"]
-
-
-def test_a_job_has_the_environment_of_a_shell_and_knows_its_sweep(lemlight_run, tmp_path, monkeypatch):
-    environments = []
-    monkeypatch.setattr(jobs, "run_to_its_end", lambda _, environment: environments.append(environment) or 1)
-    lemlight_run("train", "-m", "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path, fails=True)
-    assert len(environments) == 2
-    for environment in environments:
-        assert "HYDRA_FULL_ERROR" not in environment
-        assert "seed=0,1" in json.loads(environment["LEMLIGHT_SWEEP"])["overrides"]
 
 
 def test_a_launcher_that_is_not_installed_is_named_by_its_extra(refused):

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.layouts.folder import write_folder
+
 PLANTS = [f"planted{word}" for word in ("patient", "image", "mask", "folder", "csv", "store", "run", "home")]
 PICTURES = {"sheet", "roc", "reliability", "curves", "overlays", "froc"}
 
 
 @pytest.fixture(scope="module")
-def run(lemlight_run, write_folder, tmp_path_factory):
+def run(lemlight_run, tmp_path_factory):
     """A sweep of one job with both loggers on data whose every name is planted; one breast in both train and test."""
     home = tmp_path_factory.mktemp("plantedhome")
     root = home / "plantedfolder"
@@ -25,7 +27,10 @@ def run(lemlight_run, write_folder, tmp_path_factory):
     loggers = ["logger=all", "dataset.split.scheme=image", "examples=2"]
     sweep = home / "plantedrun"
     axes = ["pooling=choice(lem)", "loss.beta=choice(0.002)", f"hydra.sweep.dir={sweep}"]
-    done = lemlight_run("train", "-m", *data, *loggers, *axes, folder=sweep, own_process=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_DATA_DIR", str(home / "data of wandb"))
+        done = lemlight_run("train", "-m", *data, *loggers, *axes, folder=sweep, own_process=True)
+    assert not (home / "data of wandb").exists()
     (job,) = sweep.glob("*/metrics.json")
     return dataclasses.replace(done, folder=job.parent)
 
@@ -38,21 +43,6 @@ def plant_masks(root, table):
     for name in filter(None, names):
         assert cv2.imwrite(str(root / name), mask)
     return table.assign(mask=[name or "none" for name in names])
-
-
-def wandb_records(content):
-    """The records of a W&B run file, whole: in the file (LevelDB's log format) they are cut at blocks of 32 KiB."""
-    assert content[:4] == b":W&B"
-    parts, place = [], 7
-    while place < len(content):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        length = int.from_bytes(content[place + 4 : place + 6], "little")
-        parts.append(content[place + 7 : place + 7 + length])
-        place += 7 + length
-    return b"".join(parts)
 
 
 def planted(content):
@@ -83,11 +73,10 @@ def read_back(run, *options):
 def test_wandb_is_sent_figures_and_no_names(run):
     offline = offline_run(run)
     (file,) = offline.glob("*.wandb")
-    records = wandb_records(file.read_bytes())
-    for known in (b"efficientnet_lite0", b"test/acc", b"val/loss", b"train/loss", b"lem-efficientnet_lite0-seed0"):
+    records = read_back(run)  # in the file they are cut at blocks of 32 KiB
+    for known in ("efficientnet_lite0", "test/acc", "val/loss", "train/loss", "lem-efficientnet_lite0-seed0"):
         assert known in records
-    assert planted(records) == []
-    assert planted(file.read_bytes()) == []
+    assert planted(records.encode() + file.read_bytes()) == []
     sent = [path for path in (offline / "files").rglob("*") if path.is_file()]
     assert {path.name.partition("_")[0] for path in sent if path.suffix == ".png"} == PICTURES
     for path in sent:
@@ -141,6 +130,7 @@ def test_the_dashboard_names_nobody_and_no_folder(run, lemlight_run, tmp_path, m
     assert b"test/overlays" in specification
     assert planted(specification) == []
     assert str(tmp_path).encode() not in specification
+    assert planted((folder / "report.html").read_bytes()) == []
 
 
 def test_tensorboard_is_sent_figures_and_no_names(run):

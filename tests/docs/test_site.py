@@ -11,18 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOADED = {  # what a browser fetches by itself
-    "script": ("src",),
-    "link": ("href",),
-    "img": ("src", "srcset"),
-    "source": ("src", "srcset"),
-    "iframe": ("src",),
-    "video": ("src", "poster"),
-    "audio": ("src",),
-    "object": ("data",),
-    "embed": ("src",),
-    "use": ("href", "xlink:href"),
-}
+LOADED = {"src", "srcset", "poster", "data", "xlink:href"}  # what a browser fetches by itself
 FROM_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
 
 
@@ -36,8 +25,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         values = {name: value or "" for name, value in attributes}
-        if not (tag == "link" and values.get("rel") in ("canonical", "next", "prev", "edit")):
-            self.loaded += [values[name] for name in LOADED.get(tag, ()) if name in values]
+        self.loaded += [value for name, value in values.items() if name in LOADED]
+        if tag in ("link", "use") and values.get("rel") not in ("canonical", "next", "prev", "edit"):
+            self.loaded.append(values.get("href", ""))
         self.links += [values["href"]] if tag == "a" and "href" in values else []
         self.ids |= {values[name] for name in ("id", "name") if name in values}
         self.classes |= set(values.get("class", "").split())

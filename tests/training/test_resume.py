@@ -41,6 +41,7 @@ def test_killed_in_mid_epoch_and_resumed_equals_uninterrupted_bit_for_bit(tiny, 
     assert [row["epoch"] for row in rows(killed)] == ["0", "1"]
     last = load_checkpoint(killed / "checkpoints" / "last.ckpt")
     assert last.epoch == 1
+    (last.path.parent / ".best-1.ckpt").write_bytes(b"as a kill in the middle of writing leaves it")
 
     tiny.train_tiny(killed, resume=last.path, early_stopping=STOP, workers=1)
 
