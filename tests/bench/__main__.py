@@ -35,7 +35,7 @@ def main():
                 print(f"{ratio.what}: {ratio.times()}", flush=True)
                 ratios.append(ratio)
     table = pd.DataFrame([ratio.cells() for ratio in ratios], columns=HEADER)
-    print(f"\n{table.to_markdown(index=False, disable_numparse=True)}\n")
+    print(f"\n{table.to_string(index=False)}\n")
     print(
         f"Measured on {cores()} cores ({platform.machine()}, load {os.getloadavg()[0]:.1f}) with "
         f"{torch.get_num_threads()} torch thread, torch {torch.__version__}, Python {platform.python_version()}."
