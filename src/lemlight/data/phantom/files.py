@@ -1,7 +1,8 @@
 """The phantom on disk: DICOM files (Digital Mammography, For Presentation), masks and tables, always the same bytes.
 
 Layout: `<root>/phantom-<hash of the settings>/` with `images.csv` (as `dataset=folder` reads it), `findings.csv` (what
-was drawn), `phantom.json` (the settings), `images/<patient>/<side>_<view>.dcm`, `masks/<patient>/<side>_<view>.png`.
+was drawn, of film too), `phantom.json` (the settings), `images/<patient>/<side>_<view>.dcm`,
+`masks/<patient>/<side>_<view>.png`.
 """
 
 import json
@@ -34,7 +35,7 @@ from pydicom.uid import (
 )
 from tqdm import tqdm
 
-from lemlight.arguments import checked
+from lemlight.arguments import Probability, checked
 from lemlight.data.datasets.folder import NO_LESION, folder
 from lemlight.data.phantom.patients import (
     GENERATOR_VERSION,
@@ -198,7 +199,8 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
         bar = tqdm(work, "writing the phantom", len(numbers), disable=not progress, unit="patient")
         table = pd.DataFrame([row for rows in bar for row in rows]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
-        table.drop(columns=["path", "mask", "lesion_type"]).to_csv(aside / "findings.csv", index=False)
+        elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)
+        table.drop(columns=elsewhere).to_csv(aside / "findings.csv", index=False)
         (aside / "phantom.json").write_text(json.dumps(settings.stamp(), indent=2, sort_keys=True) + "\n")
         os.replace(aside, folder)
     except BaseException:
@@ -233,6 +235,7 @@ def _write_image(folder: Path, settings: PhantomSettings, number: int, side: str
         "finding": NORMAL if lesion is None else lesion.finding,
         "lesion_share": round(float(rendering.mask.sum() / rendering.breast.sum()), 6),
         "density": round(patient.density, 4),
+        "film": rendering.film,
     }
 
 
@@ -243,6 +246,7 @@ def phantom(
     seed: Seed,
     difficulty: Difficulty,
     scale: Scale,
+    film: Probability = 0.0,
 ) -> pd.DataFrame:
     """Build the image table of the phantom with these settings, written below `root` at the first call.
 
@@ -250,4 +254,4 @@ def phantom(
     lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
     whatever else in it looks like one. No split is given. The arguments are explained at `PhantomSettings`.
     """
-    return folder(write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale)))
+    return folder(write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale, film=film)))

@@ -42,6 +42,7 @@ class PhantomSettings:
     scale: side length of the images relative to about 1024 x 832 px.
     malignant_share: fraction of the patients with a malignant lesion in one breast.
     benign_share: fraction of all other breasts with a benign lesion; the rest is normal.
+    film: fraction of the patients whose images are scanned film.
     """
 
     patients: Patients = 120
@@ -50,10 +51,12 @@ class PhantomSettings:
     scale: Scale = 1.0
     malignant_share: Probability = 0.45
     benign_share: Probability = 0.6
+    film: Probability = 0.0
 
     def stamp(self) -> dict[str, float]:
-        """All that decides the files."""
-        return {**asdict(self), "generator_version": GENERATOR_VERSION}
+        """All that decides the files; no film is no setting, as it was before there was any."""
+        stamp = {**asdict(self), "generator_version": GENERATOR_VERSION}
+        return stamp if self.film else {name: value for name, value in stamp.items() if name != "film"}
 
     def folder_name(self) -> str:
         """`phantom-<hash>`: another setting or generator makes another folder, never a mix."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lemlight.data.phantom.film import on_film, scan
 from lemlight.data.phantom.findings import (
     add_distractors,
     calcification_cluster,
@@ -37,7 +38,10 @@ DRAWINGS = {
 
 @dataclass(frozen=True)
 class Rendering:
-    """One image: pixels (H, W) display brightness in [0, 1], mask (H, W) of its lesion, breast (H, W) without air."""
+    """One image: pixels (H, W) display brightness in [0, 1], mask (H, W) of its lesion, breast (H, W) without air.
+
+    film: what was drawn of a scanned film, in words; "" for a digital image.
+    """
 
     pixels: Array
     mask: Mask
@@ -45,6 +49,7 @@ class Rendering:
     lesion: Lesion | None
     patient: Patient
     spacing: float  # mm per px
+    film: str = ""
 
 
 def render(settings: PhantomSettings, number: int, side: str, view: str) -> Rendering:
@@ -66,7 +71,10 @@ def render(settings: PhantomSettings, number: int, side: str, view: str) -> Rend
     if side == "R":
         pixels, mask, breast = (np.ascontiguousarray(array[:, ::-1]) for array in (pixels, mask, breast))
     _add_marker(rng, pixels, breast, side, view)
-    return Rendering(pixels, mask, breast, lesion, patient, anatomy.grid.spacing)
+    film = ""
+    if on_film(settings, number):
+        pixels, breast, mask, film = scan(settings, number, side, view, pixels, breast, mask)
+    return Rendering(pixels, mask, breast, lesion, patient, anatomy.grid.spacing, film)
 
 
 def _add_lesion(
