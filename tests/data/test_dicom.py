@@ -222,6 +222,14 @@ def test_a_folder_named_dl_beside_the_user_is_not_taken_for_a_module_of_gdcm_and
     assert done.returncode == 0, done.stderr
 
 
+def test_a_png_is_written_after_gdcm_was_loaded():
+    program = (
+        "import lemlight.data, io, PIL.Image\n"
+        "for side in range(100, 300, 10): PIL.Image.effect_noise((side, 2 * side), 50).save(io.BytesIO(), 'PNG')"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def message(path, reader=read_dicom):
     with pytest.raises(ImageError) as caught:
         reader(path)
