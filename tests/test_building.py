@@ -111,7 +111,7 @@ def test_data_sets(command, option):
         ("backbone.output_stride=8", ["backbone.output_stride=8", "16 or 32"]),
         ("backbone.weights=imagenet", ["backbone.weights=imagenet", "bundled"]),
         ("dataset.prepare.height=8", ["dataset.prepare.height=8"]),
-        ("dataset.split.test_share=0.9", ["test_share=0.9", "nothing to train on"]),
+        ("dataset.split.test_fraction=0.9", ["test_fraction=0.9", "nothing to train on"]),
         ("dataset.split.fold=5", ["dataset.split.fold=5", "below folds=5"]),
         ("label_names=[benign]", ["label_names"]),
         ("+trainer.max_epoch=3", ["trainer.max_epoch: there is no such key", "did you mean max_epochs?"]),

@@ -116,7 +116,7 @@ MARKED = {"cbis", "inbreast", "mias", "vindr"}  # lesions are drawn in these
 
 
 # a small network and few patients, for speed
-FAST = ["backbone=resnet18", "backbone.weights=none", "dataset.split.val_share=0.3"]
+FAST = ["backbone=resnet18", "backbone.weights=none", "dataset.split.val_fraction=0.3"]
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -32,7 +32,7 @@ cohorts = st.tuples(st.integers(12, 40), st.integers(12, 40)).flatmap(
 @settings(deadline=None, max_examples=25)
 @given(cohorts, st.integers(0, 2**31), st.sampled_from(["patient", "kfold"]))
 def test_no_patient_in_two_splits_all_rows_kept_classes_in_proportion(table, seed, scheme):
-    result = split_table(table, scheme, seed=seed, folds=4, fold=seed % 4, test_share=0.25, val_share=0.2)
+    result = split_table(table, scheme, seed=seed, folds=4, fold=seed % 4, test_fraction=0.25, val_fraction=0.2)
     pd.testing.assert_frame_equal(result.drop(columns="split"), table.drop(columns="split"))
     assert leak_report(result).leaking_patients == ()
     patients = result.groupby("patient_id").agg(split=("split", "first"), label=("label", "max"))
@@ -61,7 +61,7 @@ def test_every_patient_is_tested_in_exactly_one_fold():
 
 def test_by_image_images_are_assigned_and_patients_leak():
     table = cohort(30, 30)
-    result = split_table(table, "image", seed=0, test_share=0.2, val_share=0.1)
+    result = split_table(table, "image", seed=0, test_fraction=0.2, val_fraction=0.1)
     assert result["split"].value_counts().to_dict() == {"train": 168, "test": 48, "val": 24}
     assert result.groupby("split")["label"].sum().to_dict() == {"train": 21, "test": 6, "val": 3}
     assert leak_report(result).leaking_patients
@@ -95,7 +95,7 @@ def column_of(table, test_patients):
 
 def test_a_column_is_kept_and_val_is_taken_from_train_by_patient():
     table = column_of(cohort(10, 10), ["B000", "M000", "M001"])
-    result = split_table(table, "column", seed=0, val_share=0.2)
+    result = split_table(table, "column", seed=0, val_fraction=0.2)
     assert set(result.query("split == 'test'")["patient_id"]) == {"B000", "M000", "M001"}
     assert result.query("split == 'val'")["patient_id"].nunique() == 4
     assert leak_report(result).leaking_patients == ()
@@ -132,7 +132,7 @@ def test_one_class_in_train_is_refused_and_in_test_allowed_with_a_warning():
     malignant_in_test = column_of(table, [f"M{i:03}" for i in range(8)])
     with pytest.raises(LemlightError, match="one class only in the train split: 0 malignant and"):
         split_table(malignant_in_test, "column", seed=0)
-    benign_in_test = split_table(column_of(table, ["B000", "B001"]), "column", seed=0, val_share=0.2)
+    benign_in_test = split_table(column_of(table, ["B000", "B001"]), "column", seed=0, val_fraction=0.2)
     assert "test holds one class only (2 benign)" in leak_report(benign_in_test).text()
 
 
@@ -143,7 +143,7 @@ def test_too_few_patients_are_counted(scheme):
 
 
 def test_too_few_patients_left_for_val_are_counted():
-    with pytest.raises(LemlightError, match=r"val split of 2 .* 1 malignant and 2 benign patients .*val_share"):
+    with pytest.raises(LemlightError, match=r"val split of 2 .* 1 malignant and 2 benign patients .*val_fraction"):
         split_table(cohort(3, 2), "patient", seed=0)
 
 
@@ -152,9 +152,9 @@ def test_too_few_patients_left_for_val_are_counted():
     [
         ({"scheme": "official"}, "scheme=official: must be 'patient', 'kfold', 'image' or 'column'"),
         ({"seed": -1}, "seed=-1: must be greater than or equal to 0"),
-        ({"test_share": 0.0}, "test_share=0.0: must be greater than 0"),
-        ({"val_share": 1.0}, "val_share=1.0: must be less than 1"),
-        ({"test_share": 0.6, "val_share": 0.4}, "together they must stay below 1"),
+        ({"test_fraction": 0.0}, "test_fraction=0.0: must be greater than 0"),
+        ({"val_fraction": 1.0}, "val_fraction=1.0: must be less than 1"),
+        ({"test_fraction": 0.6, "val_fraction": 0.4}, "together they must stay below 1"),
         ({"folds": 1}, "folds=1: must be greater than or equal to 2"),
         ({"folds": 4, "fold": 4}, "fold=4: folds count from 0, so it must be below folds=4"),
     ],
@@ -187,7 +187,7 @@ def test_patients_breasts_and_files_on_several_sides_are_found(leaking):
 
 
 def test_counts_per_split(leaking):
-    counts = {row.split: (row.images, row.malignant, row.patients, row.share) for row in leak_report(leaking).splits}
+    counts = {row.split: (row.images, row.malignant, row.patients, row.fraction) for row in leak_report(leaking).splits}
     assert counts == {
         "train": (4, 1, 4, 0.5),
         "val": (1, 1, 1, 0.125),

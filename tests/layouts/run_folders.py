@@ -74,7 +74,7 @@ def write_run(folder, *, config=None, predictions=None, dice=None, pictures=0, o
     predictions.to_csv(folder / "predictions.csv", index=False)
     log = pd.DataFrame({"epoch": [0, 1], "train/loss": [0.7, 0.5], "val/loss": [0.6, 0.5], "val/auroc": [0.7, 0.8]})
     log.to_csv(folder / "logs/metrics.csv", index=False)
-    splits = [{"split": "test", "images": 80, "malignant": 40, "patients": 40, "share": 1.0}]
+    splits = [{"split": "test", "images": 80, "malignant": 40, "patients": 40, "fraction": 1.0}]
     leaks = {"leaking_patients": [f"{NAME} 3"], "leaking_breasts": [], "leaking_files": []}
     leaks |= {"scheme": "patient", "splits": splits, "warnings": ["1 patients leak"]}
     (folder / "leaks.json").write_text(json.dumps(leaks))

@@ -11,8 +11,8 @@ from lemlight.reporting.inventory_page import (
 )
 
 SPLITS = [
-    {"split": "train", "images": 1000, "malignant": 250, "patients": 300, "share": 0.5},
-    {"split": "test", "images": 1000, "malignant": 100, "patients": 310, "share": 0.5},
+    {"split": "train", "images": 1000, "malignant": 250, "patients": 300, "fraction": 0.5},
+    {"split": "test", "images": 1000, "malignant": 100, "patients": 310, "fraction": 0.5},
 ]
 LEAKS = {"scheme": "column", "splits": SPLITS, "patients": 1, "breasts": 0, "files": 0}
 LESIONS = {"with_lesions": 1500, "without_lesions": 400, "unknown": 100, "rejected": 0, "notes": {}}
@@ -64,8 +64,8 @@ def test_the_splits_say_labels_patients_and_leaks():
 
 
 def test_no_split_is_said():
-    empty = {"split": "train", "images": 0, "malignant": 0, "patients": 0, "share": 0.0}
-    unsplit = [empty, {"split": "", "images": 9, "malignant": 9, "patients": 2, "share": 1.0}]
+    empty = {"split": "train", "images": 0, "malignant": 0, "patients": 0, "fraction": 0.0}
+    unsplit = [empty, {"split": "", "images": 9, "malignant": 9, "patients": 2, "fraction": 1.0}]
     section = by_heading(CHECKED | {"leaks": LEAKS | {"splits": unsplit}}, None, split_made=False)["Split and leaks"]
     assert rows(section) == {"(none)": ("9", "100.0%", "0", "9", "2")}
     assert [note[:6] for note in section.notes] == ["error:"]

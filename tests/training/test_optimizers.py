@@ -60,7 +60,7 @@ def schedule_factor(name, epoch, epochs, **arguments):
 
 
 STEP = {"every_epochs": 8, "factor": 0.98, "warmup_epochs": 0.0}
-COSINE = {"final_share": 0.1, "warmup_epochs": 2.0}
+COSINE = {"final_fraction": 0.1, "warmup_epochs": 2.0}
 
 
 @pytest.mark.parametrize(("epoch", "decays"), [(0, 0), (7.99, 0), (8, 1), (15.99, 1), (16, 2), (400, 50)])
@@ -78,7 +78,7 @@ def test_cosine_by_hand(epoch, factor):
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0, 20), st.floats(0, 19), st.sampled_from(["step", "cosine", "constant"]))
 def test_factors_lie_in_0_1_rise_in_the_warm_up_and_never_after(epoch, warmup, name):
-    more = {"step": {"every_epochs": 3, "factor": 0.5}, "cosine": {"final_share": 0.0}, "constant": {}}
+    more = {"step": {"every_epochs": 3, "factor": 0.5}, "cosine": {"final_fraction": 0.0}, "constant": {}}
     options = {**more[name], "warmup_epochs": warmup}
     here, later = (schedule_factor(name, at, 20, **options) for at in (epoch, min(epoch + 0.01, 20)))
     assert 0 <= here <= 1

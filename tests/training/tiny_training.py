@@ -34,7 +34,7 @@ METADATA = {
     "trained_on": ["0123abcd"],
     "localization": {},
 }
-SCHEDULE = part_of("scheduler", "cosine", final_share=0.1, warmup_epochs=1.0)
+SCHEDULE = part_of("scheduler", "cosine", final_fraction=0.1, warmup_epochs=1.0)
 ADAM = part_of("optimizer", "adamw", lr_backbone=0.01, lr_head=0.05, weight_decay=0.01)
 CONFIG = {
     "seed": 0,

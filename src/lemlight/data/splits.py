@@ -17,13 +17,13 @@ from lemlight.errors import LemlightError
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """One split in numbers; `share` is its fraction of all images."""
+    """One split in numbers; `fraction` is that of all images."""
 
     split: str
     images: int
     malignant: int
     patients: int
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LeakReport:
         lines = [f"split by {self.scheme}"] if self.scheme else []
         lines.append(f"{'split':<8}{'images':>8}{'fraction':>10}{'malignant':>11}{'patients':>10}")
         lines += [
-            f"{row.split or '(none)':<8}{row.images:>8}{row.share:>10.1%}{row.malignant:>11}{row.patients:>10}"
+            f"{row.split or '(none)':<8}{row.images:>8}{row.fraction:>10.1%}{row.malignant:>11}{row.patients:>10}"
             for row in self.splits
         ]
         lines.append(
@@ -110,11 +110,11 @@ def _warnings(scheme: str, counts: list[SplitCounts], patients: tuple[str, ...],
 Scheme = Literal["patient", "kfold", "image", "column"]
 
 
-def check_split(test_share: float, val_share: float, folds: int, fold: int, **others: object) -> None:
+def check_split(test_fraction: float, val_fraction: float, folds: int, fold: int, **others: object) -> None:
     """Refuse settings of a split that contradict one another, with LemlightError; the others stand each for itself."""
-    if test_share + val_share >= 1:
+    if test_fraction + val_fraction >= 1:
         raise LemlightError(
-            f"dataset.split: test_share={test_share} and val_share={val_share} leave nothing to train on: "
+            f"dataset.split: test_fraction={test_fraction} and val_fraction={val_fraction} leave nothing to train on: "
             "together they must stay below 1"
         )
     if fold >= folds:
@@ -127,8 +127,8 @@ def split_table(
     scheme: Scheme,
     *,
     seed: NotNegativeCount,
-    test_share: InnerFraction = 0.2,
-    val_share: InnerFraction = 0.15,
+    test_fraction: InnerFraction = 0.2,
+    val_fraction: InnerFraction = 0.15,
     folds: Annotated[int, Field(ge=2)] = 5,
     fold: NotNegativeCount = 0,
     allow_leaks: bool = False,
@@ -138,24 +138,24 @@ def split_table(
     Schemes: `patient` stratifies patients by whether any of their images is malignant; `kfold` does so in folds,
     number `fold` is the test split; `image` assigns images, so that views of one breast can stand on both sides;
     `column` keeps the table's own split. Where there is no val split yet (`kfold`, `column`), it is taken from train
-    by patient. `test_share` and `val_share` are fractions of all patients (of all images for `image`).
+    by patient. `test_fraction` and `val_fraction` are fractions of all patients (of all images for `image`).
 
     Raises:
         LemlightError: too few patients, one class only in train, an incomplete column, or a patient in two splits.
     """
-    check_split(test_share, val_share, folds, fold)
+    check_split(test_fraction, val_fraction, folds, fold)
     _check_classes(table["label"], "the data set")
     patients = one_spelling(table["patient_id"])
     key, what = (table["image_id"], "images") if scheme == "image" else (patients, "patients")
     labels = table.groupby(key)["label"].max().sort_index()  # of a patient: 1 if any image is malignant
     if scheme == "column":
-        result = _by_column(table, patients, seed, val_share, allow_leaks)
+        result = _by_column(table, patients, seed, val_fraction, allow_leaks)
     else:
         if scheme == "kfold":
             test = _fold(labels, seed, folds, fold)
         else:
-            test = _draw(labels, test_share * len(labels), seed, "test", what)
-        val = _draw(labels.drop(test), val_share * len(labels), seed, "val", what)
+            test = _draw(labels, test_fraction * len(labels), seed, "test", what)
+        val = _draw(labels.drop(test), val_fraction * len(labels), seed, "val", what)
         split = pd.Series("train", index=labels.index)
         split[test], split[val] = "test", "val"
         result = table.assign(split=key.map(split))
@@ -202,7 +202,7 @@ def _fold(labels: "pd.Series[int]", seed: int, folds: int, fold: int) -> pd.Inde
 
 
 def _by_column(
-    table: pd.DataFrame, patients: "pd.Series[str]", seed: int, val_share: float, allow_leaks: bool
+    table: pd.DataFrame, patients: "pd.Series[str]", seed: int, val_fraction: float, allow_leaks: bool
 ) -> pd.DataFrame:
     unknown = table.loc[table["split"] == "", "image_id"]
     if len(unknown):
@@ -224,6 +224,6 @@ def _by_column(
     if (table["split"] == "val").any():
         return table.copy()
     labels = table[table["split"] == "train"].groupby(patients)["label"].max().sort_index()
-    val = _draw(labels, val_share * patients.nunique(), seed, "val", "patients")
+    val = _draw(labels, val_fraction * patients.nunique(), seed, "val", "patients")
     in_val = (table["split"] == "train") & patients.isin(val)
     return table.assign(split=table["split"].mask(in_val, "val"))

@@ -230,7 +230,7 @@ def _splits(leaks: Mapping[str, Any], made: bool) -> Section:
         images, malignant = row["images"], row["malignant"]
         if made or images:
             counts = [f"{count:,}" for count in (images - malignant, malignant, row["patients"])]
-            rows.append((row["split"] or "(none)", f"{images:,}", f"{row['share']:.1%}", *counts))
+            rows.append((row["split"] or "(none)", f"{images:,}", f"{row['fraction']:.1%}", *counts))
     notes = ["error: the images cannot be assigned to splits; the terminal says why"]
     if made:
         said = f"{leaks['patients']} patients, {leaks['breasts']} breasts, {leaks['files']} files"

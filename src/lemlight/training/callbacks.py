@@ -223,7 +223,7 @@ def check_monitors(parts: Mapping[str, Any], val_labels: Sequence[int]) -> None:
         elif mode not in (None, better):
             wrong = f"{monitor} is better at its {better}; set {key}.mode={better}"
         elif monitor in VALIDATED and not len(val_labels):
-            wrong = "it needs a val split, which has no image: raise dataset.split.val_share"
+            wrong = "it needs a val split, which has no image: raise dataset.split.val_fraction"
         elif monitor == "val/auroc" and len(set(val_labels)) < 2:
             wrong = f"the val split has one class only: set {key}.monitor=val/loss and {key}.mode=min"
         else:

@@ -87,13 +87,13 @@ def step(
 
 @checked
 def cosine(
-    optimizer: Optimizer, total_steps: int, epochs: int, final_share: Probability, warmup_epochs: NotNegative = 0
+    optimizer: Optimizer, total_steps: int, epochs: int, final_fraction: Probability, warmup_epochs: NotNegative = 0
 ) -> LambdaLR:
-    """Half a cosine from 1 at the end of the warm-up to `final_share` of the first rate at the end of the training."""
+    """Half a cosine from 1 at the end of the warm-up to `final_fraction` of the first rate at the end of the training."""
 
     def fall(epoch: float) -> float:
         fraction = min(1.0, max(0.0, epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
-        return final_share + (1 - final_share) * (1 + math.cos(math.pi * fraction)) / 2
+        return final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * fraction)) / 2
 
     return _by_epoch(optimizer, total_steps, epochs, warmup_epochs, fall)
 
