@@ -182,7 +182,7 @@ def _draw(labels: "pd.Series[int]", wanted: float, seed: int, split: str, what: 
         raise LemlightError(
             f"too few {what} for a {split} split of {count} with both classes on either side: there are {malignant} "
             f"malignant and {len(labels) - malignant} benign {what} to take it from; add {what}, or change "
-            f"dataset.split.{split}_share"
+            f"dataset.split.{split}_fraction"
         ) from error
     chosen: pd.Index = pd.Index(drawn)
     return chosen

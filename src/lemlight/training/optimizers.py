@@ -89,7 +89,7 @@ def step(
 def cosine(
     optimizer: Optimizer, total_steps: int, epochs: int, final_fraction: Probability, warmup_epochs: NotNegative = 0
 ) -> LambdaLR:
-    """Half a cosine from 1 at the end of the warm-up to `final_fraction` of the first rate at the end of the training."""
+    """Half a cosine from 1 at the end of the warm-up to `final_fraction` of the first rate at the last step."""
 
     def fall(epoch: float) -> float:
         fraction = min(1.0, max(0.0, epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
