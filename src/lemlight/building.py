@@ -39,7 +39,7 @@ TRUSTED = {
     "loss": r"lemlight\.models\.losses\.\w+",
     "optimizer": r"torch\.optim\.\w+",
     "scheduler": r"(lemlight\.training\.optimizers|torch\.optim\.lr_scheduler)\.\w+",
-    "dataset": r"lemlight\.data\.(datasets\.\w+|phantom\.files)\.\w+",
+    "dataset": r"lemlight\.data\.(datasets\.\w+|phantom\.writer)\.\w+",
     "augmentation": r"lemlight\.data\.augment\.\w+",
     "trainer": r"pytorch_lightning\.Trainer",
     "callbacks": r"(lemlight\.training|pytorch_lightning)\.callbacks\.\w+",

@@ -210,7 +210,7 @@ def test_reading_needs_no_torch():
 def test_a_folder_named_dl_beside_the_user_is_not_taken_for_a_module_of_gdcm_and_stays_one_of_theirs(tmp_path):
     (tmp_path / "dl").mkdir()
     (tmp_path / "dl" / "mine.py").write_text("value = 7")
-    program = "import lemlight.data.phantom.files, dl.mine; assert dl.mine.value == 7"
+    program = "import lemlight.data.phantom.writer, dl.mine; assert dl.mine.value == 7"
     path = os.pathsep.join(["", *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from lemlight.data.io import find_images, read_file_headers, read_image
-from lemlight.data.phantom.files import write_patient
+from lemlight.data.phantom.writer import write_patient
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.errors import ImageError, LemlightError
 

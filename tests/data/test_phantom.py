@@ -20,9 +20,9 @@ from pydicom.pixels import apply_voi_lut
 from scipy import fft, ndimage
 from sklearn.metrics import roc_auc_score
 
-import lemlight.data.phantom.files as writing
+import lemlight.data.phantom.writer as writing
 from lemlight.data.datasets.folder import folder as read_folder
-from lemlight.data.phantom.files import phantom, write_phantom
+from lemlight.data.phantom.writer import phantom, write_phantom
 from lemlight.data.phantom.patients import (
     BENIGN,
     MALIGNANT,
@@ -44,7 +44,7 @@ BREASTS = [(side, view) for side in "LR" for view in ("CC", "MLO")]
 PROGRAM = """
 from pathlib import Path
 import sys
-from lemlight.data.phantom.files import PhantomSettings, write_phantom
+from lemlight.data.phantom.writer import PhantomSettings, write_phantom
 if __name__ == "__main__":
     settings = PhantomSettings(patients=int(sys.argv[2]), seed=3, scale=0.25)
     print(write_phantom(Path(sys.argv[1]), settings, workers=int(sys.argv[3]), progress=False).name)
