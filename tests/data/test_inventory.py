@@ -98,6 +98,7 @@ def test_nothing_usable_is_counted_too(assigned):
         ("mask 1-1.png rescaled from (120, 90) to (240, 180)", "mask FILE rescaled from H x W to H x W"),
         ("/b/x (1)+.png: x (1)+.png twice", "FILE: FILE twice"),
         ("notjane.dcm and jane.dcmx stay", "notjane.dcm and jane.dcmx stay"),
+        ("the same pixels as a_16, 03_b", "the same pixels as a_16, 03_b"),
     ],
 )
 def test_names_and_sizes_are_taken_out(text, plain):

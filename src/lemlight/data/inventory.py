@@ -14,7 +14,7 @@ from lemlight.data.splits import leak_report
 from lemlight.data.store import PreparedStore
 
 NAME_EDGE = r"(?<![\w.-]){}(?![\w-]|\.\w)"  # a dot may end a sentence
-TWO_SIDES = re.compile(r"\(?\d+(?:, | x )\d+\)?")
+TWO_SIDES = re.compile(r"(?<!\w)\(?\d+(?:, | x )\d+\)?(?!\w)")  # not the ends of two names
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
