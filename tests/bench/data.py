@@ -10,9 +10,9 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from lemlight.data.datamodule import MammogramDataset
-from lemlight.data.phantom.writer import write_dicom
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
+from lemlight.data.phantom.writer import write_dicom
 from lemlight.data.store import IMAGES, PrepareSettings, map_in_processes, prepare
 from lemlight.files import cores
 from tests.bench.measure import Ratio, paired, turns

@@ -28,8 +28,8 @@ from pydicom.uid import (
 )
 
 from lemlight.data.io import find_images, read_file_headers, read_image
-from lemlight.data.phantom.writer import write_patient
 from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.phantom.writer import write_patient
 from lemlight.errors import ImageError, LemlightError
 
 NAME = "DOE^JANE"

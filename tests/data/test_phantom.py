@@ -22,7 +22,6 @@ from sklearn.metrics import roc_auc_score
 
 import lemlight.data.phantom.writer as writing
 from lemlight.data.datasets.folder import folder as read_folder
-from lemlight.data.phantom.writer import phantom, write_phantom
 from lemlight.data.phantom.patients import (
     BENIGN,
     MALIGNANT,
@@ -33,6 +32,7 @@ from lemlight.data.phantom.patients import (
 )
 from lemlight.data.phantom.render import DRAWINGS, render
 from lemlight.data.phantom.tissue import draw_anatomy, power_law_noise
+from lemlight.data.phantom.writer import phantom, write_phantom
 from lemlight.data.store import locked
 from lemlight.errors import LemlightError
 

@@ -8,10 +8,10 @@ import pytest
 
 from lemlight.data.breast import breast_mask, chest_wall_on_right
 from lemlight.data.datasets.folder import folder as read_folder
-from lemlight.data.phantom.writer import write_phantom
 from lemlight.data.phantom.film import BLOCK, DEFECTS, on_film
 from lemlight.data.phantom.patients import PhantomSettings, draw_patient
 from lemlight.data.phantom.render import render
+from lemlight.data.phantom.writer import write_phantom
 
 FILM = PhantomSettings(patients=8, scale=0.5, film=1.0)
 DIGITAL = PhantomSettings(patients=8, scale=0.5)

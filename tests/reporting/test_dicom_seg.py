@@ -16,8 +16,8 @@ from hypothesis.extra.numpy import arrays
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from lemlight.data.phantom.writer import write_patient
 from lemlight.data.phantom.patients import PhantomSettings
+from lemlight.data.phantom.writer import write_patient
 from lemlight.errors import ImageError, LemlightError
 from lemlight.reporting.dicom_seg import check_highdicom, write_dicom_seg
 
