@@ -31,7 +31,7 @@ from pydicom.uid import (
 
 from lemlight.data.dicom import read_dicom
 from lemlight.data.io import read_file_headers, read_image
-from lemlight.data.masks import read_mask
+from lemlight.data.lesions import read_mask
 from lemlight.errors import ImageError
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]

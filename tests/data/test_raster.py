@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lemlight.data.io import read_image
-from lemlight.data.masks import read_mask
+from lemlight.data.lesions import read_mask
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError
 
