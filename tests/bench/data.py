@@ -9,7 +9,6 @@ import pandas as pd
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from lemlight.data.datamodule import MammogramDataset
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.phantom.writer import write_dicom
@@ -99,6 +98,9 @@ def noise_on_a_breast(folder):
 
 
 def reading(pairs, folder):
+    # here, since it brings torch: workers that decode import this file, and those that prepare need no torch
+    from lemlight.data.datamodule import MammogramDataset
+
     table = noise_on_a_breast(folder)
     store = prepare(table, PREPARED, folder / "store", workers=1, progress=False)
     dataset = MammogramDataset(table, range(len(table)), store)
