@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import gc
 import io
 import os
 import re
@@ -107,7 +108,14 @@ def settings_of(config: DictConfig, schema: type[Schema]) -> Schema:
         files = [Path(folder, group, f"{choice}.yaml") for folder in folders]
         building.FILES.update((group, str(file)) for file in files[::-1] if choice and file.is_file())
     choices = {group.split("@")[0].strip("/"): choice for group, choice in choices.items()}
-    return building.check_settings(values | {"choices": choices}, schema)
+    first = "torch" not in sys.modules
+    gc.disable()  # the parts bring torch and all else: no garbage, but looking for some takes a fifth of the start
+    try:
+        return building.check_settings(values | {"choices": choices}, schema)
+    finally:
+        if first:
+            gc.freeze()
+        gc.enable()
 
 
 def say(sentence: str) -> None:
