@@ -8,7 +8,7 @@ from lemlight.building import check_settings
 from lemlight.cli import conf_dir
 
 SETTINGS = {name: getattr(settings, f"{name.capitalize()}Settings") for name in
-            ("train", "evaluate", "localize", "prepare", "report", "export")}  # fmt: skip
+            ("train", "evaluate", "localize", "prepare", "report", "export", "download")}  # fmt: skip
 
 
 def values_of(*overrides, command="train"):

@@ -22,7 +22,7 @@ def command(module, *arguments, folder):
     return subprocess.run(call, cwd=folder, capture_output=True, text=True)
 
 
-COMMANDS = ["train", "evaluate", "localize", "prepare", "report", "export"]
+COMMANDS = ["train", "evaluate", "localize", "prepare", "report", "export", "download"]
 
 
 @pytest.mark.parametrize(

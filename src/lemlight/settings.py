@@ -110,6 +110,19 @@ class PrepareSettings(Settings):
     choices: Choices
 
 
+class DownloadSettings(Settings):
+    """python -m lemlight.download."""
+
+    dataset: Part
+    source: Part | None = None
+    root: str
+    patients: Count | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    check_only: bool
+    output: str
+    choices: Choices
+
+
 class ReportSettings(Settings):
     """python -m lemlight.report."""
 

@@ -13,17 +13,17 @@ from unittest import mock
 import pytest
 import torch
 
-from lemlight import evaluate, export, localize, prepare, report, train
+from lemlight import download, evaluate, export, localize, prepare, report, train
 from tests.layouts.folder import write_folder
 
 COMMANDS = {"train": train, "evaluate": evaluate, "localize": localize}
-COMMANDS |= {"prepare": prepare, "export": export, "report": report}
+COMMANDS |= {"prepare": prepare, "export": export, "report": report, "download": download}
 MACHINE = ["workers=0", "prepare_workers=1", "bootstrap=100"]
 SMALL = ["prepare_workers=1", "dataset.prepare.height=96", "dataset.prepare.width=64"]
 TINY = [*MACHINE, *SMALL, "trainer=cpu", "trainer.max_epochs=1", "scheduler.warmup_epochs=0", "batch_size=8"]
 TINY += ["trainer.enable_progress_bar=false", "examples=0"]
 TINY += ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"]
-ALWAYS = {"train": TINY, "localize": [], "export": [], "prepare": SMALL, "report": ["resamples=1000"]}
+ALWAYS = {"train": TINY, "localize": [], "export": [], "prepare": SMALL, "report": ["resamples=1000"], "download": []}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.layouts.drawing import failure_of, save_mammogram, spoil
 from tests.layouts.mias import save_pgm
 
 PUBLISHED = Path(__file__).parent / "cbis_tables"  # CC BY 3.0: see its README
-LAYOUTS = ("folders", "uids", "jpeg")
+LAYOUTS = ("folders", "uids", "idc", "jpeg")
 in_folders = pytest.mark.parametrize("written", ["folders"], indirect=True)
 as_jpeg = pytest.mark.parametrize("written", ["jpeg"], indirect=True)
 failure = partial(failure_of, cbis)
@@ -77,7 +77,7 @@ def test_every_oddity_is_counted_and_named_with_its_rule(written, caplog):
 def test_the_series_of_the_tables_name_the_case_where_nothing_else_does(download, written):
     for path in download.rglob("dicom_info.csv"):
         path.unlink()
-    for path in download.rglob("*.dcm"):
+    for path in filter(Path.is_file, download.rglob("*.dcm")):
         dataset = pydicom.dcmread(path)
         dataset.PatientID = "P_00001"
         dataset.save_as(path)

@@ -40,6 +40,12 @@ def test_folders_named_after_series_do_as_well(download, written):
     assert list(cmmd(download)["image_id"]) == list(cmmd(written[0])["image_id"])
 
 
+def test_the_layout_of_the_imaging_data_commons_gives_the_same_table(written, tmp_path):
+    write_cmmd(tmp_path, layout="idc")
+    table, expected = cmmd(tmp_path), cmmd(written[0])
+    assert table.drop(columns=["path"]).equals(expected.drop(columns=["path"]))
+
+
 def test_everything_wrong_is_listed_at_once(download):
     spoil(download / TABLE, "D1-0003 ,R,42,2,mass ,Benign", "D1-0003 ,R,42,2,mass ,Normal")
     spoil(download / TABLE, "D2-0004 ,R", "D2-0004 ,X")

@@ -1,6 +1,7 @@
-"""CBIS-DDSM in its three layouts, drawn small: tables, files and their traps, and the truth of every image."""
+"""CBIS-DDSM in its four layouts, drawn small: tables, files and their traps, and the truth of every image."""
 
 import hashlib
+import uuid
 
 import cv2
 import numpy as np
@@ -13,19 +14,19 @@ SHAPES = ((240, 180), (256, 200))
 FULL, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
 COLUMNS = "patient_id,{density},left or right breast,image view,abnormality id,abnormality type,{one},{two},assessment,"
 COLUMNS += "pathology,subtlety,image file path,cropped image file path,ROI mask file path"
-PLACES = {"folders": "", "uids": "manifest-1584632", "jpeg": "csv"}  # of the tables
+PLACES = {"folders": "", "idc": "", "uids": "manifest-1584632", "jpeg": "csv"}  # of the tables
 RESCALED, OTHER_ASPECT, SEVERAL, TWO_KINDS, BOTH_SIDES, TWO_SPLITS = 4, 5, 1, 0, 3, 2  # patients
 
 
 def write_cbis(root, layout="folders", patients=12, seed=0):
     """Write the CC and MLO image of a breast of each patient, every second one malignant, and return the truth.
 
-    The layout is folders, uids or jpeg. The truth has a row per image: image_id, patient_id, label, split (a patient
-    of both sides in test), official (as published), laterality, view, lesions_known, types and masks, a (H, W) bool for
-    each lesion. Of the CC images that of patient 0 is listed as mass and as calc, that of 1 has two masses and both
-    labels, that of 3 is in mass-train and in calc-test, that of 4 has a mask of half its size, that of 5 one of another
-    aspect; the MLO image of patient 2 is in calc-test. Masks and crops, in one folder or two, are mixed up by name and
-    by description.
+    The layout is folders, uids, idc (of the Imaging Data Commons) or jpeg. The truth has a row per image: image_id,
+    patient_id, label, split (a patient of both sides in test), official (as published), laterality, view,
+    lesions_known, types and masks, a (H, W) bool for each lesion. Of the CC images that of patient 0 is listed as mass
+    and as calc, that of 1 has two masses and both labels, that of 3 is in mass-train and in calc-test, that of 4 has a
+    mask of half its size, that of 5 one of another aspect; the MLO image of patient 2 is in calc-test. Masks and crops,
+    in one folder or two, are mixed up by name and by description.
     """
     rng = np.random.default_rng(seed)
     writer = Writer(root, layout)
@@ -113,7 +114,13 @@ class Writer:
                 continue
             if self.layout == "uids":
                 folder = f"{PLACES['uids']}/CBIS-DDSM/{study}/{series}"
-            save_dicom(self.root / folder / f"1-{number}.dcm", stored, case, description, (study, series))
+            name, patient = f"1-{number}.dcm", case
+            if self.layout == "idc":
+                if self.count % 5 == 0:  # as 396 series there have it: only the tables tell the case, by the series
+                    patient, description = f"{case.split('_', 1)[1]}.dcm", ""
+                folder = f"cbis_ddsm/{patient}/{study}/MG_{series}"
+                name = f"{uuid.uuid5(uuid.NAMESPACE_OID, f'{series} {number}')}.dcm"
+            save_dicom(self.root / folder / name, stored, patient, description, (study, series))
         return [f"{case}/{study}/{series}/{number:06d}.dcm" for number in range(len(files))]
 
     def write_tables(self):

@@ -1,5 +1,7 @@
 """CMMD as the download tool leaves it, drawn small: folders, headers and table, and the truth of every image."""
 
+import uuid
+
 import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset
@@ -12,8 +14,10 @@ HEADER = "ID1,LeftRight,Age,number,abnormality,classification,subtype"
 CODES = {"CC": ("399162004", "cranio-caudal"), "MLO": ("399368009", "medio-lateral oblique")}
 
 
-def write_cmmd(root, patients=12, seed=0):
+def write_cmmd(root, patients=12, seed=0, layout="tool"):
     """Write the images of the patients, every second one with a malignant breast, and return the truth.
+
+    The layout is that of the download tool, or of the Imaging Data Commons, "idc".
 
     The truth has a row per image: image_id, patient_id, label, laterality, view and listed, whether the table names the
     breast (label 0 where it does not). Patients of the first part (D1, even numbers) have the two images of one benign
@@ -28,10 +32,14 @@ def write_cmmd(root, patients=12, seed=0):
         breasts, views = _breasts(patient)
         name = f"D{1 + patient % 2}-{patient + 1:04d}"
         study = root / MANIFEST / "CMMD" / name / "07-18-2010-NA-NA-79377" / "1.000000-NA-70244"
+        names = [f"1-{number + 1}.dcm" for number in range(len(views))]
+        if layout == "idc":  # names that say nothing, not in the order of the images
+            study = root / "cmmd" / name / f"1.3.6.1.4.1.{patient}" / f"MG_1.3.6.1.4.1.{patient}.1"
+            names = [f"{uuid.uuid5(uuid.NAMESPACE_OID, f'{name} {number}')}.dcm" for number in range(len(views))]
         for number, (side, view) in enumerate(views):
             malignant = breasts.get(side) == "Malignant"
             save_image(
-                study / f"1-{number + 1}.dcm",
+                study / names[number],
                 draw_image(rng, SHAPES[patient % 2], side, malignant),
                 name,
                 side,
@@ -47,8 +55,9 @@ def write_cmmd(root, patients=12, seed=0):
             lines.append(f"{name} ,{side},{40 + patient},{len(views)},mass ,{kind},{subtype}")
     lines.insert(3, lines[2].replace("mass ", "calcification"))
     (root / TABLE).write_text("\r\n".join([*lines, "", ",,,,,,", ""]))
-    (root / MANIFEST / "metadata.csv").write_text("Series UID,Collection,Subject ID\n1.2.3,CMMD,D1-0001\n")
-    (root / MANIFEST / "LICENSE").write_text("CC BY 4.0")
+    if layout == "tool":
+        (root / MANIFEST / "metadata.csv").write_text("Series UID,Collection,Subject ID\n1.2.3,CMMD,D1-0001\n")
+        (root / MANIFEST / "LICENSE").write_text("CC BY 4.0")
     return pd.DataFrame(truth)
 
 

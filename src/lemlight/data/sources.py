@@ -1,0 +1,345 @@
+"""Where public data sets come from: what a source holds, what of it is here, and how the rest is fetched.
+
+A source has two methods: `describe` says what would come and what it costs, `fetch` does it and goes on where an
+earlier one stopped. A source of one's own needs nothing but these.
+"""
+
+import importlib
+import os
+import shutil
+import subprocess
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lemlight.arguments import checked
+from lemlight.data.datasets.common import read_rows
+from lemlight.data.table import first_ten
+from lemlight.errors import LemlightError
+from lemlight.files import write_csv
+
+MANIFEST = "manifest.csv"
+FOLDER = ["collection_id", "PatientID", "StudyInstanceUID"]  # and Modality_SeriesInstanceUID, as the archive says
+CHUNK = 10**9  # bytes that are fetched, then checked, at a time
+SPARE = 10**9  # bytes that are to stay free on the disk
+BLOCK = 2**20
+
+
+class Source(Protocol):
+    """Where a data set comes from."""
+
+    def describe(self, root: Path, patients: int | None, seed: int) -> str:
+        """Say what would be fetched into `root`, its licence and size; LemlightError if it cannot be."""
+
+    def fetch(self, root: Path, patients: int | None, seed: int) -> str:
+        """Fetch what is not there yet and say what is there; LemlightError names what is missing."""
+
+
+class Index(Protocol):
+    """What the Imaging Data Commons hold and how it is fetched; the package idc-index, or a stand-in of a test."""
+
+    version: str
+
+    def series(self, collection: str) -> pd.DataFrame:
+        """List the series: FOLDER, Modality, SeriesInstanceUID, instanceCount, series_size_MB, license_short_name."""
+
+    def fetch(self, series: Sequence[str], root: Path) -> None:
+        """Fetch whole series into collection/PatientID/StudyInstanceUID/Modality_SeriesInstanceUID below `root`."""
+
+
+class IdcIndex:
+    """The package idc-index, whose list of everything needs no network."""
+
+    def __init__(self) -> None:
+        try:
+            self._client: Any = importlib.import_module("idc_index.index").IDCClient()
+        except ImportError as error:
+            raise LemlightError(f"this needs a package ({error.name}): pip install 'lemlight[download]'") from error
+        self.version = str(self._client.get_idc_version())
+
+    def series(self, collection: str) -> pd.DataFrame:
+        """List the series of a collection."""
+        rows: pd.DataFrame = self._client.index
+        return rows[rows["collection_id"] == collection]
+
+    def fetch(self, series: Sequence[str], root: Path) -> None:
+        """Fetch whole series with s5cmd, which the package brings along."""
+        self._client.download_from_selection(
+            downloadDir=str(root), seriesInstanceUID=list(series), quiet=True, show_progress_bar=False
+        )
+
+
+@checked
+class ImagingDataCommons:
+    """A collection of the NCI Imaging Data Commons, which asks for no account.
+
+    `patient` is a regular expression for the patient within the archive's PatientID, `stratum` one for the groups that
+    a part of the patients is drawn evenly from. `tables` are the files that the archive has not, to be had from
+    `tables_from`; where they lie in the folder already, their columns of patient and label make strata as well.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        citation: str,
+        patient: str = ".+",
+        stratum: str = "",
+        tables: Sequence[str] = (),
+        tables_from: str = "",
+        patient_column: str = "",
+        label_column: str = "",
+        index: Any = None,
+    ) -> None:
+        self.collection, self.citation, self.patient, self.stratum = collection, citation, patient, stratum
+        self.tables, self.tables_from = list(tables), tables_from
+        self.columns = [patient_column, label_column]
+        self.index: Index = index or IdcIndex()
+
+    def describe(self, root: Path, patients: int | None, seed: int) -> str:
+        """Say licence, citation, patients, files and size, what of it is here, and which tables are missing."""
+        chosen = self.choose(root, patients, seed)
+        rest = chosen[~self.whole(chosen, root)]
+        free = shutil.disk_usage(_existing(root)).free
+        lines = [
+            f"collection: {self.collection} of the NCI Imaging Data Commons, version {self.index.version}",
+            f"licence:    {', '.join(sorted(chosen['license_short_name'].unique()))}",
+            f"cite:       {self.citation}",
+            f"images:     {self._patients(chosen).nunique()} patients, {len(chosen)} series, "
+            f"{chosen['instanceCount'].sum()} files, {_size(_bytes(chosen).sum())}",
+            f"to fetch:   {len(rest)} series, {_size(_bytes(rest).sum())}; {_size(free)} free on the disk of {root}",
+        ]
+        if absent := [name for name in self.tables if not any(root.rglob(name))]:
+            lines.append(f"tables:     not in the archive, and not in {root}: {', '.join(absent)}")
+            lines.append(f"            get them from {self.tables_from} and put them there")
+        return "\n".join(lines)
+
+    def choose(self, root: Path, patients: int | None, seed: int) -> pd.DataFrame:
+        """List the series of all patients, or of a number of them, drawn evenly from the strata by the seed.
+
+        Raises:
+            LemlightError: the index has no such collection, or fewer patients.
+        """
+        series = self.index.series(self.collection).sort_values("SeriesInstanceUID", ignore_index=True)
+        if series.empty:
+            raise LemlightError(f"the index {self.index.version} has no collection {self.collection}: update idc-index")
+        if patients is None:
+            return series
+        names = self._patients(series)
+        strata = series["PatientID"].str.extract(f"({self.stratum})", expand=False).fillna("").groupby(names).max()
+        strata += self._labels(root).reindex(strata.index, fill_value="")
+        if patients > len(strata):
+            raise LemlightError(f"patients={patients}: {self.collection} has {len(strata)}; leave it out for all")
+        order = np.random.default_rng(seed).permutation(len(strata))
+        drawn = strata.iloc[order].groupby(strata)
+        # the place in its stratum as a fraction: each gets its part, and more patients hold the fewer
+        place = (drawn.cumcount() + 0.5) / drawn.transform("size")
+        chosen = place.sort_values(kind="stable").index[:patients]
+        return series[names.isin(chosen)]
+
+    def fetch(self, root: Path, patients: int | None, seed: int) -> str:
+        """Fetch the series that are not whole, then check number and bytes of the files of each.
+
+        Raises:
+            LemlightError: too little room, another version's manifest, or what could not be fetched.
+        """
+        chosen = self.choose(root, patients, seed)
+        self._write_manifest(chosen, root)
+        rest = chosen[~self.whole(chosen, root)]
+        need, free = int(_bytes(rest).sum()), shutil.disk_usage(root).free
+        if len(rest) and need + SPARE > free:
+            raise LemlightError(
+                f"{root}: {_size(need)} are to come and {_size(free)} are free; make room, or patients=20"
+            )
+        reasons = set()
+        with tqdm(total=need, desc="fetching", unit="B", unit_scale=True, disable=rest.empty) as bar:
+            for _, part in rest.groupby((_bytes(rest).cumsum() - 1) // CHUNK):
+                try:
+                    self.index.fetch(part["SeriesInstanceUID"].tolist(), root)
+                except Exception as error:  # the package and the network can fail in any way
+                    reasons.add(f"{type(error).__name__}: {error}")
+                came = int(_bytes(part[self.whole(part, root)]).sum())
+                bar.update(came)
+                if not came:  # each further part would take minutes to fail as well
+                    break
+        missing = chosen[~self.whole(chosen, root)]
+        if len(missing):
+            raise LemlightError(
+                f"{root}: {len(missing)} of {len(chosen)} series are missing or not whole "
+                f"({first_ten(missing['PatientID'], 3)}){': ' if reasons else ''}{'; '.join(sorted(reasons))}; "
+                "the same command goes on from here"
+            )
+        return f"{len(chosen)} series are there, each with the files and bytes that the archive lists"
+
+    def whole(self, series: pd.DataFrame, root: Path) -> "pd.Series[bool]":
+        """Whether the files of each series are there, by number and bytes."""
+        folders = series[FOLDER].agg("/".join, axis=1) + "/" + series["Modality"] + "_" + series["SeriesInstanceUID"]
+        sizes = [[file.stat().st_size for file in (root / folder).glob("*.dcm")] for folder in folders]
+        found = pd.DataFrame({"files": [len(s) for s in sizes], "bytes": [sum(s) for s in sizes]}, series.index)
+        return (found["files"] == series["instanceCount"]) & (found["bytes"] == _bytes(series))
+
+    def _patients(self, series: pd.DataFrame) -> "pd.Series[str]":
+        names = series["PatientID"].str.extract(f"({self.patient})", expand=False)
+        return names.fillna(series["PatientID"])
+
+    def _labels(self, root: Path) -> "pd.Series[str]":
+        """Give `malignant` or `other` by patient, as the tables in the folder say; empty without them."""
+        files = [file for name in self.tables for file in root.rglob(name)] if all(self.columns) else []
+        if not files:
+            return pd.Series(dtype=str)
+        rows = pd.concat([read_rows(file, self.columns) for file in files])
+        malignant = rows[self.columns[1]].str.lower().eq("malignant").groupby(rows[self.columns[0]]).any()
+        return malignant.map({True: "malignant", False: "other"})
+
+    def _write_manifest(self, chosen: pd.DataFrame, root: Path) -> None:
+        """Write down what is to be here; refuse what another version of the archive has begun."""
+        file = root / MANIFEST
+        columns = ["SeriesInstanceUID", "instanceCount", "bytes", "version"]
+        rows = chosen.assign(bytes=_bytes(chosen), version=self.index.version)
+        if file.exists():
+            try:
+                before = pd.read_csv(file, dtype={"version": str})[columns]
+            except (ValueError, KeyError) as error:
+                raise LemlightError(f"{file} is no manifest of lemlight: set another root, or move it away") from error
+            gone = ~before["SeriesInstanceUID"].isin(self.index.series(self.collection)["SeriesInstanceUID"])
+            if gone.any() and set(before["version"]) != {self.index.version}:
+                raise LemlightError(
+                    f"{file} lists {gone.sum()} series that version {self.index.version} of the archive "
+                    f"does not have (it was written with {', '.join(sorted(set(before['version'])))}): install that "
+                    "version of idc-index, or fetch into an empty folder"
+                )
+            rows = pd.concat([before, rows]).drop_duplicates("SeriesInstanceUID", keep="last")
+        root.mkdir(parents=True, exist_ok=True)
+        write_csv(rows[columns], file)
+
+
+@checked
+class Command:
+    """A data set behind an account, fetched by the tool that its site prescribes, with the user's own login.
+
+    `login` are the files (with ~) and environment variables of which one must be there; `steps` say what to do first,
+    `after` what then.
+    """
+
+    def __init__(
+        self, command: Sequence[str], login: Sequence[str], steps: str, terms: str, citation: str, after: str = ""
+    ) -> None:
+        self.command, self.login, self.steps, self.after = list(command), list(login), steps, after
+        self.terms, self.citation = terms, citation
+
+    def describe(self, root: Path, patients: int | None, seed: int) -> str:
+        """Say terms, citation and command; LemlightError with the steps where tool or login are missing."""
+        if patients is not None:
+            raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
+        if not any(Path(place).expanduser().exists() or place in os.environ for place in self.login):
+            raise LemlightError(f"no login was found ({' or '.join(self.login)}): {self.steps}")
+        if not shutil.which(self.command[0]):
+            raise LemlightError(f"the program {self.command[0]} is not installed: {self.steps}")
+        free = _size(shutil.disk_usage(_existing(root)).free)
+        return "\n".join(
+            [
+                f"terms:   {self.terms}",
+                f"cite:    {self.citation}",
+                f"command: {' '.join(self._call(root))}",
+                f"disk:    {free} free on the disk of {root}",
+            ]
+        )
+
+    def fetch(self, root: Path, patients: int | None, seed: int) -> str:
+        """Run the command; it goes on by itself where it stopped."""
+        root.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(self._call(root), check=False)
+        if done.returncode:
+            raise LemlightError(
+                f"{self.command[0]} ended with {done.returncode}, see above; the same command goes on. {self.steps}"
+            )
+        return f"{self.command[0]} has ended without an error{'; ' if self.after else ''}{self.after}"
+
+    def _call(self, root: Path) -> list[str]:
+        return [word.replace("ROOT", str(root)) for word in self.command]
+
+
+@checked
+class Archive:
+    """A data set that is one public tar archive at `url`, which is fetched, goes on after a stop, and is unpacked."""
+
+    def __init__(self, url: str, terms: str, citation: str, files: str, count: int) -> None:
+        self.url, self.terms, self.citation, self.files, self.count = url, terms, citation, files, count
+
+    def describe(self, root: Path, patients: int | None, seed: int) -> str:
+        """Say terms, citation, address, and what is here."""
+        if patients is not None:
+            raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
+        here = len(list(root.glob(self.files))) if root.is_dir() else 0
+        return "\n".join(
+            [
+                f"terms: {self.terms}",
+                f"cite:  {self.citation}",
+                f"from:  {self.url}",
+                f"here:  {here} of {self.count} images",
+            ]
+        )
+
+    def fetch(self, root: Path, patients: int | None, seed: int) -> str:
+        """Fetch what is missing of the archive, unpack it and remove it.
+
+        Raises:
+            LemlightError: the address cannot be reached, the archive is damaged, or images are missing.
+        """
+        root.mkdir(parents=True, exist_ok=True)
+        if len(list(root.glob(self.files))) < self.count:
+            packed = root / f".{self.url.rpartition('/')[2]}"
+            self._download(packed)
+            try:
+                with tarfile.open(packed) as archive:
+                    archive.extractall(root, filter="data")
+            except (tarfile.TarError, EOFError, OSError) as error:
+                packed.unlink(missing_ok=True)
+                why = type(error).__name__
+                raise LemlightError(f"{self.url}: damaged archive ({why}); the same command tries again") from error
+            packed.unlink()
+        here = len(list(root.glob(self.files)))
+        if here < self.count:
+            raise LemlightError(f"{root}: {here} of {self.count} images are there after unpacking {self.url}")
+        return f"{here} images are there"
+
+    def _download(self, packed: Path) -> None:
+        have = packed.stat().st_size if packed.exists() else 0
+        request = urllib.request.Request(self.url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                goes_on = answer.status == 206
+                rest = int(answer.headers.get("Content-Length") or 0)
+                with packed.open("ab" if goes_on else "wb") as file, tqdm(total=rest, unit="B", unit_scale=True) as bar:
+                    while block := answer.read(BLOCK):
+                        file.write(block)
+                        bar.update(len(block))
+                if bar.n < rest:
+                    raise LemlightError(f"{self.url}: the connection ended early; the same command goes on from here")
+        except urllib.error.HTTPError as error:
+            if error.code != 416:  # the whole archive is here already
+                raise LemlightError(f"{self.url}: the server says {error.code} {error.reason}") from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise LemlightError(
+                f"{self.url} cannot be reached ({reason}); the same command goes on from here"
+            ) from error
+
+
+def _bytes(series: pd.DataFrame) -> "pd.Series[int]":
+    return (series["series_size_MB"] * 10**6).round().astype("int64")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder above that exists: its disk is the one that is written to."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())

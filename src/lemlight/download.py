@@ -1,0 +1,48 @@
+"""python -m lemlight.download: fetch a public data set, or a small part of it, and check that it is whole."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lemlight.cli import conf_dir, run_command, settings_of
+from lemlight.settings import DownloadSettings
+
+
+def download(settings: DownloadSettings) -> None:
+    """Say what the source of a data set holds, fetch it unless `check_only`, and name the next command.
+
+    Raises:
+        LemlightError: a package, a login, room on the disk or the network is missing; nothing that came is lost.
+    """
+    from lemlight.building import build
+    from lemlight.errors import LemlightError
+
+    name, root = str(settings.choices["dataset"]), Path(settings.root)
+    if not settings.source:
+        known = sorted(file.stem for file in Path(conf_dir(), "source").glob("*.yaml"))
+        raise LemlightError(
+            f"dataset={name}: lemlight knows no source of it, but of {', '.join(known)}; docs/data_sets.md says where "
+            "others are to be had, and +source._target_=... takes one of your own"
+        )
+    source = build(settings.source, "source")
+    print(source.describe(root, settings.patients, settings.seed), flush=True)
+    if settings.check_only:
+        print("nothing was fetched (check_only=true)")
+        return
+    print(source.fetch(root, settings.patients, settings.seed))
+    of_part = " dataset.allow_missing=true" if settings.patients else ""
+    print(f"next: python -m lemlight.prepare dataset={name} dataset.root={root}{of_part} check_only=true")
+
+
+def task(cfg: DictConfig) -> None:
+    """Check the config, then fetch."""
+    download(settings_of(cfg, DownloadSettings))
+
+
+def main() -> None:
+    """The entry point of `python -m lemlight.download` and of `lemlight-download`."""
+    run_command("download", task)
+
+
+if __name__ == "__main__":
+    main()
