@@ -5,6 +5,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 
+from lemlight import __version__
 from lemlight.cli import explain, quoted
 
 HEAVY = ("torch", "pytorch_lightning", "pandas", "albumentations", "wandb", "pydicom")
@@ -33,6 +34,14 @@ def test_help_and_config_answer_without_the_heavy_imports(name, arguments, tmp_p
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
     assert ("Research only" in done.stdout) == (arguments == ["--help"])
+
+
+def test_the_version_and_the_list_of_commands(tmp_path):
+    assert command("lemlight.train", "--version", folder=tmp_path).stdout.startswith(f"lemlight {__version__}\n")
+    done = command("lemlight", folder=tmp_path)
+    assert all(f"python -m lemlight.{name} " in done.stdout for name in COMMANDS)
+    assert "HEAVY []" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lemlight import building
+from lemlight import __version__, building
 from lemlight.errors import LemlightError
 from lemlight.sweeps.names import register_resolvers
 
@@ -41,6 +41,9 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     In a multirun every job is run; each that fails says why, and the exit code tells that one did. Runs keep
     account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
+    if "--version" in sys.argv[1:]:  # Hydra's own tells Hydra's
+        print(f"lemlight {__version__}")
+        return
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     failed: list[BaseException] = []
 

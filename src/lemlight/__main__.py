@@ -1,0 +1,23 @@
+"""python -m lemlight: the commands, a line each."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lemlight import __version__
+from lemlight.cli import conf_dir
+
+COMMANDS = ("download", "prepare", "train", "evaluate", "localize", "report", "export")  # as one follows the other
+
+
+def main() -> None:
+    """Print the commands with the first sentence of their help."""
+    print(f"lemlight {__version__}: weakly supervised mammogram classification; research only\n")
+    for name in COMMANDS:
+        header = str(OmegaConf.load(Path(conf_dir(), "hydra", "help", f"{name}.yaml")).header)
+        print(f"  python -m lemlight.{name:<9} {header.splitlines()[0]}")
+    print("\n--help of each shows its choices and examples, --cfg job every setting, --version the version")
+
+
+if __name__ == "__main__":
+    main()
