@@ -17,8 +17,10 @@ def report(settings: ReportSettings) -> Path:
         LemlightError: no run is there, or the page would take the place of a run's own.
     """
     from lemlight.errors import LemlightError
+    from lemlight.files import write_csv
     from lemlight.reporting.comparison_page import QUESTION, notes_of, shown_differences, write_comparison_page
     from lemlight.reporting.methods import compare_runs
+    from lemlight.reporting.pooled_settings import FILE, pooled_table
     from lemlight.reporting.runs import find_runs
     from lemlight.reporting.tables import SHORT, method_table, table_markdown, write_runs, write_tables
     from lemlight.reporting.wandb_dashboard import send_dashboard
@@ -30,8 +32,12 @@ def report(settings: ReportSettings) -> Path:
     compared = compare_runs(find_runs(Path(settings.runs)), settings.resamples)
     table = method_table(compared)
     question = settings.question or QUESTION
-    page = write_comparison_page(compared, table, question, folder / "report.html")
+    pooled = pooled_table(compared, settings.resamples)
+    page = write_comparison_page(compared, table, pooled, question, folder / "report.html")
     files = write_tables(table, compared.comparison, folder) if len(table) else []
+    if len(pooled):
+        write_csv(pooled, folder / FILE)
+        files.append(folder / FILE)
     files.append(write_runs(compared, folder))
     if len(table):
         print(f"\n{folded(table_markdown(table, SHORT), through='Method')}")

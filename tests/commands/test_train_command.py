@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, recall_s
 
 from lemlight.data.datasets.folder import folder
 from lemlight.data.splits import split_table
+from lemlight.localization.pooled import read_tried
 from lemlight.training.checkpoint import load_checkpoint, load_classifier
 
 FIGURES = ("sheet", "overlays", "roc", "froc", "reliability", "curves")
@@ -21,6 +22,8 @@ LEFT = {
     "predictions.csv",
     "localization.csv",
     "localization_images.csv",
+    "localization_val.npz",
+    "localization_test.npz",
     "examples/examples.csv",
     "report.html",
     "leaks.json",
@@ -103,6 +106,8 @@ def test_the_figures_are_those_of_the_predictions(trained):
     assert set(rows["method"]) == {"importance"}
     assert len(rows) == summary["localization"]["images"]
     assert rows["dsc"].mean() == pytest.approx(summary["dsc"]["value"])
+    tried = read_tried(trained.folder / "localization_test.npz")["importance"]
+    assert tried.image_ids.tolist() == rows["image_id"][rows["dsc"].notna()].tolist()
 
 
 def test_the_best_checkpoint_made_the_predictions(trained):

@@ -77,7 +77,7 @@ def make_place(**options):
 def everything(folder=None):
     """What choosing and measuring give with all methods."""
     place = make_place(compare=["cam", "grad_cam"])
-    chosen = choose_settings(place)
+    chosen = choose_settings(place, folder)
     results, _ = measure_localization(place, chosen, "val", folder, resamples=40)
     surveys = {
         name: survey(place, name, place.known("val"), RegionSettings(keep=0.5, smoothing=4.0, cutoff=0.3))
@@ -125,13 +125,13 @@ def test_the_chosen_settings_are_the_best_candidates_and_images_of_which_nothing
     place = make_place(compare=["cam"])
     assert len(place.known("val")) == 10
     assert len(place.with_a_lesion("val")) == 6
-    chosen = choose_settings(place)
+    chosen = choose_settings(place, None)
     assert chosen
     for name, one in chosen.items():
         found = survey(place, name, place.with_a_lesion("val"), one)
         assert found.meter.summary(resamples=40)["dsc"]["value"] == pytest.approx(one.dsc)
         assert max(curve.max() for curve in found.dice.values()) == pytest.approx(one.dsc)
-    assert choose_settings(make_place(), "test") == {}
+    assert choose_settings(make_place(), None, "test") == {}
 
 
 def test_what_is_not_shown_to_be_better_than_the_defaults_is_not_chosen():

@@ -133,6 +133,11 @@ def settings_of(
     return RegionSettings(**values, cutoff_by=rule)
 
 
+def is_shown(gain: float, square: float, images: int) -> bool:
+    """Whether a mean gain over the defaults, of this mean square, is more than one standard error over the images."""
+    return images > 1 and gain > (max(square - gain**2, 0) / (images - 1)) ** 0.5
+
+
 def candidates(has_extrema: bool, given: Mapping[str, float | None], output_stride: int) -> list[tuple[float, float]]:
     """The pairs (keep, smoothing) to choose from; a given value leaves no choice, and only extrema can be kept."""
     keep, smoothing = given["keep"], given["smoothing"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,26 @@ from torch import Tensor, distributed
 from lemlight.data.datamodule import unit_range
 from lemlight.data.store import PreparedStore
 from lemlight.localization.attribution import Explanation, Importance, explain, explain_by_keep
-from lemlight.localization.choice import CutoffBy, LocalizationSettings, RegionSettings, candidates, settings_of
+from lemlight.localization.choice import (
+    CutoffBy,
+    LocalizationSettings,
+    RegionSettings,
+    candidates,
+    is_shown,
+    settings_of,
+)
+from lemlight.localization.pooled import Tried, kept_levels
 from lemlight.localization.regions import cutoff_in, smoothed
 from lemlight.metrics.location_maps import LocalizationMeter, Measured, measure
-from lemlight.metrics.overlap import best_cutoff, dice_curve, dice_curve_by_mass, level_of
+from lemlight.metrics.overlap import (
+    LEVELS,
+    best_cutoff,
+    dice_curve,
+    dice_curve_by_mass,
+    level_of,
+    near_lesions,
+    pointing,
+)
 from lemlight.models.classifier import MammogramClassifier
 
 Item = TypeVar("Item")
@@ -98,7 +114,7 @@ class Survey:
 
     `dice` is empty where no image has a lesion; `squares` are the mean squares of the Dice's gain over that of the
     defaults, `default` is the mean of the latter, `images` how many have a lesion. A `cutoff` that is given leaves no
-    choice.
+    choice. `tried` keeps the Dice of every candidate on every image, for `lemlight.localization.pooled`.
     """
 
     meter: LocalizationMeter
@@ -108,6 +124,7 @@ class Survey:
     squares: Curves
     default: float
     images: int
+    tried: Tried
 
     def best(self) -> tuple[RegionSettings, float]:
         """The settings of the highest mean Dice, and that mean."""
@@ -123,7 +140,7 @@ class Survey:
         best, dice = self.best()
         gain = dice - self.default
         squares = self.squares[best.keep, best.smoothing][level_of(best.cutoff)]
-        return self.images > 1 and gain > np.sqrt(max(squares - gain**2, 0) / (self.images - 1))
+        return is_shown(gain, float(squares), self.images)
 
 
 def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
@@ -131,39 +148,72 @@ def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: Regio
 
     With several processes each takes its part of the images, and all of them get the same result as one process.
     """
-    pairs = candidates(isinstance(place.settings.methods[name], Importance), place.settings.given, place.output_stride)
-    if chosen is not None:
-        pairs = list(dict.fromkeys([*pairs, (chosen.keep, chosen.smoothing)]))
-    default = settings_of(name, {}, place.settings.given, place.output_stride)
+    given, own_rule = place.settings.given, place.settings.cutoff_by
+    pairs = candidates(isinstance(place.settings.methods[name], Importance), given, place.output_stride)
+    rules = get_args(CutoffBy) if given["cutoff"] is None else (own_rule,)
+    default = settings_of(name, {}, given, place.output_stride)
     # without extrema there is nothing to keep
     at_default = (default.keep if (default.keep, default.smoothing) in pairs else 0.0, default.smoothing)
-    level = level_of(default.cutoff)
+    level, levels, rule = level_of(default.cutoff), kept_levels(default.cutoff, given["cutoff"]), rules.index(own_rule)
+    every = list(dict.fromkeys([*pairs, *([] if chosen is None else [(chosen.keep, chosen.smoothing)])]))
     meter, totals, squares, defaults, images = LocalizationMeter(), Curves(), Curves(), 0.0, 0
-    for batch in in_turn(lambda ids: _try_batch(place, name, ids, pairs, chosen), place.batches(image_ids)):
-        for curves, measured in batch:
+    kept = Kept([], [], [])
+    for batch in in_turn(lambda ids: _try_batch(place, name, ids, every, chosen, rules), place.batches(image_ids)):
+        for image_id, curves, points, measured in batch:
             if curves:
-                images, own = images + 1, float(curves[at_default][level])
+                images, own = images + 1, float(curves[at_default][rule][level])
                 defaults += own
+                kept.image_ids.append(image_id)
+                kept.dice.append(np.stack([curves[pair][:, levels] for pair in pairs], axis=1).astype(np.float16))
+                kept.pointing.append([points[pair] for pair in pairs])
             for pair, curve in curves.items():
-                totals[pair] = totals.get(pair, 0) + curve
-                squares[pair] = squares.get(pair, 0) + (curve - own) ** 2
+                totals[pair] = totals.get(pair, 0) + curve[rule]
+                squares[pair] = squares.get(pair, 0) + (curve[rule] - own) ** 2
             if measured is not None:
                 meter.add(measured)
-    means, gains = ({pair: sums[pair] / images for pair in pairs if images} for sums in (totals, squares))
-    return Survey(
-        meter, place.settings.given["cutoff"], place.settings.cutoff_by, means, gains, defaults / max(1, images), images
+    means, gains = ({pair: sums[pair] / images for pair in every if images} for sums in (totals, squares))
+    tried = Tried(
+        image_ids=np.array(kept.image_ids, dtype=np.str_),
+        rules=np.array(rules),
+        pairs=np.array(pairs, dtype=np.float64),
+        cutoffs=(levels + 1) / LEVELS,
+        default=np.array([rule, pairs.index(at_default), levels.tolist().index(level)]),
+        dice=np.array(kept.dice, dtype=np.float16).reshape(-1, len(rules), len(pairs), levels.size),
+        pointing=np.array(kept.pointing, dtype=np.float32).reshape(-1, len(pairs)),
     )
+    return Survey(meter, given["cutoff"], own_rule, means, gains, defaults / max(1, images), images, tried)
+
+
+class Kept(NamedTuple):
+    """What is kept of the images with a lesion, see `Tried`."""
+
+    image_ids: list[str]
+    dice: list[NDArray[np.float16]]
+    pointing: list[list[float]]
+
+
+class OneImage(NamedTuple):
+    """What trying gives for one image: by pair of settings the Dice (R, 1024) by each rule at all cutoffs and the
+    pointing, nothing without a lesion; and what was measured at the chosen settings.
+    """
+
+    image_id: str
+    curves: Curves
+    pointing: dict[Pair, float]
+    measured: Measured | None
 
 
 def _try_batch(
-    place: Localizing, name: str, ids: Sequence[str], pairs: Sequence[Pair], chosen: RegionSettings | None
-) -> list[tuple[Curves, Measured | None]]:
-    """Give for every image its Dice at all cutoffs by pair of settings, and what was measured at the chosen ones."""
+    place: Localizing,
+    name: str,
+    ids: Sequence[str],
+    pairs: Sequence[Pair],
+    chosen: RegionSettings | None,
+    rules: Sequence[str],
+) -> list[OneImage]:
     at = None if chosen is None else (chosen.keep, chosen.smoothing)
     shown = any(np.any(place.lesions(image_id)) for image_id in ids)
     asked = list(pairs) if shown or at is None else [at]  # without a lesion there is no Dice to compare by
-    curves: list[Curves] = [{} for _ in ids]
-    measured: list[Measured | None] = [None for _ in ids]
     keeps = list(dict.fromkeys(keep for keep, _ in asked))
     explained = explain_by_keep(
         place.classifier,
@@ -174,18 +224,22 @@ def _try_batch(
         threshold=place.threshold,
         suspicion_at=None if at is None else at[0],
     )
-    for pair in asked:
-        found = explained[keeps.index(pair[0])]
-        for number, image_id in enumerate(ids):
-            lesions = place.lesions(image_id)
-            assert lesions is not None  # see `known`
+    tried = []
+    for number, image_id in enumerate(ids):
+        lesions = place.lesions(image_id)
+        assert lesions is not None  # see `known`
+        near = near_lesions(lesions, place.settings.tolerance * lesions.shape[0])
+        one = OneImage(image_id, {}, {}, None)
+        for pair in asked:
+            found = explained[keeps.index(pair[0])]
             strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
             if (curve := dice_curve(lesions, strength)) is not None:
-                by_mass = place.settings.cutoff_by == "mass"
-                curves[number][pair] = dice_curve_by_mass(curve, strength) if by_mass else curve
+                by_rule = [curve if rule == "maximum" else dice_curve_by_mass(curve, strength) for rule in rules]
+                one.curves[pair], one.pointing[pair] = np.stack(by_rule), pointing(strength, near)
             if chosen is not None and pair == at:
-                measured[number] = _measure(place, chosen, image_id, lesions, found, number, strength)
-    return list(zip(curves, measured, strict=True))
+                one = one._replace(measured=_measure(place, chosen, image_id, lesions, found, number, strength))
+        tried.append(one)
+    return tried
 
 
 def _measure(

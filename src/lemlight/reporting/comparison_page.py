@@ -16,6 +16,7 @@ from lemlight.plots.style import CLASS_NAMES
 from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
 from lemlight.reporting.methods import ABSENT, CLASS, ComparedRuns, differing_keys, method_settings
 from lemlight.reporting.page import TEMPLATES, base64_of, public_command, write_page
+from lemlight.reporting.pooled_settings import NAMES, page_rows
 from lemlight.reporting.runs import TrainingRun
 from lemlight.reporting.tables import COLUMNS, cells, metrics_of
 from lemlight.sweeps.names import WITHOUT_EFFECT
@@ -77,12 +78,15 @@ def leak_reports(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
     return list(reports.values())
 
 
-def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question: str, path: Path) -> Path:
+def write_comparison_page(
+    compared: ComparedRuns, table: pd.DataFrame, pooled: pd.DataFrame, question: str, path: Path
+) -> Path:
     """Write the page that answers a question and return its path; LemlightError if it cannot be written.
 
     Args:
         compared: the runs and what comparing them gave.
         table: of their methods, as `method_table` returns it.
+        pooled: the localization settings, as `pooled_table` returns them.
         question: in words.
         path: of the page.
     """
@@ -109,6 +113,8 @@ def write_comparison_page(compared: ComparedRuns, table: pd.DataFrame, question:
         ],
         names=COLUMNS,
         cells={name: cells(table, name) for name in metrics_of(table)},
+        pooled=page_rows(pooled),
+        pooled_names=NAMES,
         figures=figures,
         forests={metric: METRIC_NAMES[metric] for metric in PLOTTED},
         mammograms=[_mammogram(image) for image in examples],

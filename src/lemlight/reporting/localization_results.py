@@ -18,6 +18,7 @@ from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, settings_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
+from lemlight.localization.pooled import tried_path, write_tried
 from lemlight.localization.predictor import Prediction, Predictor
 from lemlight.localization.regions import cutoff_in, regions_to_rows
 from lemlight.metrics.location_maps import FIGURES
@@ -45,17 +46,19 @@ COLUMNS = (
 )
 
 
-def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
+def choose_settings(place: Localizing, folder: Path | None, split: str = "val") -> dict[str, Chosen]:
     """Choose keep, smoothing and cutoff of every method by the mean Dice on a split; nothing without lesions there.
 
-    Every process of a training must call it.
+    Every process of a training must call it; in a folder it leaves what was tried, see `lemlight.localization.pooled`.
     """
     ids = place.with_a_lesion(split)
     if not ids:
         return {}
     chosen = {}
-    for method in place.settings.names:
-        found = survey(place, method, ids)
+    surveys = {method: survey(place, method, ids) for method in place.settings.names}
+    if folder is not None:
+        write_tried({method: found.tried for method, found in surveys.items()}, tried_path(folder, split))
+    for method, found in surveys.items():
         settings, dice = found.best()
         if found.is_shown():
             chosen[method] = Chosen(**settings.model_dump(), dsc=dice, images=len(ids), split=split)
@@ -65,7 +68,7 @@ def choose_settings(place: Localizing, split: str = "val") -> dict[str, Chosen]:
 def measure_localization(
     place: Localizing, chosen: Mapping[str, Chosen], split: str, folder: Path | None, resamples: int
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Measure every method on a split; write localization.csv and localization_images.csv, FROC and overlays.
+    """Measure every method on a split; write localization.csv, localization_images.csv, what was tried, FROC, overlays.
 
     Returns what goes into metrics.json, and the pictures by name.
 
@@ -97,6 +100,7 @@ def measure_localization(
         write_csv(localization_table(sections), folder / "localization.csv")
         per_image = [one.meter.per_image().assign(method=method) for method, one in surveys.items()]
         write_csv(pd.concat(per_image), folder / "localization_images.csv")
+        write_tried({method: found.tried for method, found in surveys.items()}, tried_path(folder, split))
     top = {name: sections[first][name] for name in (*FIGURES, "froc")}
     rest = {name: value for name, value in sections[first].items() if name not in top}
     others = {method: section for method, section in sections.items() if method != first}

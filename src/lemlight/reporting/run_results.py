@@ -64,7 +64,8 @@ def choose_localization(
     load_weights(module.classifier, checkpoint)
     module.lam = checkpoint.lam
     trainer.strategy.barrier()  # none is to read the file while another adds to it
-    chosen = choose_settings(localizing(settings, trainer, module, data, settings.threshold))
+    folder = Path(settings.output) if trainer.is_global_zero else None
+    chosen = choose_settings(localizing(settings, trainer, module, data, settings.threshold), folder)
     if trainer.is_global_zero:
         add_to_metadata(best, localization={method: one.model_dump() for method, one in chosen.items()})
     return chosen

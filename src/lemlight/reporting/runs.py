@@ -32,8 +32,8 @@ class TrainingRun:
     `config` is empty where it cannot be read; `overrides` None where the command line is not known.
 
     Only a run that is done has `summary` (metrics.json), `predictions` (predictions.csv), and, where there are any,
-    `leaks` (leaks.json), `log` (what was logged, a row per epoch, the index) and `dice` (of every image_id, under the
-    run's localization method).
+    `leaks` (leaks.json), `log` (what was logged, a row per epoch, the index) and `localized`
+    (localization_images.csv).
     """
 
     number: int
@@ -47,12 +47,22 @@ class TrainingRun:
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     leaks: Mapping[str, Any] = field(default_factory=dict)
     log: pd.DataFrame = field(default_factory=pd.DataFrame)
-    dice: "pd.Series[float] | None" = None
+    localized: pd.DataFrame | None = None
 
     @property
     def seed(self) -> str:
         """The seed of the run, as text."""
         return str(self.config.get("seed", "unknown"))
+
+    @property
+    def dice(self) -> "pd.Series[float] | None":
+        """The Dice of every image_id under the run's localization method, None where there is none."""
+        return None if self.localized is None else self.localized_by(self.config["localization"]["method"])["dsc"]
+
+    def localized_by(self, method: str) -> pd.DataFrame:
+        """What one localization method gave for every image_id, with `dsc` and `pointing`."""
+        assert self.localized is not None
+        return self.localized[self.localized["method"] == method].set_index("image_id")
 
     @property
     def fold(self) -> str:
@@ -140,8 +150,9 @@ def _results(run: TrainingRun) -> dict[str, Any]:
             found["log"] = _table(path).groupby("epoch").mean()
     with _whole(run.folder / "localization_images.csv") as path:
         if path.is_file():
-            table = _table(path)
-            found["dice"] = table[table["method"] == run.config["localization"]["method"]].set_index("image_id")["dsc"]
+            found["localized"] = table = _table(path)
+            if not {"method", "image_id", "dsc"} <= set(table) or "method" not in run.config["localization"]:
+                raise ValueError
     return found
 
 
