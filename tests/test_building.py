@@ -84,7 +84,7 @@ def test_what_this_machine_cannot_train_is_refused_before_any_image(overrides, r
 
 @pytest.mark.parametrize("option", options("augmentation"))
 def test_augmentations(option):
-    image = np.full((40, 30), 0.5, np.float32)
+    image = np.full((40, 30), 30000, np.uint16)
     image[:, 20:] = 0
     seen = build(chosen("augmentation", option).augmentation, "augmentation")(image.copy(), 7)
     assert np.array_equal(seen, image) == (option == "none")

@@ -1,4 +1,4 @@
-"""Reading a batch of prepared images against copying its bytes, and preparing mammograms against decoding them."""
+"""Reading, augmenting and preparing mammograms against copying, warping and decoding them."""
 
 import shutil
 from pathlib import Path
@@ -22,6 +22,7 @@ COPIES = 4  # of each file
 PREPARED = PrepareSettings(1152, 896)
 IMAGES_HELD, BATCH = 64, 16
 READING_LIMIT = PREPARING_LIMIT = 1.3
+AUGMENTING_LIMIT = 3
 
 
 def decode(path: Path) -> int:
@@ -97,12 +98,43 @@ def noise_on_a_breast(folder):
     return pd.DataFrame(rows).assign(lesions_known=False)
 
 
-def reading(pairs, folder):
+def batches(pairs, folder):
     # here, since it brings torch: workers that decode import this file, and those that prepare need no torch
-    from lemlight.data.datamodule import MammogramDataset
+    from lemlight.building import build
+    from lemlight.data.datamodule import MammogramData
+    from tests.parts import part_of
 
     table = noise_on_a_breast(folder)
     store = prepare(table, PREPARED, folder / "store", workers=1, progress=False)
+    yield reading(pairs, table, store)
+    data = MammogramData(
+        table.assign(split="train"),
+        store,
+        BATCH,
+        augmentation=build(part_of("augmentation", "standard"), "augmentation"),
+    )
+    batches, way = iter(()), cv2.getRotationMatrix2D((PREPARED.width / 2, PREPARED.height / 2), 17, 1)
+
+    def augment():
+        """A batch from the store to the floats that the network gets, its conversion to floats included."""
+        nonlocal batches
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(data.train_dataloader())
+            batch = next(batches)
+        data.on_after_batch_transfer(batch, 0)
+
+    def warp():
+        for number in range(BATCH):
+            cv2.warpAffine(store.image(number), way, (PREPARED.width, PREPARED.height))
+
+    more = {"limit": AUGMENTING_LIMIT, "pairs": 8 * pairs, "warm_up": 2}
+    yield paired("reading and augmenting batches", "warping their images once", augment, warp, **more)
+
+
+def reading(pairs, table, store):
+    from lemlight.data.datamodule import MammogramDataset
+
     dataset = MammogramDataset(table, range(len(table)), store)
     images = np.load(store.folder / IMAGES, mmap_mode="r")
     batches = [range(start, start + BATCH) for start in range(0, len(table), BATCH)]
@@ -124,5 +156,5 @@ def reading(pairs, folder):
 def measure(pairs, folder):
     for name in ("reading", "preparing"):
         (folder / name).mkdir()
-    yield reading(pairs, folder / "reading")
+    yield from batches(pairs, folder / "reading")
     yield from preparing_against_decoding(pairs, folder / "preparing")

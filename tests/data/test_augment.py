@@ -2,10 +2,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from lemlight.building import build
+from lemlight.data.augment import gaussian, uniform
 from lemlight.errors import LemlightError
 from tests.parts import part_of
 
@@ -22,11 +25,16 @@ def only(**steps):
     return standard(**(OFF | steps))
 
 
+def augmented(augment, image, seed):
+    """Both stages for one image: uint16 as stored, then float32."""
+    return augment.on_device(torch.from_numpy(augment(image, seed))[None, None], torch.tensor([seed]))[0, 0].numpy()
+
+
 @pytest.fixture
 def image():
     """A breast on the left, 61x43, with air on the right and below."""
-    pixels = np.zeros((61, 43), np.float32)
-    pixels[:50, :30] = np.random.default_rng(0).uniform(0.2, 0.8, (50, 30))
+    pixels = np.zeros((61, 43), np.uint16)
+    pixels[:50, :30] = np.random.default_rng(0).integers(13000, 52000, (50, 30))
     return pixels
 
 
@@ -37,28 +45,81 @@ def test_none_is_the_identity(image):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**31 - 1), st.integers(9, 40), st.integers(9, 40))
 def test_types_ranges_and_air_hold_for_any_seed(seed, height, width):
-    image = np.zeros((height, width), np.float32)
-    image[: height // 2, : width // 2] = 0.5
-    out = standard(**ALL)(image, seed)
-    assert (out.shape, out.dtype) == (image.shape, np.float32)
-    assert out.min() >= 0
+    image = np.zeros((height, width), np.uint16)
+    image[: height // 2, : width // 2] = 1  # as dark as a breast can be
+    augment = standard(**ALL)
+    moved = augment(image, seed)
+    out = augmented(augment, image, seed)
+    assert (moved.shape, moved.dtype, out.dtype) == (image.shape, np.uint16, np.float32)
     assert out.max() <= 1
-    assert (out > 0).sum() <= 1.5 * (image > 0).sum() + height + width  # air stays air: no more breast than moved
+    np.testing.assert_array_equal(out > 0, moved > 0)  # air and nothing but air is 0, whatever shift and noise
+    assert (out > 0).sum() <= 1.5 * (image > 0).sum() + height + width  # no more breast than moved
 
 
 def test_brightness_and_noise_leave_the_air_at_zero(image):
     for seed in range(20):
-        out = only(brightness_contrast=1, brightness=0.5, noise=1, noise_std=0.2)(image, seed)
-        assert (out[image == 0] == 0).all()
-        assert not np.array_equal(out, image)
+        out = augmented(only(brightness_contrast=1, brightness=0.5, noise=1, noise_std=0.2), image, seed)
+        np.testing.assert_array_equal(out > 0, image > 0)
+        assert not np.array_equal(out, image / np.float32(65535))
+
+
+def test_brightness_and_contrast_are_a_shift_and_a_factor():
+    image = np.repeat(np.array([[20000, 30000, 40000]], np.uint16), 40, axis=0)
+    augment, found = only(brightness_contrast=1, brightness=0.1, contrast=0.2), []
+    for seed in range(100):
+        low, middle, high = augmented(augment, image, seed)[0].astype(float)
+        assert middle == pytest.approx((low + high) / 2, abs=1e-6)
+        gain = (high - low) * 65535 / 20000
+        found.append((gain, middle - gain * 30000 / 65535))
+    gains, shifts = np.array(found).T
+    assert stats.kstest((gains - 0.8) / 0.4, "uniform").pvalue > 1e-3
+    assert stats.kstest((shifts + 0.1) / 0.2, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(gains, shifts)[0, 1]) < 0.3
+
+
+def test_a_batch_at_once_as_on_a_gpu_is_the_same_as_image_by_image(image):
+    augment, images = standard(**(ALL | {"noise": 0.5})), torch.from_numpy(np.stack([image] * 6))[:, None]
+    seeds = torch.arange(6)
+    one_by_one = augment.on_device(images, seeds)
+    at_once = augment.shade(images, seeds, at_once=True)
+    torch.testing.assert_close(one_by_one, at_once, rtol=0, atol=2e-7)
+    assert len({float(one.sum()) for one in one_by_one}) == 6
+
+
+def test_the_noise_is_normal_and_its_seeds_and_pixels_have_nothing_in_common():
+    noise = gaussian(torch.tensor([0, 1, 2**31 - 1, -5]), 200_001)
+    assert noise.shape == (4, 200_001)
+    for one in noise:
+        assert stats.kstest(one.numpy(), "norm").pvalue > 1e-3
+        assert all(abs(float((one[:-lag] * one[lag:]).mean())) < 0.01 for lag in (1, 2, 3, 4, 8, 256))
+    assert np.abs(np.corrcoef(noise.numpy()) - np.eye(4)).max() < 0.01
+    drawn = uniform(torch.arange(20_000), 3).numpy()
+    assert all(stats.kstest(column, "uniform").pvalue > 1e-3 for column in drawn.T)
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.03
+
+
+def test_the_generator_is_splitmix64():
+    """Against Python's integers, which do not overflow."""
+    mask = 2**64 - 1
+
+    def mixed(z):
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
+        return z ^ (z >> 31)
+
+    for seed in (0, 7, 2**31 - 1):
+        state = mixed(seed * 0x9E3779B97F4A7C15 & mask)
+        words = [mixed(state + step * 0x9E3779B97F4A7C15 & mask) for step in range(1, 9)]
+        expected = [(word >> 40) / 2**24 for word in words]
+        assert uniform(torch.tensor([seed]), 8)[0].tolist() == expected
 
 
 def test_the_seed_decides_alone(image):
     augment = standard(**ALL)
-    first = augment(image, 7)
+    first = augmented(augment, image, 7)
     np.random.default_rng(1).normal(size=9)
-    other, again = augment(image, 8), augment(image, 7)
-    fresh = pickle.loads(pickle.dumps(standard(**ALL)))(image, 7)
+    other, again = augmented(augment, image, 8), augmented(augment, image, 7)
+    fresh = augmented(pickle.loads(pickle.dumps(standard(**ALL))), image, 7)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, fresh)
     assert not np.array_equal(first, other)
@@ -84,11 +145,11 @@ def test_probabilities_are_kept(image):
 
 def test_rotation_stays_within_its_range():
     centre = np.array([40.0, 30.0])
-    image = np.zeros((81, 61), np.float32)
-    image[10:15, 28:33] = 1.0  # a dot above the centre
+    image = np.zeros((81, 61), np.uint16)
+    image[10:15, 28:33] = 65535  # a dot above the centre
     angles = []
     for seed in range(60):
-        y, x = np.argwhere(only(rotate=1, degrees=30)(image, seed) > 0.5).mean(axis=0) - centre
+        y, x = np.argwhere(only(rotate=1, degrees=30)(image, seed) > 32767).mean(axis=0) - centre
         angles.append(np.degrees(np.arctan2(x, -y)))
     assert max(np.abs(angles)) <= 31.5
     assert min(angles) < -20
@@ -96,8 +157,8 @@ def test_rotation_stays_within_its_range():
 
 
 def test_noise_has_the_spread_asked_for():
-    image = np.full((200, 150), 0.5, np.float32)
-    spreads = [only(noise=1, noise_std=0.1)(image, seed).std() for seed in range(30)]
+    image = np.full((200, 150), 32768, np.uint16)
+    spreads = [augmented(only(noise=1, noise_std=0.1), image, seed).std() for seed in range(30)]
     assert max(spreads) <= 0.105
     assert max(spreads) > 0.07
     assert min(spreads) < 0.03

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lemlight.building import BESIDE, TARGET, build
-from lemlight.data.augment import Augmentation, NoAugmentation
+from lemlight.data.augment import FULL, Augmentation
 from lemlight.data.splits import LeakReport, leak_report, split_table
 from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.data.table import check_table, first_ten
@@ -72,12 +72,11 @@ say = rank_zero_only(print)  # once, whatever the number of devices
 
 Key = int | tuple[int, int]
 Batch = dict[str, Tensor]
-TO_UNIT = np.float32(1 / 65535)  # uint16 of the store -> [0, 1]
 
 
 def unit_range(images: Tensor) -> Tensor:
     """Bring images of a batch, uint16 as stored or already float32 in [0, 1], to float32 in [0, 1]."""
-    return images if images.is_floating_point() else images.float().mul_(float(TO_UNIT))
+    return images if images.is_floating_point() else images.float().mul_(1 / FULL)
 
 
 class Store(Protocol):
@@ -100,9 +99,8 @@ class Store(Protocol):
 class MammogramDataset(Dataset[Batch]):
     """Rows of a table as batches; a key is a position in `rows`, or (position, augmentation seed).
 
-    A batch holds image (N, 1, H, W), label (N,) float32 and index (N,) int64 = row of the table. A key without a seed
-    is not augmented. Images are float32 in [0, 1] where the data set augments, else uint16 as stored, half the bytes;
-    `unit_range` takes both.
+    A batch holds image (N, 1, H, W) uint16 as stored, label (N,) float32 and index (N,) int64 = row of the table. Keys
+    with a seed are augmented, and the batch holds seed (N,) int64, too.
     """
 
     def __init__(
@@ -113,12 +111,12 @@ class MammogramDataset(Dataset[Batch]):
         self.rows = torch.as_tensor(list(rows), dtype=torch.int64)
         self.labels = torch.as_tensor(chosen["label"].tolist(), dtype=torch.float32)
         self.places = [store.index_of(image_id) for image_id in chosen["image_id"]]
-        self.augmentation = None if isinstance(augmentation, NoAugmentation) else augmentation
+        self.augmentation = augmentation
 
     @property
     def bytes_of_an_image(self) -> int:
         """Bytes of one image in a batch."""
-        return self.store.image(self.places[0]).size * (2 if self.augmentation is None else 4)
+        return self.store.image(self.places[0]).nbytes
 
     def __len__(self) -> int:
         return len(self.places)
@@ -130,16 +128,23 @@ class MammogramDataset(Dataset[Batch]):
         """Read a whole batch straight into its tensors: no copy per image, no stacking."""
         positions = [key if isinstance(key, int) else key[0] for key in keys]
         shape = self.store.image(self.places[positions[0]]).shape
-        images: NDArray[Any] = np.empty((len(keys), 1, *shape), np.uint16 if self.augmentation is None else np.float32)
-        for n, (key, position) in enumerate(zip(keys, positions, strict=True)):
+        images = np.empty((len(keys), 1, *shape), np.uint16)
+        seeds = [key[1] for key in keys if not isinstance(key, int)] if self.augmentation is not None else []
+        for n, position in enumerate(positions):
             pixels = self.store.image(self.places[position])
-            if self.augmentation is None:
-                images[n, 0] = pixels
-                continue
-            np.multiply(pixels, TO_UNIT, out=images[n, 0])
-            if not isinstance(key, int):
-                images[n, 0] = self.augmentation(images[n, 0], key[1])
-        return {"image": torch.from_numpy(images), "label": self.labels[positions], "index": self.rows[positions]}
+            images[n, 0] = self._augmented(pixels, seeds[n]) if seeds else pixels
+        batch = {"image": torch.from_numpy(images), "label": self.labels[positions], "index": self.rows[positions]}
+        return batch | ({"seed": torch.tensor(seeds)} if seeds else {})
+
+    def _augmented(self, pixels: NDArray[np.uint16], seed: int) -> NDArray[np.uint16]:
+        assert self.augmentation is not None
+        image = self.augmentation(pixels, seed)
+        if image.dtype != np.uint16 or image.shape != pixels.shape:
+            raise LemlightError(
+                f"{type(self.augmentation).__name__} made {image.dtype} {image.shape} of an image of uint16 "
+                f"{pixels.shape}: an augmentation keeps both; float32 is for its on_device (lemlight.data.augment)"
+            )
+        return image
 
 
 def drop_left_out(table: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -229,6 +234,14 @@ class MammogramData(LightningDataModule):
         sampler.set_epoch(self.first_epoch)
         single = len(sampler) > self.batch_size > 1 and len(sampler) % self.batch_size == 1
         return self._loader(dataset, sampler, drop_last=single)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Let the augmentation go on where the network is, with batches of train; Lightning calls it."""
+        if "seed" not in batch:
+            return batch
+        seeds, rest = batch["seed"], {name: values for name, values in batch.items() if name != "seed"}
+        on_device = getattr(self.augmentation, "on_device", None)
+        return rest | {"image": on_device(batch["image"], seeds)} if on_device else rest
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the val split in the order of the table."""
