@@ -34,7 +34,8 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     classifier = load_classifier(checkpoint, settings.trust)
     name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))
     folder = Path(settings.output)
-    settings = settings.model_copy(update={"dataset": dataset})
+    levels = {name: getattr(settings, name) or value for name, value in checkpoint.levels.items()}
+    settings = settings.model_copy(update={"dataset": dataset, **levels})
     write_yaml(plain(settings), folder / "config.yaml")
     data = MammogramFiles(
         dataset,
@@ -53,14 +54,17 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     threshold = checkpoint.threshold if settings.threshold is None else settings.threshold
     trainer = evaluation_trainer(settings.accelerator, folder)
     chosen = chosen_settings(checkpoint.localization, checkpoint.path)
-    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, threshold)
+    given = (threshold, levels["primary_level"], levels["level_rule"])
+    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, *given)
     return write_results(run, data.eval_dataloader(settings.split))
 
 
 def task(cfg: DictConfig) -> float | None:
-    """Check the config, then evaluate; returns the AUC."""
+    """Check the config, then evaluate; returns the AUC at the primary level, or where that is not defined of images."""
     settings = settings_of(cfg, EvaluateSettings)
-    value: float | None = evaluate(settings, HydraConfig.get().overrides.task)["auroc"]["value"]
+    summary = evaluate(settings, HydraConfig.get().overrides.task)
+    section = summary.get("levels", {}).get(summary["primary_level"], summary)
+    value: float | None = section.get("auroc", summary["auroc"])["value"]
     return value
 
 

@@ -22,7 +22,7 @@ def report(settings: ReportSettings) -> Path:
     from lemlight.reporting.methods import compare_runs
     from lemlight.reporting.pooled_settings import FILE, pooled_table
     from lemlight.reporting.runs import find_runs
-    from lemlight.reporting.tables import SHORT, method_table, table_markdown, write_runs, write_tables
+    from lemlight.reporting.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
     from lemlight.reporting.wandb_dashboard import send_dashboard
     from lemlight.text import folded
 
@@ -30,18 +30,21 @@ def report(settings: ReportSettings) -> Path:
     if (folder / "metrics.json").exists() or (folder / "state.json").exists():
         raise LemlightError(f"{folder} is the folder of a run, whose report would be lost: set output=DIR")
     compared = compare_runs(find_runs(Path(settings.runs)), settings.resamples)
-    table = method_table(compared)
+    tables = tables_of(compared)
+    table = tables["image"]
     question = settings.question or QUESTION
     pooled = pooled_table(compared, settings.resamples)
-    page = write_comparison_page(compared, table, pooled, question, folder / "report.html")
-    files = write_tables(table, compared.comparison, folder) if len(table) else []
+    page = write_comparison_page(compared, tables, pooled, question, folder / "report.html")
+    files = write_tables(tables, compared, folder) if len(table) else []
     if len(pooled):
         write_csv(pooled, folder / FILE)
         files.append(folder / FILE)
     files.append(write_runs(compared, folder))
     if len(table):
-        print(f"\n{folded(table_markdown(table, SHORT), through='Method')}")
-    for sentence in shown_differences(compared.comparison):
+        for level, one in tables.items():
+            head = f"\nby {level}:\n" if len(tables) > 1 else "\n"
+            print(f"{head}{folded(table_markdown(one, SHORT), through='Method')}")
+    for sentence in shown_differences(compared):
         print(sentence)
     for note in notes_of(compared):
         print(f"note: {note}")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
 from lemlight.localization.choice import CutoffBy, Follow, check_names
+from lemlight.metrics import Level, LevelRule
 
 Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -44,6 +45,8 @@ class TrainSettings(Command):
     scorer_bias: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threshold: Probability
+    primary_level: Level
+    level_rule: LevelRule
     split: Literal["test", "val"]
     label_names: Annotated[list[str], Field(min_length=2, max_length=2)]
     resume: str | None
@@ -57,6 +60,8 @@ class EvaluateSettings(Command):
     dataset: Part | None = None
     split: Literal["train", "val", "test", "all"]
     threshold: Probability | None
+    primary_level: Level | None
+    level_rule: LevelRule | None
     accelerator: Accelerator
     trust: list[str]
 

@@ -27,9 +27,10 @@ def value_text(metric: Mapping[str, Any]) -> str:
 
 
 def heading(metric: str) -> str:
-    """Return the name of a metric as the head of a column has it."""
-    name = METRIC_NAMES[metric]
-    return name[0].upper() + name[1:]
+    """Return the name of a metric as the head of a column has it; `breast/auroc` is AUC by breast."""
+    level, _, key = metric.rpartition("/")
+    name = METRIC_NAMES[key]
+    return name[0].upper() + name[1:] + (f" by {level}" if level else "")
 
 
 def plain_table(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:

@@ -76,7 +76,8 @@ def train(
         fit(trainer, module, data, resume)
         title = f"{run_name(config)} on {settings.choices['dataset']}"
         chosen = choose_localization(settings, trainer, module, data)
-        run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, settings.threshold)
+        given = (settings.threshold, settings.primary_level, settings.level_rule)
+        run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, *given)
         summary = write_results(run, data.eval_dataloader(settings.split))
         leave_process_group()
         failed = False

@@ -20,6 +20,8 @@ LEFT = {
     "checkpoints/last.ckpt",
     "metrics.json",
     "predictions.csv",
+    "predictions_breast.csv",
+    "predictions_patient.csv",
     "localization.csv",
     "localization_images.csv",
     "localization_val.npz",
@@ -33,7 +35,18 @@ LEFT = {
     *(f"figures/{name}.png" for name in FIGURES),
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
 }
-COLUMNS = ["image_id", "patient_id", "split", "label", "probability", "n_maxima", "n_minima"]
+COLUMNS = [
+    "image_id",
+    "patient_id",
+    "laterality",
+    "view",
+    "exam",
+    "split",
+    "label",
+    "probability",
+    "n_maxima",
+    "n_minima",
+]
 
 
 def files(folder):

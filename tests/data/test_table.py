@@ -32,7 +32,7 @@ def small_table(**changes):
 
 
 def test_a_right_table_comes_back_in_order_as_a_copy():
-    table = small_table()[list(COLUMNS[::-1])].set_index(pd.Index([5, 6, 7]))
+    table = check_table(small_table())[list(COLUMNS[::-1])].set_index(pd.Index([5, 6, 7]))
     checked = check_table(table)
     assert tuple(checked.columns) == COLUMNS
     assert list(checked.index) == [0, 1, 2]

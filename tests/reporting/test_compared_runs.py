@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lemlight.reporting.comparison_page import shown_differences
 from lemlight.reporting.methods import compare_runs, find_methods
 from lemlight.reporting.runs import find_runs
-from lemlight.reporting.tables import method_table, shown_best, table_latex, table_markdown, write_tables
+from lemlight.reporting.tables import method_table, shown_best, table_latex, table_markdown, tables_of, write_tables
 from tests.layouts.run_folders import NAME, config_of, predictions_of, write_run, write_state, write_sweep
 
 
@@ -269,10 +270,43 @@ def test_markdown_and_latex_are_escaped_and_complete():
 
 def test_files_hold_whole_numbers_and_name_nobody(compared_sweep, tmp_path):
     table = method_table(compared_sweep)
-    files = write_tables(table, compared_sweep.comparison, tmp_path)
+    files = write_tables({"image": table}, compared_sweep, tmp_path)
     assert [file.name for file in files] == ["table.csv", "table.md", "table.tex", "differences.csv"]
     assert not any(NAME in file.read_text() for file in files)
     assert pd.read_csv(tmp_path / "table.csv")["auroc"].tolist() == table["auroc"].tolist()
     pairs = pd.read_csv(tmp_path / "differences.csv")
     assert set(pairs["metric"]) >= {"auroc", "dsc"}
     assert pairs["p_delong"].isna().all()  # several seeds
+
+
+def write_levels(folder, **changes):
+    """Two poolings whose images know their breast, one of them for the primary level breast."""
+    for seed, (pooling, error) in enumerate({"gap": 2.0, "lem": 0.05}.items()):
+        rows = predictions_of(error=error, seed=seed)
+        sides = ["LR"[n % 2] for n in range(len(rows))]
+        predictions = rows.assign(laterality=sides, view="CC", exam="", label=rows["label"] * (rows.index % 2))
+        config = config_of(pooling, **{"primary_level": "breast", **changes.get(pooling, {})})
+        write_run(folder / pooling, config=config, predictions=predictions)
+    return folder
+
+
+def test_levels_are_compared_beside_images_and_the_primary_one_answers(tmp_path):
+    compared = compare_runs(find_runs(write_levels(tmp_path / "runs")), 1000)
+    assert (compared.primary, list(compared.levels)) == ("breast", ["image", "breast", "patient"])
+    assert compared.undefined == {"exam": "run 1: 80 of 80 images name no exam"}
+    assert (compared.levels["breast"].images, compared.levels["patient"].images) == (80, 40)
+    tables = tables_of(compared)
+    assert list(tables) == ["breast", "image", "patient"]
+    assert tables["breast"]["auroc"].tolist() == tables["image"]["auroc"].tolist()  # an image is a breast here
+    files = write_tables(tables, compared, tmp_path)
+    assert {"table.csv", "table_breast.md", "table_patient.tex", "differences.csv"} <= {file.name for file in files}
+    assert set(pd.read_csv(tmp_path / "differences.csv")["level"]) == {"image", "breast", "patient"}
+    assert not any(NAME in file.read_text() for file in files)
+    first, *_ = shown_differences(compared)
+    assert first.startswith("by breast: gap has a lower AUC than lem")
+
+
+def test_runs_that_recorded_different_primary_levels_are_compared_by_image(tmp_path):
+    compared = compare_runs(find_runs(write_levels(tmp_path, gap={"primary_level": "patient"})), 1000)
+    assert compared.primary == "image"
+    assert any("different primary levels (patient and breast)" in note for note in compared.notes)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lemlight.metrics import LOCALIZATION_NAMES
 from lemlight.metrics.classification import summarize
+from lemlight.metrics.levels import summarize_levels
 from lemlight.reporting.run_page import localization_text, metrics_text, write_run_page
 
 HOSTILE = "</pre><script src='x.js'>alert(1)</script>\"&"
@@ -90,6 +91,20 @@ def test_what_is_undefined_stands_with_its_reason_on_page_and_terminal(write):
     assert lines[2].split(maxsplit=2)[1:] == ["undefined", "(one class only: all images are benign)"]
     assert "one class only: all images are benign" in page.text
     assert not {"nan", "None"} & {*page.text.split(), *" ".join(lines).split()}
+
+
+def test_every_level_has_a_column_and_what_is_not_defined_its_reason(write):
+    number = np.arange(40)
+    rows = {"patient_id": [f"P{n // 4}" for n in number], "laterality": ["LR"[n // 2 % 2] for n in number]}
+    label = number // 2 % 2
+    table = pd.DataFrame({**rows, "label": label, "probability": 0.02 * number, "split": "test"})
+    levels = {"levels": summarize_levels(table, resamples=100), "primary_level": "breast"}
+    summary = summarize(table, resamples=100) | levels
+    page, lines = write(summary=summary), metrics_text(summary)
+    for part in ("By image (40)", "By breast (20, primary)", "By patient (10)", "Not by exam: 40 of 40 images name no"):
+        assert part in page.text
+        assert part in lines or part == "By image (40)"
+    assert f"{summary['levels']['breast']['auroc']['value']:.3f}" in lines
 
 
 def test_the_terminal_shows_values_and_intervals_aligned():

@@ -17,9 +17,10 @@ from lemlight.errors import LemlightError
 from lemlight.files import write_csv
 
 NEEDED = ("image_id", "path", "label", "patient_id")
-COLUMNS = (*NEEDED, "split", "laterality", "view", "lesions", "lesions_known")
+FURTHER = ("exam", "site", "vendor", "density", "age")  # what groups images, as text; "" where it is not known
+COLUMNS = (*NEEDED, "split", "laterality", "view", "lesions", "lesions_known", *FURTHER)
 SPLITS = ("train", "val", "test")
-TEXTS = ("image_id", "path", "patient_id", "split", "laterality", "view")
+TEXTS = ("image_id", "path", "patient_id", "split", "laterality", "view", *FURTHER)
 WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
     f"shape is none of {', '.join(SHAPES)}": lambda lesion: lesion.shape not in SHAPES,
     f"type is none of {', '.join(TYPES[:-1])}": lambda lesion: lesion.type not in TYPES,
@@ -96,10 +97,10 @@ def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFr
     """Return a checked copy of the table that a data set gives, its rows numbered from 0.
 
     Needed are `image_id` and `path` of the file, `label` (0 benign or normal, 1 malignant) and `patient_id`. Where
-    they are missing, `split`, `laterality` (L, R) and `view` (CC, MLO, ...) become "", `lesions` (a tuple of `Lesion`)
-    becomes () and `lesions_known` tells whether there are lesions. A relative path starts at the current folder. A
-    patient whose ID is written in several ways gets one of them, see `one_spelling`; those that may be two are warned
-    of by name.
+    they are missing, `split`, `laterality` (L, R), `view` (CC, MLO, ...) and the columns of FURTHER become "",
+    `lesions` (a tuple of `Lesion`) becomes () and `lesions_known` tells whether there are lesions. A relative path
+    starts at the current folder. A patient whose ID is written in several ways gets one of them, see `one_spelling`;
+    those that may be two are warned of by name.
 
     Raises:
         LemlightError: lists every mistake, with its rows and values.
@@ -112,6 +113,9 @@ def check_table(table: pd.DataFrame, name: str = "the image table") -> pd.DataFr
     checked = _completed(table).reset_index(drop=True)
     checked["patient_id"] = _one_patient_each(checked["patient_id"], name)
     checked["path"] = checked["path"].map(_absolute)
+    for column in FURTHER:
+        whole = checked[column].str.replace(r"^(\d+)[.,]0*$", r"\1", regex=True)  # 17.0 of a spreadsheet
+        checked[column] = whole.map(clean)
     checked["label"] = pd.to_numeric(checked["label"]).astype("int64")
     checked["lesions"] = checked["lesions"].map(lambda lesions: tuple(map(_with_absolute_path, lesions)))
     checked["lesions_known"] = checked["lesions_known"].astype(bool)

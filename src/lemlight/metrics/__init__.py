@@ -1,5 +1,9 @@
 """Metrics with intervals over patients: arrays and tables only, no network, no data set, no Lightning."""
 
+from typing import Literal
+
+Level = Literal["image", "breast", "exam", "patient"]
+LevelRule = Literal["mean_logit", "max", "noisy_or"]
 CLASSIFICATION_NAMES = {
     "auroc": "AUC",
     "acc": "accuracy",

@@ -19,7 +19,9 @@ from lemlight.files import written_aside
 from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, percentiles, ratio, too_few
 
 METRICS = ("acc", "auroc", "sensitivity", "specificity", "f1", "brier")
-PREDICTION_COLUMNS = ("image_id", "patient_id", "split", "label", "probability", "n_maxima", "n_minima")
+PREDICTION_COLUMNS = (
+    "image_id", "patient_id", "laterality", "view", "exam", "split", "label", "probability", "n_maxima", "n_minima",
+)  # fmt: skip
 BINS = 10  # of the reliability diagram
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES
+from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES, Level
 from lemlight.metrics.comparison import Comparison
 from lemlight.plots.panels import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
 from lemlight.plots.style import CLASS_NAMES
@@ -20,19 +20,28 @@ from lemlight.reporting.pooled_settings import NAMES, page_rows
 from lemlight.reporting.runs import TrainingRun
 from lemlight.reporting.tables import COLUMNS, cells, metrics_of
 from lemlight.sweeps.names import WITHOUT_EFFECT
-from lemlight.text import interval_text, value_text
+from lemlight.text import heading, interval_text, value_text
 from lemlight.training.trainer import versions
 
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
-PLOTTED = ("auroc", "dsc")  # what is asked for; the differences in the other metrics are in differences.csv
 LEAKS = {"leaking_patients": "patients", "leaking_breasts": "breasts", "leaking_files": "files"}
 
 
-def shown_differences(comparison: Comparison | None) -> list[str]:
+def plotted(compared: ComparedRuns) -> dict[str, Comparison]:
+    """Return the comparison that answers for AUC, that of the primary level, and the one for Dice, that of images."""
+    levels = {"auroc": compared.primary, "dsc": "image"}
+    return {metric: compared.levels[level] for metric, level in levels.items() if level in compared.levels}
+
+
+def shown_differences(compared: ComparedRuns) -> list[str]:
     """Return a sentence for each difference in AUC and in Dice that is shown, the largest first."""
-    pairs = [pair for pair in comparison.pairs if pair.shown and pair.metric in PLOTTED] if comparison else []
-    pairs.sort(key=lambda pair: (PLOTTED.index(pair.metric), -abs(pair.difference.estimate.value or 0)))
-    return [pair.sentence for pair in pairs]
+    sentences = []
+    for metric, comparison in plotted(compared).items():
+        pairs = [pair for pair in comparison.pairs if pair.shown and pair.metric == metric]
+        pairs.sort(key=lambda pair: -abs(pair.difference.estimate.value or 0))
+        by = "" if metric == "dsc" or compared.primary == "image" else f"by {compared.primary}: "
+        sentences += [f"{by}{pair.sentence}" for pair in pairs]
+    return sentences
 
 
 def notes_of(compared: ComparedRuns) -> list[str]:
@@ -79,13 +88,17 @@ def leak_reports(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
 
 
 def write_comparison_page(
-    compared: ComparedRuns, table: pd.DataFrame, pooled: pd.DataFrame, question: str, path: Path
+    compared: ComparedRuns,
+    tables: Mapping[Level, pd.DataFrame],
+    pooled: pd.DataFrame,
+    question: str,
+    path: Path,
 ) -> Path:
     """Write the page that answers a question and return its path; LemlightError if it cannot be written.
 
     Args:
         compared: the runs and what comparing them gave.
-        table: of their methods, as `method_table` returns it.
+        tables: of their methods, as `tables_of` returns them.
         pooled: the localization settings, as `pooled_table` returns them.
         question: in words.
         path: of the page.
@@ -95,7 +108,6 @@ def write_comparison_page(
         figures = _figures(compared, examples, Path(folder))
     script = (TEMPLATES / "comparison.js").read_text(encoding="utf-8")
     settings_runs, settings = differing_settings(compared.runs)
-    localization = [name for name in metrics_of(table) if name in LOCALIZATION_NAMES]
     commands = [public_command("train", run.overrides) for run in compared.runs if run.overrides is not None]
     return write_page(
         path,
@@ -106,17 +118,13 @@ def write_comparison_page(
         comparison=compared.comparison,
         datasets=sorted({method_settings(run.config).get("dataset", "unknown") for run in compared.done}),
         notes=notes_of(compared),
-        differences=shown_differences(compared.comparison),
-        tables=[
-            ("Classification", [name for name in metrics_of(table) if name not in localization]),
-            ("Localization", localization),
-        ],
+        differences=shown_differences(compared),
+        tables=_tables(tables),
         names=COLUMNS,
-        cells={name: cells(table, name) for name in metrics_of(table)},
         pooled=page_rows(pooled),
         pooled_names=NAMES,
         figures=figures,
-        forests={metric: METRIC_NAMES[metric] for metric in PLOTTED},
+        forests={"auroc": heading(_at(compared.primary)), "dsc": METRIC_NAMES["dsc"]},
         mammograms=[_mammogram(image) for image in examples],
         value_text=value_text,
         interval_text=interval_text,
@@ -130,17 +138,33 @@ def write_comparison_page(
     )
 
 
+def _at(level: Level) -> str:
+    return "auroc" if level == "image" else f"{level}/auroc"
+
+
+def _tables(tables: Mapping[Level, pd.DataFrame]) -> list[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """The heading and the cells by metric of every table: classification at every level, then localization."""
+    shown = {}
+    for level, table in tables.items():
+        by = f" by {level}" if len(tables) > 1 else ""
+        names = [name for name in metrics_of(table) if name not in LOCALIZATION_NAMES]
+        shown[f"Classification{by}"] = {name: cells(table, name) for name in names}
+    images = tables["image"]
+    found = {name: cells(images, name) for name in metrics_of(images) if name in LOCALIZATION_NAMES}
+    return [*shown.items(), ("Localization", found)]
+
+
 def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], folder: Path) -> dict[str, str]:
     """Draw everything; PNG as base64 by the name of the figure."""
-    groups, comparison = compared.groups, compared.comparison
+    groups = compared.groups
     items = [{method: example.item for method, example in image.items()} for image in examples]
     drawn = {"scores": score_map_panels(items, folder / "scores.png")}
     if groups:
         drawn["curves"] = curve_panels(groups, folder / "curves.png")
         drawn["training"] = training_overlay(groups, folder / "training.png")
         drawn["reliability"] = reliability_panels(groups, folder / "reliability.png")
-    if comparison:
-        drawn |= {f"forest_{metric}": forest_plot(comparison, metric, folder / f"{metric}.png") for metric in PLOTTED}
+    for metric, comparison in plotted(compared).items():
+        drawn[f"forest_{metric}"] = forest_plot(comparison, metric, folder / f"{metric}.png")
     return {name: base64_of(path.read_bytes()) for name, path in drawn.items() if path}
 
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from lemlight.errors import LemlightError
+from lemlight.metrics import Level
 from lemlight.metrics.comparison import Comparison, compare_methods
+from lemlight.metrics.levels import LEVELS, known_levels, level_section, level_table, why_not
 from lemlight.reporting.runs import TrainingRun
 from lemlight.sweeps.names import WITHOUT_EFFECT
 from lemlight.sweeps.state import flat, within
@@ -19,7 +21,10 @@ from lemlight.training.privacy import public_config
 GROUPS = ("pooling", "backbone", "loss", "dataset", "augmentation", "optimizer", "scheduler")
 REPEATS = ("seed", "dataset.split.fold")
 # settings that change no network: of the machine, of what is shown, of how lesions are drawn and measured
-NO_METHOD = (*WITHOUT_EFFECT, "bootstrap", "resume", "label_names", "localization", "trainer.accelerator")
+NO_METHOD = (
+    *WITHOUT_EFFECT, "bootstrap", "resume", "label_names", "localization", "trainer.accelerator", "primary_level",
+    "level_rule",
+)  # fmt: skip
 CLASS = ".class"
 ABSENT = "(none)"
 UNKNOWN = "unknown settings"
@@ -109,16 +114,24 @@ class ComparedRuns:
     """All runs, the method and the repeat of each by number, and what comparing the finished ones gave.
 
     `groups` are the finished runs by method; `repeat` is what repeats a method: seed, or fold where the runs are folds
-    of one split. `comparison` is None where they cannot be compared, which `notes` then explain; they name no image
-    and no patient.
+    of one split. `levels` are the comparisons at every level that all of them define, none where they cannot be
+    compared, which `notes` then explain; they name no image and no patient. `undefined` says why the other levels are
+    not there. `primary` is the level that the runs recorded before they looked at the test split.
     """
 
     runs: Sequence[TrainingRun]
     methods: Methods
     method_of: Mapping[int, str]
     repeat: str
-    comparison: Comparison | None
+    levels: Mapping[Level, Comparison]
     notes: Sequence[str]
+    primary: Level = "image"
+    undefined: Mapping[Level, str] = field(default_factory=dict)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison of images."""
+        return self.levels.get("image")
 
     @property
     def done(self) -> list[TrainingRun]:
@@ -158,22 +171,57 @@ def compare_runs(runs: Sequence[TrainingRun], resamples: int) -> ComparedRuns:
         notes.append("Both seed and fold differ between the runs: compare one seed, or one fold, at a time.")
     if not done:
         notes.append("No run is finished: there is nothing to compare.")
-    comparison = None
+    levels: dict[Level, Comparison] = {}
+    undefined = _undefined(done)
+    primary, note = _primary(done, undefined)
     if not notes:
-        comparison, notes = _compare(done, method_of, repeat, resamples)
-    return ComparedRuns(runs, methods, method_of, repeat, comparison, notes)
+        for level in (level for level in LEVELS if level not in undefined):
+            comparison, said = _compare(done, method_of, repeat, resamples, level)
+            notes += said
+            if comparison is None:
+                break
+            levels[level] = comparison
+    return ComparedRuns(runs, methods, method_of, repeat, levels, [*notes, *note], primary, undefined)
+
+
+def _undefined(runs: Sequence[TrainingRun]) -> dict[Level, str]:
+    """Say why a level above the image is not compared: the first run that does not define it."""
+    found: dict[Level, str] = {}
+    for level in LEVELS[1:]:
+        for run in runs:
+            reason = why_not(run.predictions, level)
+            if reason or level not in known_levels(run.summary):
+                found[level] = f"run {run.number}: {reason or 'its metrics.json has no figures of it'}"
+                break
+    return found
+
+
+def _primary(runs: Sequence[TrainingRun], undefined: Mapping[Level, str]) -> tuple[Level, list[str]]:
+    """Return the primary level that all runs recorded, else the image, and what there is to say about that."""
+    recorded: list[Level] = list(dict.fromkeys(run.summary.get("primary_level", "image") for run in runs))
+    if len(recorded) > 1:
+        names = " and ".join(recorded)
+        return "image", [f"The runs recorded different primary levels ({names}): images are compared first."]
+    level: Level = recorded[0] if recorded else "image"
+    if level in undefined:
+        return "image", [f"The primary level is {level}, which is not defined: {undefined[level]}."]
+    return level, []
 
 
 def _compare(
-    runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str, resamples: int
+    runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str, resamples: int, level: Level
 ) -> tuple[Comparison | None, list[str]]:
-    lacking = [str(run.number) for run in runs if run.dice is None]
-    notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."] if lacking else []
+    lacking = [str(run.number) for run in runs if run.dice is None or level != "image"]
+    notes = []
+    if lacking and level == "image":
+        notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."]
     frames = []
     for run in runs:
-        rows = run.predictions[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
+        section = level_section(run.summary, level)
+        table = level_table(run.predictions, level, section.get("rule", "mean_logit"))
+        rows = table[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
         rows[repeat] = _repeat(run, repeat)
-        rows["prediction"] = (rows["probability"] > run.summary["threshold"]).astype(int)
+        rows["prediction"] = (rows["probability"] > section["threshold"]).astype(int)
         if run.dice is not None and not lacking:
             rows["dsc"] = rows["image_id"].map(run.dice)
         frames.append(rows)
@@ -182,7 +230,8 @@ def _compare(
         try:
             return compare_methods(table, resamples=resamples), notes
         except LemlightError as error:
-            notes = [f"Dice is not compared: {error}" if "dsc" in table else str(error)]
+            by = "" if level == "image" else f"By {level}: "
+            notes = [f"Dice is not compared: {error}" if "dsc" in table else f"{by}{error}"]
     return None, notes
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
+from lemlight.metrics.levels import RULES, UNITS, known_levels, level_section
 from lemlight.reporting.page import base64_of, write_page
 from lemlight.text import heading, interval_text, plain_table, value_text
 
+SHORT = ("auroc", "sensitivity", "specificity")  # of the levels, what fits a terminal
 METHOD_NAMES = {
     "importance": "Importance",
     "cam": "CAM",
@@ -49,6 +51,38 @@ def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return [(name, value_text(metric), interval_text(metric), metric.get("reason", "")) for name, metric in metrics]
 
 
+def level_heads(summary: Mapping[str, Any]) -> list[str]:
+    """Return a head for each level that a summary has figures of, with the number of its units."""
+    heads = []
+    for level in known_levels(summary):
+        section = level_section(summary, level)
+        primary = ", primary" if level == summary.get("primary_level") != "image" else ""
+        heads.append(f"By {level} ({section['images' if level == 'image' else 'units']}{primary})")
+    return heads
+
+
+def level_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return for each metric its name, and value, interval and reason (as `metric_rows`) at every level."""
+    columns = [metric_rows(level_section(summary, level)) for level in known_levels(summary)]
+    return [(row[0][0], [cell[1:] for cell in row]) for row in zip(*columns, strict=True)]
+
+
+def level_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Say how images make the other levels, and which levels the data do not define."""
+    sections, known = summary.get("levels", {}), known_levels(summary)[1:]
+    notes = []
+    if known:
+        rule = RULES[sections[known[0]]["rule"]]
+        units = " or ".join(known)
+        notes.append(f"The probability of a {units} is the {rule} of its images; it is malignant if any of them is.")
+        notes += [
+            f"{sections[level]['mixed']} of {sections[level]['units']} {UNITS[level]} hold images of both labels."
+            for level in known[:1]
+            if sections[level]["mixed"]
+        ]
+    return notes + [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
+
+
 def how_text(summary: Mapping[str, Any]) -> str:
     """Return in one line what was evaluated and how the intervals were drawn."""
     how = summary["interval"]
@@ -62,10 +96,21 @@ def how_text(summary: Mapping[str, Any]) -> str:
 def metrics_text(summary: Mapping[str, Any]) -> str:
     """Return the metrics of a summary (metrics.json) as a small table; what is undefined stands with its reason."""
     rows = [
-        (name, value, f"[{interval.replace(' to ', ', ')}]" if interval else f"({reason})")
-        for name, value, interval, reason in metric_rows(summary)
+        (name, value, _brackets(interval) or f"({reason})") for name, value, interval, reason in metric_rows(summary)
     ]
-    return "\n  ".join([f"{how_text(summary)}\n", *plain_table(rows)])
+    lines = [f"{how_text(summary)}\n", *plain_table(rows)]
+    if known := known_levels(summary)[1:]:
+        cells = [["", *map(heading, SHORT)]]
+        for level, head in zip(known, level_heads(summary)[1:], strict=True):
+            metrics = [level_section(summary, level)[name] for name in SHORT]
+            cells.append([head, *(f"{value_text(one)} {_brackets(interval_text(one))}" for one in metrics)])
+        lines += ["", *plain_table(cells)]
+    lines += level_notes(summary)
+    return "\n  ".join(lines)
+
+
+def _brackets(interval: str) -> str:
+    return f"[{interval.replace(' to ', ', ')}]" if interval else ""
 
 
 def localization_text(summary: Mapping[str, Any]) -> str:
@@ -153,7 +198,9 @@ def write_run_page(
         title=title,
         how=how_text(summary),
         note=lambda_note(summary.get("lambda", 1.0)),
-        rows=metric_rows(summary),
+        level_heads=level_heads(summary),
+        rows=level_rows(summary),
+        level_notes=level_notes(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
         sizes=size_rows(summary) if has_lesions(summary) else [],

@@ -16,7 +16,9 @@ from lemlight.data.datamodule import MammogramFiles, unit_range
 from lemlight.files import write_json
 from lemlight.localization.choice import Chosen, build_settings
 from lemlight.localization.evaluation import Localizing
+from lemlight.metrics import Level, LevelRule
 from lemlight.metrics.classification import summarize, write_predictions
+from lemlight.metrics.levels import level_tables, summarize_levels, write_level_tables
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
@@ -36,7 +38,7 @@ class Run:
     """A command at the point where the network is to be tested.
 
     `command` is train or evaluate, `title` heads the page, `overrides` is what the command line changed, `chosen` are
-    the localization settings of the validation split.
+    the localization settings of the validation split; `level` is the primary one, `rule` how images make a level.
     """
 
     command: str
@@ -49,6 +51,8 @@ class Run:
     data: MammogramFiles
     chosen: Mapping[str, Chosen]
     threshold: float
+    level: Level
+    rule: LevelRule
 
     def localizing(self) -> Localizing:
         """The network on its device, ready to localize."""
@@ -95,7 +99,7 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     """
     scores = predict(run.trainer, run.module, batches).set_index("index")
     predictions = run.data.table.loc[scores.index].join(scores)
-    summary = summarize(predictions, threshold=run.threshold, resamples=run.settings.bootstrap)
+    summary = summarize_all(predictions, run)
     first = run.trainer.is_global_zero
     localized, pictures = measure_localization(
         run.localizing(), run.chosen, str(summary["split"]), run.folder if first else None, run.settings.bootstrap
@@ -105,6 +109,7 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
         return summary
     write_json(summary, run.folder / "metrics.json")
     write_predictions(predictions, run.folder / "predictions.csv")
+    write_level_tables(level_tables(predictions, run.rule), run.folder)
     figures = _figures(run, predictions, summary) | pictures
     page = _page(run, summary, figures)
     log_results(run.trainer.loggers, summary, figures, predictions)
@@ -117,6 +122,13 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     print(f"pictures:           {run.folder / 'figures'}")
     print(f"all of this run:    {run.folder}")
     return summary
+
+
+def summarize_all(predictions: pd.DataFrame, run: Run) -> dict[str, Any]:
+    """Return the classification in metrics.json: of images, and of every level above that the table defines."""
+    how: dict[str, Any] = {"threshold": run.threshold, "resamples": run.settings.bootstrap}
+    levels = summarize_levels(predictions, rule=run.rule, **how)
+    return summarize(predictions, **how) | {"primary_level": run.level, "levels": levels}
 
 
 def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Path]:

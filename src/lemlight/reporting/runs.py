@@ -165,7 +165,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"image_id": str, "patient_id": str})
+    return pd.read_csv(path, dtype=dict.fromkeys(("image_id", "patient_id", "laterality", "view", "exam"), str))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lemlight.files import write_csv, written_aside
-from lemlight.metrics import LOWER_IS_BETTER, METRIC_NAMES
+from lemlight.metrics import CLASSIFICATION_NAMES, LOWER_IS_BETTER, METRIC_NAMES, Level
 from lemlight.metrics.comparison import Comparison
+from lemlight.metrics.levels import LEVELS, known_levels, level_section
 from lemlight.reporting.methods import ComparedRuns
 from lemlight.text import heading, interval_text, markdown_table, value_text
 
@@ -16,27 +17,37 @@ COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
 
 
-def method_table(compared: ComparedRuns) -> pd.DataFrame:
+def method_table(compared: ComparedRuns, level: Level = "image") -> pd.DataFrame:
     """Return a row per method: method, runs (how many), and of every known metric value, low, high and best.
 
-    A metric that was compared comes with the comparison's interval; others are means over the runs, with the interval
-    of metrics.json where there is one run only. `best` is True where a method is shown to be better than every other.
+    Of a level above the image there are the metrics of the classification. A metric that was compared comes with the
+    comparison's interval; others are means over the runs, with the interval of metrics.json where there is one run
+    only. `best` is True where a method is shown to be better than every other.
     """
-    comparison = compared.comparison
+    comparison = compared.levels.get(level)
+    columns = COLUMNS if level == "image" else CLASSIFICATION_NAMES
     known = {(one.method, one.metric): one.estimate for one in comparison.values} if comparison else {}
     best = {metric: shown_best(comparison, metric) for _, metric in known} if comparison else {}
     rows = []
     for method, runs in compared.groups.items():
         row: dict[str, Any] = {"method": method, "runs": len(runs)}
-        for name in COLUMNS:
+        for name in columns:
             figure = known.get((method, name))
-            found = _mean([run.summary.get(name, {}) for run in runs]) if figure is None else vars(figure)
+            sections = [level_section(run.summary, level) for run in runs]
+            found = _mean([section.get(name, {}) for section in sections]) if figure is None else vars(figure)
             row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
             row[f"{name}_best"] = best.get(name) == method
         rows.append(row)
     table = pd.DataFrame(rows)
-    unknown = [name for name in COLUMNS if rows and table[name].isna().all()]
+    unknown = [name for name in columns if rows and table[name].isna().all()]
     return table.drop(columns=[f"{name}{end}" for name in unknown for end in ("", "_low", "_high", "_best")])
+
+
+def tables_of(compared: ComparedRuns) -> dict[Level, pd.DataFrame]:
+    """Return the table of the methods at every level that all finished runs define, the primary level first."""
+    levels = [level for level in LEVELS if all(level in known_levels(run.summary) for run in compared.done)]
+    levels.sort(key=lambda level: level != compared.primary)
+    return {level: method_table(compared, level) for level in levels}
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
@@ -71,18 +82,20 @@ def cells(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
     return [dict(zip(parts, row, strict=True)) for row in known.where(known.notna(), None).to_numpy()]
 
 
-def write_tables(table: pd.DataFrame, comparison: Comparison | None, folder: Path) -> list[Path]:
+def write_tables(tables: Mapping[Level, pd.DataFrame], compared: ComparedRuns, folder: Path) -> list[Path]:
     """Write table.csv (numbers), table.md and table.tex (for reading), and differences.csv where there are any.
 
-    None of them names a file or a patient.
+    The tables of the levels above the image are table_breast.csv and so on. None of them names a file or a patient.
     """
-    texts = {
-        "table.csv": table.to_csv(index=False),
-        "table.md": table_markdown(table),
-        "table.tex": table_latex(table),
-    }
-    if comparison is not None and comparison.pairs:
-        texts["differences.csv"] = differences(comparison).to_csv(index=False)
+    texts = {}
+    for level, table in tables.items():
+        name = "table" if level == "image" else f"table_{level}"
+        texts[f"{name}.csv"] = table.to_csv(index=False)
+        texts[f"{name}.md"] = table_markdown(table)
+        texts[f"{name}.tex"] = table_latex(table)
+    pairs = [differences(one).assign(level=level) for level, one in compared.levels.items() if one.pairs]
+    if pairs:
+        texts["differences.csv"] = pd.concat(pairs).to_csv(index=False)
     for name, text in texts.items():
         with written_aside(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")

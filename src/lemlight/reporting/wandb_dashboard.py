@@ -24,7 +24,9 @@ from lemlight.text import heading
 SPECIFICATION = "wandb_dashboard.json"
 TITLE = "Pooling methods compared"
 POOLING = "choices.pooling"  # key of the config
-METRICS = ("auroc", "dsc", "acc", "sensitivity", "specificity", "f1")
+METRICS = (
+    "auroc", "dsc", "breast/auroc", "exam/auroc", "patient/auroc", "acc", "sensitivity", "specificity", "f1",
+)  # fmt: skip
 CURVES = ("val/auroc", "val/loss", "train/loss", "lambda")
 MOST_AXES = 12  # more cannot be read
 
@@ -73,10 +75,18 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
         run_ids=sorted(logged.values()),
         split=str(next(iter(logged)).summary["split"]),
         settings=list(dict.fromkeys([POOLING, *settings]))[:MOST_AXES],
-        metrics=[name for name in METRICS if any(run.summary.get(name, {}).get("value") is not None for run in logged)],
+        metrics=[name for name in METRICS if any(_value(run, name) is not None for run in logged)],
         plots=[name for name in PLOT_TEXTS if name in plots],
         offline=sorted(path for run in logged for path in (run.folder / "wandb").glob("offline-run-*")),
     )
+
+
+def _value(run: TrainingRun, name: str) -> float | None:
+    """The value of a metric, of `breast/auroc` at that level."""
+    level, _, key = name.rpartition("/")
+    section = run.summary.get("levels", {}).get(level, {}) if level else run.summary
+    value: float | None = section.get(key, {}).get("value")
+    return value
 
 
 def panels_of(board: Dashboard) -> dict[str, list[Any]]:

@@ -30,6 +30,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
+LEVEL_DEFAULTS = {"primary_level": "image", "level_rule": "mean_logit"}
 
 
 def metadata_of(versions: Mapping[str, str], trained_on: Sequence[str]) -> dict[str, Any]:
@@ -76,6 +77,11 @@ class Checkpoint:
     def threshold(self) -> float:
         """Probability above which an image is predicted malignant."""
         return float(self.config["threshold"])
+
+    @property
+    def levels(self) -> dict[str, Any]:
+        """The primary level and the rule of the levels; the defaults for a checkpoint from before there were any."""
+        return {name: self.config.get(name) or value for name, value in LEVEL_DEFAULTS.items()}
 
     @property
     def preprocessing(self) -> dict[str, Any]:

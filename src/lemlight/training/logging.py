@@ -125,13 +125,16 @@ COUNTS = ("images", "patients")
 def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the defined figures of a summary (metrics.json) by name, with the bounds of their intervals.
 
-    `test/auroc`, `test/auroc_low`, `test/auroc_high`; the mean of the FROC curve as `test/froc`; a further localization
-    method as `test/cam/dsc`; the best settings for the very images as `test/dsc_oracle`; `test/images`.
+    `test/auroc`, `test/auroc_low`, `test/auroc_high`; the mean of the FROC curve as `test/froc`; a level above the
+    image as `test/breast/auroc`; a further localization method as `test/cam/dsc`; the best settings for the very images
+    as `test/dsc_oracle`; `test/images`.
     """
     split = summary["split"]
     figures = _figures(summary, f"{split}/")
     for method, section in (summary.get("localization_compared") or {}).items():
         figures |= _figures(section, f"{split}/{method}/")
+    for level, section in (summary.get("levels") or {}).items():
+        figures |= _figures(section, f"{split}/{level}/")
     oracle = ((summary.get("localization") or {}).get("oracle") or {}).get("dsc")
     if oracle is not None:
         figures[f"{split}/dsc_oracle"] = float(oracle)

@@ -29,7 +29,7 @@ LABELS = {"MALIGNANT": 1, "BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0}
 PARTS = {"train": "Training", "test": "Test"}
 SIDES = {"LEFT": "L", "RIGHT": "R"}
 IMAGE = ["patient_id", "laterality", "view"]
-COLUMNS = [*IMAGE, "label", "kind", "official", "folder", "mask_folder", *PATHS]
+COLUMNS = [*IMAGE, "label", "density", "kind", "official", "folder", "mask_folder", *PATHS]
 FILES = 2  # of an abnormality: mask and crop, 10,239 files with the mammograms of 3,103 folders
 MASK_MISSING = "abnormalities without a mask file that can be used"
 
@@ -109,6 +109,7 @@ def _plain(rows: pd.DataFrame, name: str, download: Download) -> pd.DataFrame:
             "laterality": rows["left or right breast"].map(SIDES),
             "view": rows["image view"],
             "label": rows["pathology"].map(LABELS).astype("int64"),
+            "density": rows.get("breast density", rows.get("breast_density", "")),
             "kind": kind,
             "official": official,
             "folder": image,
@@ -148,6 +149,7 @@ def group_images(descriptions: pd.DataFrame, patient_disjoint: bool = True) -> p
     """Make one row per image: label, split (test wins), and the names of its folders and mask folders."""
     images = descriptions.groupby(IMAGE, as_index=False).agg(
         label=("label", "max"),
+        density=("density", "first"),
         official=("official", "min"),  # "test" sorts before "train"
         folders=("folder", lambda names: tuple(dict.fromkeys(names))),
         mask_folders=("mask_folder", tuple),

@@ -3,8 +3,9 @@
 Layout: `root/images.csv` with the columns path (below root), label (1 malignant, 0 benign), patient, and, where known,
 split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (a file below root for each lesion, joined with
 `|`; `none`: known to have no lesion; empty: nothing is known), lesion_type (mass, calcification, distortion, asymmetry,
-other; one for all masks of the image, or one for each, joined with `|`) and image_id (default: the path without its
-suffix). Comma, semicolon or tab; UTF-8 with or without a byte order mark. A file whose name has other blanks or another
+other; one for all masks of the image, or one for each, joined with `|`), image_id (default: the path without its
+suffix), and what groups images: exam (its date or number), site, vendor, density and age (in years).
+Comma, semicolon or tab; UTF-8 with or without a byte order mark. A file whose name has other blanks or another
 encoding on the disk is found all the same.
 """
 
@@ -19,11 +20,11 @@ import pandas as pd
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import list_files, read_rows, whole_numbers
 from lemlight.data.lesions import TYPES, Lesion
-from lemlight.data.table import bullet_error, check_table, clean, first_ten, table_problems
+from lemlight.data.table import FURTHER, bullet_error, check_table, clean, first_ten, table_problems
 from lemlight.errors import LemlightError
 
 NEEDED = ("path", "label", "patient")
-OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "image_id")
+OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "image_id", *FURTHER)
 NO_LESION = "none"
 REMEDY = f"needed are {', '.join(NEEDED)}, optional are {', '.join(OPTIONAL)}"
 SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
@@ -99,6 +100,7 @@ def _to_table(rows: pd.DataFrame, files: Mapping[str, str]) -> pd.DataFrame:
             "view": rows["view"].str.upper(),
             "lesions": pd.Series(lesions, index=rows.index, dtype=object),
             "lesions_known": rows["mask"] != "",
+            **{column: rows[column] for column in FURTHER},
         }
     )
 

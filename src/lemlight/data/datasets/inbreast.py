@@ -140,6 +140,8 @@ def _read_table(download: Download) -> pd.DataFrame:
             "laterality": rows["Laterality"].str.upper(),
             "birads": whole_numbers(rows["Bi-Rads"].str.lower()),
             "view": rows["View"].map(_view),
+            "exam": rows.get("Acquisition date", ""),
+            "density": rows.get("ACR", ""),
         }
     )
 

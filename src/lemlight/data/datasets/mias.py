@@ -44,19 +44,23 @@ TABLES = ("info", "readme", "00readme")
 NUMBER = re.compile(r"mdb\d{3}")
 ORIGINAL = re.compile(r"mdb\d{3}[lr][smlx]")
 LINE = re.compile(
-    r"(?P<image>mdb\d{3})(?: [FGD])? (?:NORM|(?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM) (?P<severity>[BM])"
+    r"(?P<image>mdb\d{3})(?: (?P<tissue>[FGD]))? (?:NORM|(?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM) (?P<severity>[BM])"
     r"(?: (?P<x>\d+) (?P<y>\d+) (?P<radius>\d+)| \*+ ?(?:see )?NOTE.*)?)",
     re.I,
 )
 
 
 class Abnormality(NamedTuple):
-    """A line of the table: image, class ("" for a normal one), malignant or not, circle (x, y from below, radius)."""
+    """A line of the table: image, class ("" for a normal one), malignant or not, circle (x, y from below, radius).
+
+    tissue: fatty (F), fatty-glandular (G) or dense (D).
+    """
 
     image: str
     kind: str
     malignant: bool
     circle: tuple[int, int, int] | None
+    tissue: str = ""
 
 
 @checked
@@ -84,6 +88,7 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
         patient_id=((number + 1) // 2).map("pair{:03d}".format),
         laterality=(number % 2).map({1: "L", 0: "R"}),
         view="MLO",
+        density=[lines[image][0].tissue for image in images["image_id"]],
     )
     return download.image_table(images, lambda row: _lesions(lines[row.image_id], shapes[row.path]))
 
@@ -127,7 +132,7 @@ def _read_lines(download: Download) -> dict[str, list[Abnormality]]:
 def _abnormality(match: re.Match[str]) -> Abnormality:
     circle = (int(match["x"]), int(match["y"]), int(match["radius"])) if match["x"] else None
     kind, severity = (match["kind"] or "").upper(), (match["severity"] or "").upper()
-    return Abnormality(match["image"].lower(), kind, severity == "M", circle)
+    return Abnormality(match["image"].lower(), kind, severity == "M", circle, (match["tissue"] or "").upper())
 
 
 def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...]:

@@ -45,7 +45,7 @@ def rsna(
     rows = _read(download)
     rows = download.with_files(rows, files, "image", rows["view"].isin(list(views)))
     download.check(allow_missing, rows)
-    columns = ["image_id", "patient_id", "laterality", "view"]
+    columns = ["image_id", "patient_id", "laterality", "view", *rows.columns.intersection(["density", "age", "site"])]
     return download.image_table(rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)))
 
 
@@ -77,4 +77,4 @@ def _read(download: Download) -> pd.DataFrame:
     no_number = {column: ~rows[column].str.fullmatch(r"\d+") for column in ("patient_id", "image_id")}
     download.wrong_values(rows, no_number, "{} is no number")
     download.repeated(rows, "cancer")
-    return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"])
+    return rows.assign(image=rows["patient_id"] + "/" + rows["image_id"]).rename(columns={"site_id": "site"})

@@ -46,6 +46,7 @@ ORDER = ("mass", "calcification", "distortion", "asymmetry", "other")  # a box o
 NEEDED = ("study_id", "image_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
 NEEDED_OF_FINDINGS = ("image_id", "breast_birads", "finding_categories", *CORNERS)
 IN_BOTH = ("study_id", "laterality", "view_position", "height", "width", "breast_birads", "split")
+NAMES = {"study_id": "patient_id", "view_position": "view", "breast_density": "density"}
 SPLITS = {"training": "train", "test": "test"}
 HASH = r"[0-9a-f]{32}"
 
@@ -76,7 +77,9 @@ def vindr(
     wanted = ~rows["birads"].isin([str(category) for category in leave_out])
     rows = download.with_files(rows, files, "image", wanted)
     download.check(allow_missing, rows)
-    images = rows.rename(columns={"study_id": "patient_id", "view_position": "view"}).assign(
+    images = rows.rename(
+        columns={"study_id": "patient_id", "view_position": "view", "breast_density": "density"}
+    ).assign(
         path=rows["image"].map(files),
         split=rows["split"].map(SPLITS),
         label=(rows["birads"].astype(int) >= malignant_from).astype(int),
