@@ -46,7 +46,7 @@ def test_a_part_is_fetched_checked_and_prepared(lemlight_run, archive, stand_in,
     [
         (
             ["dataset=inbreast", "root=x"],
-            "dataset=inbreast: lemlight knows no source of it, but of cbis, cmmd, mias",
+            "dataset=inbreast: lemlight knows no source of it, but of cbis, cmmd, embed, mias",
         ),
         (["dataset=cbis"], "root: a value is needed"),
         (["root=x"], "dataset=phantom: lemlight knows no source"),

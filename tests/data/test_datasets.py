@@ -16,18 +16,19 @@ from lemlight.errors import LemlightError
 from tests.layouts.drawing import failure_of, save_mammogram
 
 ALL = {"cmmd": {"normal_images": True}, "rsna": {"views": ["CC", "MLO", "AT"]}}  # options that take in every image
-NAMES = ("cbis", "cmmd", "inbreast", "mias", "rsna", "vindr")
+NAMES = ("cbis", "cmmd", "embed", "inbreast", "mias", "rsna", "vindr")
 BUILD = {name: getattr(import_module(f"lemlight.data.datasets.{name}"), name) for name in NAMES}
 WRITE = {name: getattr(import_module(f"tests.layouts.{name}"), f"write_{name}") for name in NAMES}
 CSV = {  # the table, and a column without which it is of another version
     "cbis": (TABLES[0], "pathology"),
     "cmmd": ("CMMD_clinicaldata_revision.csv", "classification"),
+    "embed": ("EMBED_OpenData_clinical.csv", "path_severity"),
     "inbreast": ("INbreast.csv", "Bi-Rads"),
     "rsna": ("train.csv", "cancer"),
     "vindr": ("breast-level_annotations.csv", "breast_birads"),
 }
 with_csv = pytest.mark.parametrize("name", CSV, indirect=True)
-marked = pytest.mark.parametrize("name", ["cbis", "inbreast", "mias", "vindr"], indirect=True)
+marked = pytest.mark.parametrize("name", ["cbis", "embed", "inbreast", "mias", "vindr"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=BUILD)

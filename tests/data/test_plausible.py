@@ -218,6 +218,7 @@ def test_what_is_no_mammogram_is_left_out_by_name_in_data_sets_and_folders(tmp_p
         ({"Modality": "DOE^JANE"}, "Modality unknown, not MG"),
         ({"Modality": None, "SOPClassUID": SecondaryCaptureImageStorage}, "Secondary Capture without a Modality"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "FOR PROCESSING"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2.1"}, "FOR PROCESSING"),
         ({"ViewCodeSequence": "Magnification"}, "a magnification view"),
         ({"ViewCodeSequence": "Spot Compression"}, "a spot compression view"),
         ({"PaddleDescription": "10CM SPOT"}, "a spot compression view"),

@@ -31,9 +31,11 @@ class MockArchive:
         for folder in sorted({file.parent for file in (self.folder / collection).rglob("*.dcm") if file.is_file()}):
             *_, patient, study, name = folder.parts
             sizes = [file.stat().st_size for file in folder.iterdir()]
-            rows.append((collection, patient, study, *name.split("_"), len(sizes), sum(sizes) / 1e6, "CC BY 4.0"))
-        columns = ["collection_id", "PatientID", "StudyInstanceUID", "Modality", "SeriesInstanceUID", "instanceCount"]
-        return pd.DataFrame(rows, columns=[*columns, "series_size_MB", "license_short_name"])
+            rows.append((collection, patient, study, *name.split("_"), "MG", len(sizes), sum(sizes) / 1e6, "CC BY 4.0"))
+        columns = ["collection_id", "PatientID", "StudyInstanceUID", "Modality", "SeriesInstanceUID"]
+        return pd.DataFrame(
+            rows, columns=[*columns, "SeriesDescription", "instanceCount", "series_size_MB", "license_short_name"]
+        )
 
     def fetch(self, series, root):
         for uid in series:

@@ -111,6 +111,13 @@ def not_a_mammogram(dataset: Dataset) -> str:
     return f"{why[0]}, not a view of the whole breast; leave it out" if why else ""
 
 
+def for_processing(dataset: Dataset) -> bool:
+    """Whether the pixels are raw detector values, as the intent says, or without one the storage class."""
+    storage = UID(_text(dataset, "SOPClassUID"))
+    told = _text(dataset, "PresentationIntentType") or (storage.name if storage.type == "SOP Class" else "")
+    return told.upper().endswith("FOR PROCESSING")
+
+
 def doubts(dataset: Dataset) -> Iterator[str]:
     """Say what makes a readable file an odd mammogram: another modality, raw values, a view of a part of the breast."""
     storage, modality = UID(_text(dataset, "SOPClassUID")), _text(dataset, "Modality")
@@ -120,7 +127,7 @@ def doubts(dataset: Dataset) -> Iterator[str]:
         yield f"Modality {plain}, not MG: is it a mammogram?"
     elif other and not modality:
         yield f"{other} without a Modality: is it a mammogram?"
-    if _text(dataset, "PresentationIntentType") == "FOR PROCESSING":
+    if for_processing(dataset):
         yield "FOR PROCESSING: raw detector values look unlike the images FOR PRESENTATION"
     if re.search(f"TOMO|GENERATED|{FROM_SLICES.pattern[3:]}", _text(dataset, "ImageType")):
         yield "a 2-D view that was computed from tomosynthesis slices"

@@ -22,7 +22,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
 from lemlight.data.dicom import quiet, read_dicom, read_header
-from lemlight.data.dicom_header import KIND_TAGS, not_a_mammogram
+from lemlight.data.dicom_header import KIND_TAGS, for_processing, not_a_mammogram
 from lemlight.data.plausible import odd_pixels
 from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, is_raster, read_raster
 from lemlight.errors import ImageError, LemlightError, as_image_error
@@ -268,7 +268,7 @@ def _grey(dataset: Dataset) -> str:
     bits = dataset.get("BitsStored")
     colours = str(dataset.get("PhotometricInterpretation", ""))
     known = colours in ("MONOCHROME1", "MONOCHROME2", "RGB") or colours.startswith("YBR_")
-    raw = dataset.get("PresentationIntentType") == "FOR PROCESSING"
+    raw = for_processing(dataset)
     parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if known else "unknown colours"]
     return ", ".join([*parts, *(["FOR PROCESSING"] if raw else [])])
 

@@ -48,7 +48,8 @@ class Index(Protocol):
     version: str
 
     def series(self, collection: str) -> pd.DataFrame:
-        """List the series: FOLDER, Modality, SeriesInstanceUID, instanceCount, series_size_MB, license_short_name."""
+        """List the series: FOLDER, Modality, SeriesInstanceUID and SeriesDescription, instanceCount, series_size_MB,
+        license_short_name."""
 
     def fetch(self, series: Sequence[str], root: Path) -> None:
         """Fetch whole series into collection/PatientID/StudyInstanceUID/Modality_SeriesInstanceUID below `root`."""
@@ -80,8 +81,9 @@ class IdcIndex:
 class ImagingDataCommons:
     """A collection of the NCI Imaging Data Commons, which asks for no account.
 
-    `patient` is a regular expression for the patient within the archive's PatientID, `stratum` one for the groups that
-    a part of the patients is drawn evenly from. `tables` are the files that the archive has not, to be had from
+    Regular expressions: `series` for the descriptions of those that are wanted, `patient` for the patient within the
+    archive's PatientID, `stratum` for the groups that a part of the patients is drawn evenly from, in the PatientID or
+    the description. `tables` are the files that the archive has not, to be had from
     `tables_from`; where they lie in the folder already, their columns of patient and label make strata as well.
     """
 
@@ -89,6 +91,7 @@ class ImagingDataCommons:
         self,
         collection: str,
         citation: str,
+        series: str = "",
         patient: str = ".+",
         stratum: str = "",
         tables: Sequence[str] = (),
@@ -97,7 +100,8 @@ class ImagingDataCommons:
         label_column: str = "",
         index: Any = None,
     ) -> None:
-        self.collection, self.citation, self.patient, self.stratum = collection, citation, patient, stratum
+        self.collection, self.citation, self.wanted = collection, citation, series
+        self.patient, self.stratum = patient, stratum
         self.tables, self.tables_from = list(tables), tables_from
         self.columns = [patient_column, label_column]
         self.index: Index = index or IdcIndex()
@@ -126,13 +130,14 @@ class ImagingDataCommons:
         Raises:
             LemlightError: the index has no such collection, or fewer patients.
         """
-        series = self.index.series(self.collection).sort_values("SeriesInstanceUID", ignore_index=True)
+        series = self._listed().sort_values("SeriesInstanceUID", ignore_index=True)
         if series.empty:
             raise LemlightError(f"the index {self.index.version} has no collection {self.collection}: update idc-index")
         if patients is None:
             return series
         names = self._patients(series)
-        strata = series["PatientID"].str.extract(f"({self.stratum})", expand=False).fillna("").groupby(names).max()
+        text = series["PatientID"] + " " + series["SeriesDescription"].fillna("")
+        strata = text.str.extract(f"({self.stratum})", expand=False).fillna("").groupby(names).max()
         strata += self._labels(root).reindex(strata.index, fill_value="")
         if patients > len(strata):
             raise LemlightError(f"patients={patients}: {self.collection} has {len(strata)}; leave it out for all")
@@ -184,6 +189,10 @@ class ImagingDataCommons:
         found = pd.DataFrame({"files": [len(s) for s in sizes], "bytes": [sum(s) for s in sizes]}, series.index)
         return (found["files"] == series["instanceCount"]) & (found["bytes"] == _bytes(series))
 
+    def _listed(self) -> pd.DataFrame:
+        series = self.index.series(self.collection)
+        return series[series["SeriesDescription"].fillna("").str.contains(self.wanted)] if self.wanted else series
+
     def _patients(self, series: pd.DataFrame) -> "pd.Series[str]":
         names = series["PatientID"].str.extract(f"({self.patient})", expand=False)
         return names.fillna(series["PatientID"])
@@ -207,7 +216,7 @@ class ImagingDataCommons:
                 before = pd.read_csv(file, dtype={"version": str})[columns]
             except (ValueError, KeyError) as error:
                 raise LemlightError(f"{file} is no manifest of lemlight: set another root, or move it away") from error
-            gone = ~before["SeriesInstanceUID"].isin(self.index.series(self.collection)["SeriesInstanceUID"])
+            gone = ~before["SeriesInstanceUID"].isin(self._listed()["SeriesInstanceUID"])
             if gone.any() and set(before["version"]) != {self.index.version}:
                 raise LemlightError(
                     f"{file} lists {gone.sum()} series that version {self.index.version} of the archive "

@@ -30,6 +30,7 @@ PUBLISHED = {  # images
     "inbreast": 410,
     "mias": 322,
     "rsna": 54706,
+    "victre": 2994,
     "vindr": 20000,
 }
 DICOM = (".dcm", ".dicom")
@@ -314,7 +315,7 @@ def _letters(name: str) -> str:
     return re.sub(r"[\s_-]", "", name.lower())
 
 
-IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "PatientID"]
+IDENTITY = ["SOPInstanceUID", "SeriesInstanceUID", "PatientID", "SeriesDescription"]
 POSITION = ["ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence"]
 VIEW_CODES = {"399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO"}  # SNOMED CT and SRT, CID 4014
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -332,6 +333,7 @@ class Header:
     bits: int = 0
     patient: str = ""
     series: str = ""
+    description: str = ""  # of the series
     instance: str = ""
     side: str = ""
     view: str = ""
@@ -374,6 +376,7 @@ def _of_dicom(file: BinaryIO, tail: bytes) -> Header:
         bits=int(dataset.get("BitsAllocated") or 0),
         patient=str(dataset.get("PatientID") or "").strip(),
         series=str(dataset.get("SeriesInstanceUID") or ""),
+        description=str(dataset.get("SeriesDescription") or "").strip(),
         instance=str(dataset.get("SOPInstanceUID") or ""),
         side=laterality(dataset),
         view=_view(dataset),
