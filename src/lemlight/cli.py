@@ -1,5 +1,6 @@
 """What every command shares: Hydra around a task, and one clear message instead of a traceback."""
 
+import atexit
 import difflib
 import errno
 import functools
@@ -118,6 +119,7 @@ def settings_of(config: DictConfig, schema: type[Schema]) -> Schema:
     finally:
         if first:
             gc.freeze()
+            atexit.register(gc.unfreeze)  # or packages report leaks at the end
         gc.enable()
 
 

@@ -89,6 +89,7 @@ def lemlight_run(tmp_path_factory):
         arguments = [*first, *ALWAYS.get(command, MACHINE), f"hydra.run.dir={folder}", *rest]
         done = Done(*start(command, arguments, cwd or folder.parent), folder)
         assert "Traceback" not in done.out + done.err, done.err
+        assert "leaked" not in done.err  # what nanobind says at exit of objects that nobody collects
         assert done.code == (2 if fails else 0), done.err
         if fails and "-m" not in first:  # in a multirun every job that fails says so
             assert done.err.count("lemlight: ") == 1, done.err
