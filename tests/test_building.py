@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from lemlight.building import build, check_settings, check_trust, locate
 from lemlight.cli import conf_dir
 from lemlight.errors import LemlightError
+from lemlight.limits import Limits
 from lemlight.models.classifier import build_classifier
 from lemlight.settings import EvaluateSettings
 from lemlight.training.callbacks import build_callbacks
@@ -284,3 +285,12 @@ def test_an_experiment_is_a_sweep_and_has_its_folder(name):
     assert f"python -m lemlight.train experiment={name}" in text
     assert f"experiment={name} +scale=small" in text
     assert OmegaConf.load(folder / f"{name}.yaml").hydra.mode == "MULTIRUN"
+
+
+def test_what_reading_a_file_may_cost_is_the_same_in_the_constructor_and_for_every_command():
+    for command in ("train", "evaluate", "localize", "prepare", "export"):
+        given = [f"{name}=x" for name in ("checkpoint", "input") if command in ("evaluate", "localize", "export")]
+        given = given[:1] if command == "evaluate" else given
+        assert settings_of(*given, command=command).limits == Limits()
+    with pytest.raises(LemlightError, match=r"limits\.seconds=-1"):
+        settings_of("limits.seconds=-1")

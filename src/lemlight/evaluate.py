@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
+from lemlight.limits import hold
 from lemlight.settings import EvaluateSettings
 
 
@@ -29,6 +30,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.training.module import MammogramModule
     from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
 
+    hold(settings.limits)
     build_settings(settings.localization)  # a method that cannot be built is found now
     checkpoint = load_checkpoint(Path(settings.checkpoint))
     classifier = load_classifier(checkpoint, settings.trust)

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
+from lemlight.limits import hold
 from lemlight.settings import ExportSettings
 
 
@@ -21,8 +22,15 @@ def export(config: ExportSettings) -> None:
             differ from the network's, which is not left.
     """
     from lemlight.data.io import find_images
+    from lemlight.data.isolated import given
     from lemlight.files import write_json, written_aside
-    from lemlight.localization.predictor import export_metadata, open_checkpoint, phantom_as_prepared, prepare_image
+    from lemlight.localization.predictor import (
+        as_batch,
+        export_metadata,
+        open_checkpoint,
+        phantom_as_prepared,
+        read_images,
+    )
     from lemlight.models.exported import (
         TO_WRITE,
         PredictingGraph,
@@ -33,12 +41,14 @@ def export(config: ExportSettings) -> None:
         write_onnx,
     )
 
+    hold(config.limits)
     check_packages(TO_WRITE)
     trained = open_checkpoint(Path(config.checkpoint), config.trust)
     trained.classifier.requires_grad_(False)
     prepare = trained.preprocessing
-    given = [] if config.input is None else find_images(Path(config.input))
-    prepared = [phantom_as_prepared(prepare), *(prepare_image(item.path, prepare)[2] for item in given)]
+    found = [] if config.input is None else find_images(Path(config.input))
+    read = read_images([item.path for item in found], prepare)
+    prepared = [as_batch(pixels) for pixels in (phantom_as_prepared(prepare), *(given(one)[2] for one in read))]
     batches = images_to_compare((prepare.height, prepare.width), prepared)
     metadata = export_metadata(trained).model_dump()
     graph, path = PredictingGraph(trained.classifier), Path(config.output) / "model.onnx"

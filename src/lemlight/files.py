@@ -2,10 +2,11 @@
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from omegaconf import OmegaConf
 
@@ -37,6 +38,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what hid the folder has been said already
             aside.unlink(missing_ok=True)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read; OSError for anything else: a pipe in its place would be waited for for ever."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(0, "it is no regular file", str(path))
+    return open(file, "rb")
 
 
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:

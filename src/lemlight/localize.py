@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
+from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
 
 
@@ -25,21 +26,23 @@ def localize(config: LocalizeSettings) -> None:
 
     from lemlight.data.io import find_images
     from lemlight.errors import ImageError, LemlightError
-    from lemlight.localization.predictor import build_predictor
+    from lemlight.localization.predictor import build_predictor, read_images
     from lemlight.reporting.dicom_seg import check_highdicom
     from lemlight.reporting.localization_results import write_prediction, write_row
 
+    hold(config.limits)
     if config.dicom_seg:
         check_highdicom()
     predictor = build_predictor(config)
     found, folder = find_images(Path(config.input)), Path(config.output)
     predictions, failed, odd = folder / "predictions.csv", [], []
     predictions.unlink(missing_ok=True)
-    for item in tqdm(found, "localizing", unit="image"):
-        try:
-            row = write_prediction(predictor(item.path), item, predictor, config, folder)
-        except ImageError as error:
-            row = {"image_id": item.image_id, "path": str(item.path), "error": str(error)}
+    read = read_images([item.path for item in found], predictor.preprocessing)
+    for item, image in tqdm(zip(found, read, strict=True), "localizing", len(found), unit="image"):
+        if isinstance(image, ImageError):
+            row = {"image_id": item.image_id, "path": str(item.path), "error": str(image)}
+        else:
+            row = write_prediction(predictor.predict(image), item, predictor, config, folder)
         write_row(row, predictions)
         failed += [row["error"]] if row["error"] else []
         odd += [f"{row['path']}: {row['note']}"] if row.get("note") else []

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from lemlight import settings
 from lemlight.cli import run_command, settings_of
+from lemlight.limits import hold
 
 
 def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     from lemlight.reporting import inventory_page
     from lemlight.training.privacy import public_config
 
+    hold(config.limits)
     folder, dataset, name = Path(config.output), config.dataset, str(config.choices["dataset"])
     write_yaml(settings.plain(config), folder / "config.yaml")
     table, no_split = find_images_of(dataset), None

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
+from lemlight.limits import Limits
 from lemlight.localization.choice import CutoffBy, Follow, check_names
 from lemlight.metrics import Level, LevelRule
 
@@ -25,6 +26,7 @@ class Command(Settings):
     bootstrap: Resamples
     localization: Part
     examples: NotNegativeCount
+    limits: Limits
     output: str
     choices: Choices
 
@@ -84,6 +86,7 @@ class LocalizeSettings(Settings):
     maps: bool
     dicom_seg: bool
     accelerator: Accelerator
+    limits: Limits
     output: str
     choices: Choices
 
@@ -99,6 +102,7 @@ class ExportSettings(Settings):
     checkpoint: str
     input: str | None
     trust: list[str]
+    limits: Limits
     output: str
     choices: Choices
 
@@ -111,6 +115,7 @@ class PrepareSettings(Settings):
     store: str
     prepare_workers: Count | None
     thumbnails: NotNegativeCount
+    limits: Limits
     output: str
     choices: Choices
 

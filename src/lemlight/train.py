@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
+from lemlight.limits import hold
 from lemlight.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def train(
     from lemlight.training.module import MammogramModule, leave_process_group
     from lemlight.training.trainer import build_trainer, check_labels, fit, try_parts, versions
 
+    hold(settings.limits)
     config, folder = plain(settings), Path(settings.output)
     resume = Path(settings.resume) if settings.resume else None
     write_yaml(config, folder / "config.yaml")

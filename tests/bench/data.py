@@ -9,10 +9,11 @@ import pandas as pd
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from lemlight.data.isolated import map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.phantom.writer import write_dicom
-from lemlight.data.store import IMAGES, PrepareSettings, map_in_processes, prepare
+from lemlight.data.store import IMAGES, PrepareSettings, prepare
 from lemlight.files import cores
 from tests.bench.measure import Ratio, paired, turns
 
@@ -68,7 +69,7 @@ def preparing_against_decoding(pairs, folder):
     )
 
     def run(function):
-        return lambda: list(map_in_processes(function, paths, workers))
+        return lambda: list(map_isolated(function, paths, workers))
 
     def preparing():
         shutil.rmtree(folder / "store", ignore_errors=True)

@@ -5,7 +5,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from lemlight.data import store as store_module
 from lemlight.data.lesions import Lesion
-from lemlight.data.store import PreparedStore, PrepareSettings, map_in_processes, prepare
+from lemlight.data.store import PreparedStore, PrepareSettings, prepare
 from lemlight.errors import LemlightError
 from lemlight.files import cores
 
@@ -236,19 +235,20 @@ def test_a_full_disk_is_found_before_the_work(prepared, tmp_path, monkeypatch):
     assert len(prepared()) == 6
 
 
+prepare_image = store_module._prepare_image
+
+
+def full_after_three(task, folder, settings):
+    return prepare_image(task, folder, settings) if task.slot < 3 else full_disk()
+
+
 def test_a_disk_that_fills_up_on_the_way_loses_nothing(prepared, tmp_path, monkeypatch):
-    write, calls = store_module._write_slot, []
-
-    def full_after_three(*arguments):
-        calls.append(arguments)
-        return write(*arguments) if len(calls) <= 3 else full_disk()
-
-    monkeypatch.setattr(store_module, "_write_slot", full_after_three)
+    monkeypatch.setattr(store_module, "_prepare_image", full_after_three)
     with pytest.raises(LemlightError, match=r"the disk is full.*store=DIR"):
         prepared()
     monkeypatch.undo()
     (folder,) = (tmp_path / "store").iterdir()
-    assert 0 < len(PreparedStore(folder)) < 6
+    assert len(PreparedStore(folder)) == 3
     assert len(prepared()) == 6
 
 
@@ -276,10 +276,11 @@ original = store._prepare_image
 def slow(task, folder, settings):
     time.sleep(0.2)
     return original(task, folder, settings)
-store._prepare_image = slow
-table = pd.read_pickle(sys.argv[1])
-store.prepare(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), progress=False)
-print("done")
+def main():
+    store._prepare_image = slow
+    table = pd.read_pickle(sys.argv[1])
+    store.prepare(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), progress=False)
+    print("done")
 """
 
 
@@ -289,7 +290,8 @@ def start(table, tmp_path):
 
     def run(workers=1):
         table.to_pickle(tmp_path / "table.pkl")
-        call = [sys.executable, "-c", SCRIPT, "table.pkl", str(workers)]
+        (tmp_path / "slowly.py").write_text(SCRIPT)  # a module: the processes import it, too
+        call = [sys.executable, "-c", "import slowly; slowly.main()", "table.pkl", str(workers)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(call, cwd=tmp_path, start_new_session=True, **pipes)
 
@@ -339,57 +341,3 @@ def test_a_second_process_waits_for_the_first(start, tmp_path):
     assert [out.strip() for out, _ in outputs] == ["done", "done"], outputs
     assert sorted(json.loads(line)["image_id"] for line in records(tmp_path) if line) == [f"i{n}" for n in range(6)]
     assert sum("waiting for it" in err for _, err in outputs) == 1
-
-
-def end_at_three(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.01)
-    return number
-
-
-def refuse(number):
-    raise LemlightError(f"no {number}")
-
-
-def joblib_children():
-    """Processes and threads of a pool: a training that forks beside them may hang."""
-    listed = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False
-    )
-    workers = [line for line in listed.stdout.splitlines() if "LokyProcess" in line]
-    return workers + [thread for thread in threading.enumerate() if "ExecutorManager" in thread.name]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_item_is_done_once_by_processes_of_one_thread_and_none_is_left(workers):
-    threads = set(map_in_processes(threads_and, range(20), workers))
-    assert sorted(number for number, _ in threads) == list(range(20))
-    assert workers == 1 or {count for _, count in threads} == {1}
-    assert list(map_in_processes(threads_and, [], workers)) == []
-    assert not joblib_children()
-    with pytest.raises(LemlightError, match="no 0"):
-        list(map_in_processes(refuse, range(1), workers))
-
-
-def threads_and(number):
-    return number, cv2.getNumThreads()
-
-
-def test_a_killed_worker_is_told_with_its_likely_cause():
-    with pytest.raises(LemlightError, match=r"memory ran out: set prepare_workers"):
-        list(map_in_processes(end_at_three, range(6), 2))
-
-
-def test_items_are_taken_only_as_they_are_needed():
-    taken = []
-
-    def items():
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    results = map_in_processes(threads_and, items(), 2)
-    next(results)
-    assert len(taken) <= 10
-    results.close()

@@ -8,25 +8,17 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
-import cv2
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 from pydantic import Field
@@ -34,10 +26,13 @@ from tqdm import tqdm
 
 from lemlight.arguments import checked
 from lemlight.data.breast import prepare_image
+from lemlight.data.geometry import BreastGeometry
 from lemlight.data.io import read_image
+from lemlight.data.isolated import ProcessLost, map_isolated
 from lemlight.data.lesions import Lesion, label_image
+from lemlight.data.raster import Image
 from lemlight.data.table import first_ten
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import write_csv, write_json
 
 FORMAT = 4  # raise it with every change that alters a prepared pixel: the store's name depends on it
@@ -243,7 +238,8 @@ def _fill(
         _allocate(folder / MASKS, shape, np.uint8)
     if not (folder / CONFIG).is_file():
         write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
-    done = {image_id for image_id, record in _read_records(folder).items() if "slot" in record}
+    records = _read_records(folder)
+    done = {image_id for image_id, record in records.items() if "slot" in record}
     tasks = [
         _Task(
             slot,
@@ -255,24 +251,29 @@ def _fill(
         if row.image_id not in done
     ]
     if tasks:
+        tasks.sort(key=lambda task: bool(records.get(task.image_id, {}).get("lost")))  # what ended its process is last
         work = partial(_prepare_image, folder=folder, settings=settings)
-        results = map_in_processes(work, tasks, min(workers, len(tasks)))
+        results = map_isolated(work, tasks, min(workers, len(tasks)), lambda task: task.path)
         bar = tqdm(results, "preparing images", len(rows), disable=not progress, unit="image", initial=len(done))
-        _record(bar, folder / RECORDS)
+        _record(zip(tasks, bar, strict=True), folder / RECORDS)
     left_out = PreparedStore(folder).left_out
     write_csv(left_out, folder / LEFT_OUT)
 
 
+def read_prepared(path: Path, settings: PrepareSettings) -> tuple[Image, BreastGeometry, NDArray[np.uint16]]:
+    """Read one image and prepare it: (H, W), air 0; its notes say what is odd. ImageError where it cannot be used."""
+    image = read_image(path)
+    with as_image_error(path, "cannot be prepared ({}): it is damaged, or no mammogram; leave it out"):
+        shape = settings.height, settings.width
+        geometry, pixels, notes = prepare_image(image, shape, settings.crop, settings.flip)
+    return replace(image, notes=(*image.notes, *notes)), geometry, pixels
+
+
 def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
-    """Prepare one image and give its record; one that cannot be used gives a record with the reason."""
-    try:
-        image = read_image(task.path)
-        geometry, pixels, outline = prepare_image(
-            image, (settings.height, settings.width), settings.crop, settings.flip
-        )
-    except ImageError as error:
-        return {"image_id": task.image_id, "reason": str(error)}
-    labels, notes = label_image(task.lesions, geometry, pixels > 0)
+    """Prepare one image and give its record; ImageError for one that cannot be used."""
+    image, geometry, pixels = read_prepared(task.path, settings)
+    with as_image_error(task.path, "its lesions cannot be drawn ({}); correct or remove them"):
+        labels, notes = label_image(task.lesions, geometry, pixels > 0)
     _write_slot(folder / IMAGES, task.slot, pixels)
     if labels is not None:
         _write_slot(folder / MASKS, task.slot, labels)
@@ -284,17 +285,19 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
         "has_mask": labels is not None,
         "lesion_types": [lesion.type for lesion in task.lesions or ()] if labels is not None else [],
         "laterality": image.laterality,
-        "note": [*image.notes, *outline, *notes],
+        "note": [*image.notes, *notes],
         "fingerprint": hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
     }
 
 
-def _record(results: Iterable[dict[str, Any]], path: Path) -> None:
+def _record(results: Iterable[tuple[_Task, dict[str, Any] | ImageError]], path: Path) -> None:
     """Append a line for each image, after its pixels are on the disk; a half line of a kill gets its end first."""
     with path.open("a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")
-        for record in results:
+        for task, record in results:
+            if isinstance(record, ImageError):
+                record = {"image_id": task.image_id, "reason": str(record), "lost": isinstance(record, ProcessLost)}
             file.write(json.dumps(record) + "\n")
             file.flush()
 
@@ -351,49 +354,3 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield `function(item)` for every item in the order in which they are done; one worker needs no process.
-
-    Raises:
-        LemlightError: a worker was killed from outside, by the system for want of memory as a rule.
-    """
-    if workers == 1:
-        yield from map(function, items)
-        return
-    warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning)  # joblib's, of what nobody waits for any more
-    parallel = Parallel(
-        workers,
-        backend="loky",
-        return_as="generator_unordered",
-        batch_size=1,
-        pre_dispatch="2*n_jobs",  # enough to keep them busy, few enough to bound the memory
-        initializer=_start_worker,
-        idle_worker_timeout=5,  # s: so long may Ctrl-C take
-    )
-    try:
-        yield from parallel(delayed(function)(item) for item in items)
-    except BrokenProcessPool as error:
-        raise LemlightError(
-            "a worker process was killed, most likely because the memory ran out: set prepare_workers to a "
-            "smaller number and start again; what is done stays done"
-        ) from error
-    get_reusable_executor().shutdown()  # a training forks: no thread of the pool may outlive the work
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, end when that is killed, and be one thread: the processes are the parallelism."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_after_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

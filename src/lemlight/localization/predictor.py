@@ -1,7 +1,7 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +18,12 @@ from lemlight.building import Settings, check_settings
 from lemlight.data import breast
 from lemlight.data.datamodule import unit_range
 from lemlight.data.geometry import BreastGeometry
-from lemlight.data.io import read_image
+from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
-from lemlight.errors import LemlightError
+from lemlight.data.store import PrepareSettings, read_prepared
+from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.localization.regions import Region, cutoff_in, smoothed
@@ -32,6 +33,9 @@ from lemlight.settings import LocalizeSettings
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_classifier
 
 EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
+
+
+Read = tuple[Image, BreastGeometry, NDArray[np.uint16]]  # an image, and how it was prepared: (H, W)
 
 
 class Preprocessing(Settings):
@@ -72,29 +76,33 @@ class Predictor:
 
     def __call__(self, path: Path) -> Prediction:
         """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
-        image, geometry, prepared = prepare_image(path, self.preprocessing)
-        explanation = self.explain(prepared.to(self.device))
+        (read,) = read_images([path], self.preprocessing)
+        return self.predict(given(read))
+
+    def predict(self, read: Read) -> Prediction:
+        """Predict and localize an image that was read and prepared."""
+        image, geometry, pixels = read
+        explanation = self.explain(as_batch(pixels).to(self.device))
         strength = smoothed(explanation.maps[0].cpu().numpy(), self.regions.smoothing)
         regions = regions_of(explanation, 0, strength, cutoff_in(strength, self.regions), geometry, image.spacing_mm)
         return Prediction(image, geometry, explanation, strength, regions)
 
 
-def prepare_image(path: Path, prepare: Preprocessing) -> tuple[Image, BreastGeometry, Tensor]:
-    """Read one image and prepare it: `(1, 1, H, W)` float32 in [0, 1]; ImageError names what is wrong with the file."""
-    image = read_image(path)
-    geometry, prepared, notes = _prepared(image, prepare)
-    return replace(image, notes=(*image.notes, *notes)), geometry, prepared
+def read_images(paths: Iterable[Path], prepare: Preprocessing) -> Iterator[Read | ImageError]:
+    """Read images and prepare them, while the network is at those before; or say why not, in their order."""
+    reading = partial(read_prepared, settings=PrepareSettings(**prepare.model_dump()))
+    return map_isolated(reading, paths, workers=1)
 
 
-def phantom_as_prepared(prepare: Preprocessing) -> Tensor:
-    """A synthetic mammogram as prepared, `(1, 1, H, W)`: a breast before air, which noise is not."""
-    return _prepared(Image(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels), prepare)[1]
+def phantom_as_prepared(prepare: Preprocessing) -> NDArray[np.uint16]:
+    """A synthetic mammogram as prepared, (H, W): a breast before air, which noise is not."""
+    image = Image(render(PhantomSettings(patients=1, scale=0.25), 0, "L", "MLO").pixels)
+    return breast.prepare_image(image, (prepare.height, prepare.width), prepare.crop, prepare.flip)[1]
 
 
-def _prepared(image: Image, prepare: Preprocessing) -> tuple[BreastGeometry, Tensor, list[str]]:
-    shape = prepare.height, prepare.width
-    geometry, pixels, notes = breast.prepare_image(image, shape, prepare.crop, prepare.flip)
-    return geometry, unit_range(torch.from_numpy(pixels))[None, None], notes
+def as_batch(pixels: NDArray[np.uint16]) -> Tensor:
+    """A prepared image (H, W) as a network takes it: `(1, 1, H, W)` float32 in [0, 1]."""
+    return unit_range(torch.from_numpy(pixels))[None, None]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ LONGEST = 100  # characters of a name
 PLAIN = re.compile(r"([A-Za-z0-9_.]+=)?[A-Za-z0-9_.,-]*")  # an override that a name need not clean
 HASHED = 8  # hexadecimal digits that tell apart what a shortened or cleaned name no longer does
 # settings of the machine, of the paths and of what is shown: they change no figure
-WITHOUT_EFFECT = ("workers", "prepare_workers", "store", "output", "logger", "examples", "trainer.enable_progress_bar")
+WITHOUT_EFFECT = (
+    *("workers", "prepare_workers", "store", "output", "logger", "examples", "trainer.enable_progress_bar"),
+    "limits",
+)
 
 
 def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:
@@ -60,7 +63,8 @@ def is_axis(override: str) -> bool:
 
 def without_effect(override: str) -> bool:
     """Whether an override changes no figure."""
-    return _key(override) in WITHOUT_EFFECT
+    key = _key(override)
+    return key in WITHOUT_EFFECT or key.startswith("limits.")
 
 
 def file_name(parts: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from lemlight.data.datasets.common import DICOM, Download, Header, ending, named
 from lemlight.data.dicom import read_stored_values
+from lemlight.data.isolated import map_isolated
 from lemlight.data.lesions import ASPECT_TOLERANCE
 from lemlight.data.raster import read_raster
-from lemlight.errors import ImageError
 
 CASE = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 COPIES = (".jpg", ".jpeg", ".png")
@@ -155,10 +155,12 @@ def choose_mask(files: Sequence[Header], mammogram: Header) -> tuple[Header | No
 
 def is_two_valued(path: str) -> bool:
     """Whether nearly all pixels have one of two values; False for a file that cannot be decoded."""
-    try:
-        values = read_stored_values(Path(path)) if ending(path) in DICOM else read_raster(Path(path)).pixels
-    except ImageError:
-        return False
+    (found,) = map_isolated(_has_two_values, [path], workers=1)
+    return found is True
+
+
+def _has_two_values(path: str) -> bool:
+    values = read_stored_values(Path(path)) if ending(path) in DICOM else read_raster(Path(path)).pixels
     low, high = float(values.min()), float(values.max())
     near = NEAR * (high - low)
     return low < high and float(np.mean((values <= low + near) | (values >= high - near))) >= BLACK_OR_WHITE

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from lemlight.arguments import Probability, checked
 from lemlight.data.datasets.folder import NO_LESION, folder
+from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import (
     GENERATOR_VERSION,
     NORMAL,
@@ -50,7 +51,7 @@ from lemlight.data.phantom.patients import (
     in_turn,
 )
 from lemlight.data.phantom.render import Rendering, render
-from lemlight.data.store import locked, map_in_processes
+from lemlight.data.store import locked
 from lemlight.errors import LemlightError
 from lemlight.files import cores
 
@@ -195,9 +196,9 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
     try:
         aside.chmod(0o755)
         numbers = range(settings.patients)
-        work = map_in_processes(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
+        work = map_isolated(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
         bar = tqdm(work, "writing the phantom", len(numbers), disable=not progress, unit="patient")
-        table = pd.DataFrame([row for rows in bar for row in rows]).sort_values("image_id")
+        table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
         elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)
         table.drop(columns=elsewhere).to_csv(aside / "findings.csv", index=False)
