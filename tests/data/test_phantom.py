@@ -353,22 +353,29 @@ def test_a_second_call_writes_nothing(root, folder, table, monkeypatch):
     assert phantom(root, TINY.patients, TINY.seed, TINY.difficulty, TINY.scale).equals(table)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
-def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, error):
-    calls = []
+def full_at_the_second(folder, settings, number):
+    if number == 1:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write_patient(folder, settings, number)
 
-    def fail_at_the_third(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise error
-        write_dicom(*arguments)
 
-    write_dicom = writing.write_dicom
-    monkeypatch.setattr(writing, "write_dicom", fail_at_the_third)
+def interrupted_at_the_second(folder, settings, number):
+    if number == 1:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(30)
+    return write_patient(folder, settings, number)
+
+
+write_patient = writing.write_patient
+
+
+@pytest.mark.parametrize("failing", [full_at_the_second, interrupted_at_the_second])
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, failing):
+    monkeypatch.setattr(writing, "write_patient", failing)
     with pytest.raises((KeyboardInterrupt, LemlightError)) as caught:
         write_phantom(tmp_path, TINY, workers=1, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [f".{TINY.folder_name()}.lock"]
-    if isinstance(error, OSError):
+    if failing is full_at_the_second:
         assert "No space left on device" in str(caught.value)
         assert "dataset.root" in str(caught.value)
 
