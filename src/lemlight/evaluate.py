@@ -53,10 +53,10 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     module = MammogramModule(checkpoint.config, None, classifier)
     module.lam = checkpoint.lam
     title = f"{checkpoint.run_name}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
-    threshold = checkpoint.threshold if settings.threshold is None else settings.threshold
+    operating = checkpoint.operating.with_threshold(settings.threshold)
     trainer = evaluation_trainer(settings.accelerator, folder)
     chosen = chosen_settings(checkpoint.localization, checkpoint.path)
-    given = (threshold, levels["primary_level"], levels["level_rule"])
+    given = (operating, levels["primary_level"], levels["level_rule"])
     run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, *given)
     return write_results(run, data.eval_dataloader(settings.split))
 

@@ -9,6 +9,7 @@ from lemlight.building import Part, Settings
 from lemlight.limits import Limits
 from lemlight.localization.choice import CutoffBy, Follow, check_names
 from lemlight.metrics import Level, LevelRule
+from lemlight.metrics.operating import Threshold
 
 Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -27,6 +28,7 @@ class Command(Settings):
     localization: Part
     examples: NotNegativeCount
     limits: Limits
+    prevalence: InnerFraction | None
     output: str
     choices: Choices
 
@@ -46,7 +48,8 @@ class TrainSettings(Command):
     logger: Parts | None = None
     scorer_bias: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    threshold: Probability
+    threshold: Threshold
+    calibration: Literal["none", "temperature"]
     primary_level: Level
     level_rule: LevelRule
     split: Literal["test", "val"]

@@ -41,7 +41,7 @@ def train(
     from lemlight.building import build
     from lemlight.data.datamodule import MammogramFiles
     from lemlight.files import write_yaml
-    from lemlight.reporting.run_results import Run, best_validation, choose_localization, write_results
+    from lemlight.reporting.run_results import Run, best_validation, choose_on_validation, write_results
     from lemlight.settings import plain
     from lemlight.sweeps.names import labels_of
     from lemlight.training.callbacks import build_callbacks
@@ -69,7 +69,7 @@ def train(
     )
     data.setup()
     data.record(folder)
-    check_labels(data, settings.callbacks)
+    check_labels(data, settings.callbacks, settings.threshold, settings.calibration)
     module.metadata = metadata_of(versions(), data.fingerprints("train"))
     loggers = build_loggers(settings.logger or {}, config, **labels_of(run_name(config), config, overrides, sweep))
     failed = True
@@ -77,8 +77,8 @@ def train(
         trainer = build_trainer(settings.trainer, folder, callbacks, loggers)
         fit(trainer, module, data, resume)
         title = f"{run_name(config)} on {settings.choices['dataset']}"
-        chosen = choose_localization(settings, trainer, module, data)
-        given = (settings.threshold, settings.primary_level, settings.level_rule)
+        operating, chosen = choose_on_validation(settings, trainer, module, data)
+        given = (operating, settings.primary_level, settings.level_rule)
         run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, *given)
         summary = write_results(run, data.eval_dataloader(settings.split))
         leave_process_group()

@@ -146,14 +146,30 @@ def test_the_pictures_are_pictures_and_the_page_holds_them(trained):
 
 @pytest.mark.parametrize("pooling", ["gap", "sparse_mil"])  # all of them: tests/models; LEM: `trained`
 def test_other_poolings_train_with_their_own_loss_and_without_a_ramp(pooling, lemlight_run, folder_data):
-    folder = lemlight_run("train", *folder_data, f"pooling={pooling}").folder
-    load_classifier(load_checkpoint(folder / "checkpoints" / "best.ckpt"))
+    chosen = ["threshold=youden", "calibration=temperature", "prevalence=0.01"] * (pooling == "gap")
+    folder = lemlight_run("train", *folder_data, f"pooling={pooling}", *chosen).folder
+    best = folder / "checkpoints" / "best.ckpt"
+    load_classifier(load_checkpoint(best))
+    if chosen:
+        the_operating_point_travels(best, lemlight_run, folder_data)
     assert len(pd.read_csv(folder / "predictions.csv")) == 6
     row = pd.read_csv(folder / "logs" / "metrics.csv").iloc[0]
     assert "lambda" not in row
     assert (row["train/loss_regularizer"] > 0) == (pooling == "sparse_mil")
     assert (row["train/loss_gap"] == row["train/loss_pool"]) == (pooling == "gap")
     assert (row["train/loss"] == pytest.approx(row["train/loss_pool"])) == (pooling == "gap")
+
+
+def the_operating_point_travels(best, lemlight_run, folder_data):
+    operating, trained = load_checkpoint(best).operating, json.loads((best.parents[1] / "metrics.json").read_text())
+    assert (operating.rule, operating.level_rule) == ("youden", "mean_logit")
+    assert trained["threshold"] == operating.point("image").threshold
+    assert trained["calibration"]["temperature"] == operating.temperature
+    assert trained["levels"]["patient"]["threshold"] == operating.point("patient").threshold
+    again = lemlight_run("evaluate", f"checkpoint={best}", *folder_data[:3], "split=test", "examples=0").folder
+    tested = json.loads((again / "metrics.json").read_text())
+    assert tested["threshold"] == trained["threshold"]
+    assert tested["auroc"] == trained["auroc"]
 
 
 def test_an_experiment_in_its_smallest_form_is_a_sweep_with_a_table(lemlight_run, phantom, tmp_path):

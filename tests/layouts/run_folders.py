@@ -10,6 +10,7 @@ import yaml
 from lemlight.localization.pooled import Tried, tried_path, write_tried
 from lemlight.metrics.classification import summarize
 from lemlight.metrics.levels import summarize_levels
+from lemlight.metrics.operating import Operating
 
 NAME = "Mueller_Anna"  # in every image and patient id: must never be on a page
 
@@ -63,9 +64,10 @@ def write_run(folder, *, config=None, predictions=None, dice=None, pictures=0, o
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra").mkdir()
     (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    summary = summarize(predictions, threshold=config["threshold"], resamples=100)
+    operating = Operating(rule=config["threshold"])
+    summary = summarize(predictions, point=operating.point("image"), resamples=100)
     if "laterality" in predictions:  # else it is a run from before there were levels
-        levels = summarize_levels(predictions, threshold=config["threshold"], resamples=100)
+        levels = summarize_levels(predictions, operating=operating, resamples=100)
         summary |= {"levels": levels, "primary_level": config.get("primary_level", "image")}
     if dice is not None:
         curve = {"false_positives_per_image": [0.0, 0.5, 2.0], "sensitivity": [0.1, dice, 0.9]}

@@ -7,6 +7,7 @@ from scipy.special import expit
 from sklearn import metrics as reference
 
 from lemlight.errors import LemlightError
+from lemlight.metrics.calibration import log_odds
 from lemlight.metrics.classification import summarize
 from lemlight.metrics.levels import (
     LEVELS,
@@ -14,7 +15,6 @@ from lemlight.metrics.levels import (
     known_levels,
     level_section,
     level_table,
-    log_odds,
     summarize_levels,
     why_not,
     write_level_tables,

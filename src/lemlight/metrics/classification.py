@@ -3,6 +3,7 @@
 What the labels do not define (one class only) is undefined, with its reason, and never 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,21 @@ from sklearn.metrics import roc_curve
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, percentiles, ratio, too_few
+from lemlight.metrics.calibration import expected_calibration_error, log_odds, uncalibrated, weighted_recalibration
+from lemlight.metrics.operating import (
+    DEFAULT,
+    FIXED,
+    OperatingPoint,
+    choose_point,
+    predictive_values,
+    weighted_fixed_points,
+)
 
+AT_A_THRESHOLD = ("acc", "sensitivity", "specificity", "f1")
+FIXED_POINTS = ("sensitivity_at_specificity", "specificity_at_sensitivity", "partial_auc")
+CALIBRATION = ("slope", "intercept")
+HALF = OperatingPoint(threshold=DEFAULT)
+ORACLE = "the point that these very images would choose: no figure to expect"
 METRICS = ("acc", "auroc", "sensitivity", "specificity", "f1", "brier")
 PREDICTION_COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "exam", "split", "label", "probability", "n_maxima", "n_minima",
@@ -219,13 +234,23 @@ def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
 
 
 def summarize(
-    predictions: pd.DataFrame, *, threshold: float = 0.5, resamples: int = 2000, seed: int = 0
+    predictions: pd.DataFrame,
+    *,
+    point: OperatingPoint = HALF,
+    rule: float | str = DEFAULT,
+    temperature: float = 1.0,
+    prevalence: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return what metrics.json holds: the metrics of one split with 95 % intervals over patients, and the calibration.
 
     Args:
         predictions: one row per image with image_id, patient_id, split, label (0 or 1), probability in [0, 1].
-        threshold: an image is predicted malignant where its probability lies above it.
+        point: an image is predicted malignant where its probability lies above the point's threshold.
+        rule: by which the point was chosen; beside it stands the point that these very images would choose.
+        temperature: by which the logits were divided already; the calibration without that stands beside it.
+        prevalence: the fraction of malignant cases for which PPV and NPV are given; None gives none.
         resamples: of the bootstrap over patients.
         seed: of the bootstrap.
 
@@ -235,30 +260,87 @@ def summarize(
     truth, probability = check_scored(predictions["label"], predictions["probability"])
     patients = predictions["patient_id"].astype(str).to_numpy()
     count = int(np.unique(patients).size)
-    values = classification_metrics(truth, probability, threshold)
-    draws = {name: np.zeros(0) for name in METRICS}
+    statistics = partial(_statistics, truth, probability, point.threshold, temperature, prevalence)
+    values = {name: float(row[0]) for name, row in statistics(np.ones((1, truth.size))).items()}
+    draws = {name: np.zeros(0) for name in values}
     if count:
-        statistics = partial(weighted_metrics, truth, probability, probability > threshold)
         draws |= bootstrap(statistics, patients, resamples=resamples, seed=seed)
-    metrics = {
-        name: estimate(values[name], draws[name], count, why_undefined(name, truth)).to_dict() for name in METRICS
+    figures = {
+        name: estimate(values[name], draws[name], count, _undefined(name, truth, point)).to_dict() for name in values
     }
+    metrics = {name: figures[name] for name in METRICS}
+    operating: dict[str, Any] = {"rule": rule, "on_validation": point.model_dump(exclude={"threshold"})}
+    if isinstance(rule, str):
+        operating["oracle"] = choose_point(truth, probability, rule).model_dump() | {"what": ORACLE}
+    more = {name: figures[name] for name in figures if name in (*FIXED_POINTS, "ppv", "npv")}
+    calibration = _calibration(truth, probability, patients, figures) | {"temperature": temperature}
+    if temperature != 1:
+        before = {name: figures[f"{name} before"] for name in ("brier", *CALIBRATION)}
+        calibration["before"] = _calibration(truth, uncalibrated(probability, temperature), patients, before)
     return {
         "split": str(predictions["split"].iloc[0]) if len(predictions) else "",
         "images": len(predictions),
         "patients": count,
-        "threshold": float(threshold),
+        "threshold": point.threshold,
         **metrics,
-        "calibration": {"brier": metrics["brier"], "bins": reliability_curve(truth, probability, patients)},
+        "operating": operating | {"fixed": FIXED, "prevalence": prevalence} | more,
+        "calibration": calibration,
         "interval": {
             "level": LEVEL,
             "method": "percentile bootstrap over patients",
             "resamples": resamples,
             "seed": seed,
             # resamples that left a metric undefined
-            "dropped": {name: int(np.isnan(drawn).sum()) for name, drawn in draws.items()},
+            "dropped": {name: int(np.isnan(draws[name]).sum()) for name in METRICS},
         },
     }
+
+
+def _calibration(
+    truth: NDArray[np.bool_], probability: NDArray[np.float64], patients: ArrayLike, figures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The calibration of probabilities (N,): figures with intervals, expected calibration error and bins."""
+    ece = expected_calibration_error(truth, probability) if truth.size else None
+    bins = reliability_curve(truth, probability, patients)
+    return {name: figures[name] for name in ("brier", *CALIBRATION)} | {"ece": ece, "bins": bins}
+
+
+def _statistics(
+    truth: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    threshold: float | None,
+    temperature: float,
+    prevalence: float | None,
+    weights: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Every figure (R,) of a summary for weights (R, N); NaN is undefined."""
+    predicted = probability > (1 if threshold is None else threshold)
+    rows = weighted_metrics(truth, probability, predicted, weights)
+    if threshold is None:
+        rows |= {name: np.full(len(weights), np.nan) for name in AT_A_THRESHOLD}
+    rows |= weighted_fixed_points(truth, probability, weights)
+    rows |= weighted_recalibration(truth, log_odds(probability), weights)
+    if prevalence is not None:
+        rows |= predictive_values(rows["sensitivity"], rows["specificity"], prevalence)
+    if temperature != 1:
+        before = uncalibrated(probability, temperature)
+        found = weighted_recalibration(truth, log_odds(before), weights)
+        found["brier"] = ratio(weights @ (before - truth) ** 2, weights.sum(axis=1))
+        rows |= {f"{name} before": row for name, row in found.items()}
+    return rows
+
+
+def _undefined(name: str, truth: NDArray[np.bool_], point: OperatingPoint) -> str:
+    name = name.removesuffix(" before")
+    if name in (*AT_A_THRESHOLD, "ppv", "npv") and point.threshold is None and truth.size:
+        return point.reason
+    if name in (*FIXED_POINTS, *CALIBRATION):
+        both = truth.any() and not truth.all()
+        return "the probabilities part the classes without an error" if both else why_undefined("auroc", truth)
+    if name in ("ppv", "npv"):
+        both = truth.any() and not truth.all()
+        return "nothing is predicted so" if both else why_undefined("auroc", truth)
+    return why_undefined(name, truth)
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:

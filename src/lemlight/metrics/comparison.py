@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lemlight.errors import LemlightError
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate, ratio
-from lemlight.metrics.classification import check_scored, weighted_metrics, why_undefined
+from lemlight.metrics.classification import AT_A_THRESHOLD, check_scored, weighted_metrics, why_undefined
 from lemlight.metrics.significance import SIGNIFICANT, Difference, delong_test, drawn_difference, holm, sentence
 
 RULES = {
@@ -44,19 +44,24 @@ class ScoredRun:
     """What one trained network says of n of the N images.
 
     images: (n,) their indices.
-    truth, predicted: (n,) malignant, and predicted malignant at whatever threshold the method has.
+    truth: (n,) malignant.
+    predicted: (n,) predicted malignant at whatever threshold the method has; None where one of them has none.
     dsc: (n,) Dice of the location map, NaN where it is not defined; None where nothing was localized.
     """
 
     images: NDArray[np.int64]
     truth: NDArray[np.bool_]
     probability: NDArray[np.float64]
-    predicted: NDArray[np.bool_]
+    predicted: NDArray[np.bool_] | None
     dsc: NDArray[np.float64] | None
 
     def weighted_metrics(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return for every row of weights (R, n) each metric (R,): `classification.METRICS`, and the mean Dice."""
-        metrics = weighted_metrics(self.truth, self.probability, self.predicted, weights)
+        metrics = weighted_metrics(
+            self.truth, self.probability, self.truth if self.predicted is None else self.predicted, weights
+        )
+        if self.predicted is None:
+            metrics = {name: values for name, values in metrics.items() if name not in AT_A_THRESHOLD}
         error, every = (self.probability - self.truth) ** 2, np.ones(self.truth.size)
         metrics["brier"] = ratio(weights @ error, weights @ every)
         if self.dsc is not None:
@@ -89,8 +94,8 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
 
     Args:
         predictions: one row per method, run and image with method, either seed or fold, image_id, patient_id, label
-            (0 or 1), probability in [0, 1], prediction (1 where predicted malignant), and, if localized, dsc (NaN
-            where the image has no lesion).
+            (0 or 1), probability in [0, 1], prediction (1 where predicted malignant) if there is a threshold, and dsc
+            (NaN where the image has no lesion) if localized.
 
     Raises:
         LemlightError: all that is wrong with the table, in numbers: repeated rows, labels, patients, folds or images
@@ -111,7 +116,7 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
                 images=np.searchsorted(image_ids, part["image_id"].to_numpy(dtype=np.str_)).astype(np.int64),
                 truth=part["label"].to_numpy(dtype=np.bool_),
                 probability=part["probability"].to_numpy(dtype=np.float64),
-                predicted=part["prediction"].to_numpy(dtype=np.bool_),
+                predicted=part["prediction"].to_numpy(dtype=np.bool_) if "prediction" in part else None,
                 dsc=part["dsc"].to_numpy(dtype=np.float64) if "dsc" in part else None,
             )
             for name, part in of_method.sort_values("image_id").groupby(repeat)

@@ -10,25 +10,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from lemlight.errors import LemlightError
 from lemlight.files import write_csv
 from lemlight.metrics import Level, LevelRule
+from lemlight.metrics.calibration import log_odds
 from lemlight.metrics.classification import summarize
+from lemlight.metrics.operating import Operating, OperatingPoint, choose_point
 
 LEVELS: tuple[Level, ...] = ("image", "breast", "exam", "patient")
 KEYS = {"breast": ("patient_id", "laterality"), "exam": ("patient_id", "exam"), "patient": ("patient_id",)}
+GIVEN = Operating()  # a threshold of 0.5
 UNITS = {"image": "images", "breast": "breasts", "exam": "exams", "patient": "patients"}
 RULES = {"mean_logit": "mean of the logits", "max": "highest probability", "noisy_or": "noisy-or: 1 - prod(1 - p)"}
-HIGHEST = 1 - 2.0**-53  # the largest probability below 1, of logit 36.7: a probability of 1 has no finite one
-
-
-def log_odds(probability: ArrayLike) -> NDArray[np.float64]:
-    """Return the logits of probabilities in [0, 1]; those of 0 and 1 are those of the nearest number between."""
-    scored = np.asarray(probability, dtype=np.float64)
-    return np.asarray(logit(np.clip(scored, np.finfo(np.float64).tiny, HIGHEST)))
 
 
 def joined(probability: ArrayLike, rule: LevelRule) -> float:
@@ -92,17 +88,23 @@ def level_tables(predictions: pd.DataFrame, rule: LevelRule) -> dict[Level, pd.D
     return {level: level_table(predictions, level, rule) for level in LEVELS[1:] if not why_not(predictions, level)}
 
 
+def choose_points(predictions: pd.DataFrame, rule: float | str, level_rule: LevelRule) -> dict[Level, OperatingPoint]:
+    """Return the point of every level that predictions of images define; none for a threshold that is a number."""
+    if not isinstance(rule, str):
+        return {}
+    tables = {"image": predictions, **level_tables(predictions, level_rule)}
+    return {
+        level: choose_point(table["label"].to_numpy(dtype=bool), table["probability"].to_numpy(dtype=float), rule)
+        for level, table in tables.items()
+    }
+
+
 def summarize_levels(
-    predictions: pd.DataFrame,
-    *,
-    rule: LevelRule = "mean_logit",
-    threshold: float = 0.5,
-    resamples: int = 2000,
-    seed: int = 0,
+    predictions: pd.DataFrame, *, rule: LevelRule = "mean_logit", operating: Operating = GIVEN, **how: Any
 ) -> dict[str, Any]:
     """Return what metrics.json holds of the levels above the image: metrics with intervals over patients, or a reason.
 
-    `mixed` counts the units with images of both labels: malignant, as any of their images is.
+    `mixed` counts the units with images of both labels: malignant, as any of their images is. `how`: see `summarize`.
     """
     sections: dict[str, Any] = {}
     for level in LEVELS[1:]:
@@ -110,11 +112,18 @@ def summarize_levels(
             sections[level] = {"reason": reason}
             continue
         table = level_table(predictions, level, rule)
-        found = summarize(table, threshold=threshold, resamples=resamples, seed=seed)
+        found = summarize(table, point=_point(operating, level, rule), rule=operating.rule, **how)
         labels = predictions.groupby(list(KEYS[level]))["label"].nunique()
         head = {"units": found.pop("images"), "mixed": int((labels > 1).sum()), "rule": rule}
         sections[level] = head | {name: value for name, value in found.items() if name not in ("split", "interval")}
     return sections
+
+
+def _point(operating: Operating, level: Level, rule: LevelRule) -> OperatingPoint:
+    if isinstance(operating.rule, str) and rule != operating.level_rule:
+        reason = f"{operating.rule}: it was chosen for level_rule={operating.level_rule}"
+        return OperatingPoint(threshold=None, reason=reason)
+    return operating.point(level)
 
 
 def known_levels(summary: Mapping[str, Any]) -> list[Level]:

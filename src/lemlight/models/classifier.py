@@ -31,7 +31,12 @@ class MammogramClassifier(nn.Module):
     """Images `(N, 1, H, W)` in [0, 1] -> `Scores`; every pooling method shares the backbone and the scorer.
 
     `backbone` is any module from images to features `(N, C, h, w)`; `pooling` see `lemlight.models.pooling`.
+
+    Attributes:
+        temperature: by which the logit is divided; 1 in training, then what the validation split chose.
     """
+
+    temperature: float = 1.0
 
     def __init__(self, backbone: nn.Module, scorer: Scorer, pooling: nn.Module) -> None:
         super().__init__()
@@ -48,11 +53,15 @@ class MammogramClassifier(nn.Module):
         score_map = self.scorer(features)
         regularizer = getattr(self.pooling, "regularizer", None)
         return Scores(
-            logit=self.pooling(score_map, features, self.scorer),
+            logit=self.calibrated(self.pooling(score_map, features, self.scorer)),
             gap_logit=score_map.mean(dim=(1, 2)),
             score_map=score_map,
             regularizer=regularizer(score_map) if regularizer else score_map.new_zeros(()),
         )
+
+    def calibrated(self, logit: Tensor) -> Tensor:
+        """Divide the pooling's logits `(N,)` by the temperature."""
+        return logit if self.temperature == 1 else logit / self.temperature
 
     @property
     def ties(self) -> Any:

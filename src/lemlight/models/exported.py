@@ -52,7 +52,7 @@ class PredictingGraph(nn.Module):
         features = self.classifier.backbone(image)
         score_map: Tensor = self.classifier.scorer(features)
         logit: Tensor = self.classifier.pooling(score_map, features, self.classifier.scorer)
-        return logit.sigmoid(), score_map
+        return self.classifier.calibrated(logit).sigmoid(), score_map
 
 
 def write_onnx(graph: PredictingGraph, shape: tuple[int, int], metadata: Mapping[str, Any], path: Path) -> None:

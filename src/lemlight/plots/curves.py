@@ -49,8 +49,13 @@ def roc_figure(predictions: pd.DataFrame, summary: Mapping[str, Any], path: Path
         axes.fill_between(band.grid, band.low, band.high, **shade)
     label = _labelled("AUC", summary["auroc"])
     axes.plot(band.false_positive_rate, band.true_positive_rate, color=BLUE, linewidth=2, label=label)
-    point = 1 - summary["specificity"]["value"], summary["sensitivity"]["value"]
-    axes.plot(*point, "o", color=RED, markersize=7, label=f"threshold {summary['threshold']:g}")
+    if summary["threshold"] is not None:
+        point = 1 - summary["specificity"]["value"], summary["sensitivity"]["value"]
+        axes.plot(*point, "o", color=RED, markersize=7, label=f"threshold {summary['threshold']:.3g}")
+    oracle = summary.get("operating", {}).get("oracle", {})
+    if oracle.get("threshold") is not None:
+        point = 1 - oracle["specificity"], oracle["sensitivity"]
+        axes.plot(*point, "o", color=RED, markersize=9, fillstyle="none", label="oracle: what this split would choose")
     axes.legend(loc="lower right", **LEGEND)
     return save(figure, path)
 
@@ -83,6 +88,10 @@ def reliability_figure(summary: Mapping[str, Any], path: Path) -> Path:
         return save(figure, path)
     ends = [bins[name].to_numpy() for name in ("predicted", "observed", "low", "high")]
     _with_intervals(curve, *ends, color=BLUE, markersize=6, linewidth=1.6, label="observed, 95 % interval")
+    if before := summary["calibration"].get("before"):
+        raw = pd.DataFrame(before["bins"])
+        label = f"before the temperature of {summary['calibration']['temperature']:.2f}"
+        curve.plot(raw["predicted"], raw["observed"], color=RED, marker="s", markersize=4, linestyle="--", label=label)
     curve.legend(loc="upper left", **LEGEND)
     width = bins["end"] - bins["start"]
     drawn = counts.bar(bins["start"], bins["images"], width, align="edge", color=SKY, edgecolor="white")

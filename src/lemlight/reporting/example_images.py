@@ -79,7 +79,8 @@ def _example(run: TrainingRun, number: float, probability: float, cutoff: float,
             return None
     except Exception:  # a damaged file makes zipfile, zlib and numpy raise whatever there is
         return None
-    return Example(item, bool(probability > run.summary["threshold"]), strength, cutoff)
+    drawn = 0.5 if run.summary["threshold"] is None else run.summary["threshold"]
+    return Example(item, bool(probability > drawn), strength, cutoff)
 
 
 def _grey(path: Path) -> Pixels:

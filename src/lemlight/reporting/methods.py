@@ -215,13 +215,15 @@ def _compare(
     notes = []
     if lacking and level == "image":
         notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."]
+    thresholds_known = all(level_section(run.summary, level)["threshold"] is not None for run in runs)
     frames = []
     for run in runs:
         section = level_section(run.summary, level)
         table = level_table(run.predictions, level, section.get("rule", "mean_logit"))
         rows = table[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
         rows[repeat] = _repeat(run, repeat)
-        rows["prediction"] = (rows["probability"] > section["threshold"]).astype(int)
+        if thresholds_known:
+            rows["prediction"] = (rows["probability"] > section["threshold"]).astype(int)
         if run.dice is not None and not lacking:
             rows["dsc"] = rows["image_id"].map(run.dice)
         frames.append(rows)

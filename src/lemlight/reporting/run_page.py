@@ -83,12 +83,82 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes + [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
 
 
+def threshold_text(section: Mapping[str, Any]) -> str:
+    """Say above which probability something is predicted malignant, and who chose that."""
+    found = section.get("operating", {})
+    if section["threshold"] is None:
+        return f"no threshold ({found['on_validation']['reason']})"
+    rule = found.get("rule")
+    by = f" ({rule}, chosen on the validation split)" if isinstance(rule, str) else ""
+    return f"predicted malignant above {section['threshold']:.4g}{by}"
+
+
+def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return what the page says of operating point and calibration: name, and value, interval and reason by level."""
+    sections = [level_section(summary, level) for level in known_levels(summary)]
+    if any("operating" not in section for section in sections):
+        return []
+    points = [section["operating"] for section in sections]
+    rows = []
+    if isinstance(points[0]["rule"], str):
+        rows.append(("Threshold", [_plain(section["threshold"]) for section in sections]))
+        chosen = [point["on_validation"] for point in points]
+        rows.append(("Sensitivity, specificity on validation", [_pair(point) for point in chosen]))
+        rows.append(
+            ("Oracle: the threshold that this split would choose", [_plain(p["oracle"]["threshold"]) for p in points])
+        )
+        rows.append(("Oracle: sensitivity, specificity", [_pair(point["oracle"]) for point in points]))
+    names = {
+        "sensitivity_at_specificity": f"Sensitivity at a specificity of {points[0]['fixed']:g}",
+        "specificity_at_sensitivity": f"Specificity at a sensitivity of {points[0]['fixed']:g}",
+        "partial_auc": f"Partial AUC, specificity from {points[0]['fixed']:g} on (a guess: 0.5)",
+        "ppv": f"PPV at a prevalence of {points[0]['prevalence']}",
+        "npv": f"NPV at a prevalence of {points[0]['prevalence']}",
+    }
+    rows += [(text, [_figure(point[name]) for point in points]) for name, text in names.items() if name in points[0]]
+    calibrated = [section["calibration"] for section in sections]
+    names = {"slope": "Calibration slope (best: 1)", "intercept": "Calibration intercept (best: 0)"}
+    rows += [(text, [_figure(one[name]) for one in calibrated]) for name, text in names.items()]
+    rows.append(("Expected calibration error (best: 0)", [_plain(one["ece"]) for one in calibrated]))
+    if before := calibrated[0].get("before"):
+        empty = [("", "", "")] * (len(sections) - 1)
+        names = {"brier": "Brier score", **names}
+        rows += [(f"{text}, before the temperature", [_figure(before[name]), *empty]) for name, text in names.items()]
+        rows.append(("Expected calibration error, before the temperature", [_plain(before["ece"]), *empty]))
+    return rows
+
+
+def operating_note(summary: Mapping[str, Any]) -> str:
+    """Say what temperature the probabilities have gone through, or why there is none."""
+    section = summary["calibration"]
+    if section.get("uncalibrated"):
+        return f"Not calibrated: {section['uncalibrated']}."
+    temperature = section.get("temperature", 1.0)
+    return (
+        "" if temperature == 1 else f"Logits are divided by the temperature {temperature:.3f} of the validation split."
+    )
+
+
+def _plain(value: float | None) -> tuple[str, str, str]:
+    return ("undefined" if value is None else f"{value:.3f}"), "", ""
+
+
+def _figure(metric: Mapping[str, Any]) -> tuple[str, str, str]:
+    return value_text(metric), interval_text(metric), metric.get("reason", "")
+
+
+def _pair(point: Mapping[str, Any]) -> tuple[str, str, str]:
+    if point["sensitivity"] is None:
+        return "undefined", "", point.get("reason", "")
+    return f"{point['sensitivity']:.3f}, {point['specificity']:.3f}", "", ""
+
+
 def how_text(summary: Mapping[str, Any]) -> str:
     """Return in one line what was evaluated and how the intervals were drawn."""
     how = summary["interval"]
     return (
         f"{summary['split'] or 'unnamed'} split: {summary['images']} images of {summary['patients']} patients; "
-        f"predicted malignant above {summary['threshold']:g}; {100 * how['level']:g} % intervals: {how['method']}, "
+        f"{threshold_text(summary)}; {100 * how['level']:g} % intervals: {how['method']}, "
         f"{how['resamples']} resamples, seed {how['seed']}"
     )
 
@@ -201,6 +271,8 @@ def write_run_page(
         level_heads=level_heads(summary),
         rows=level_rows(summary),
         level_notes=level_notes(summary),
+        operating=operating_rows(summary),
+        operating_note=operating_note(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
         sizes=size_rows(summary) if has_lesions(summary) else [],

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from scipy.special import expit
 from torch.utils.data import DataLoader
 
 from lemlight.data.datamodule import MammogramFiles, unit_range
@@ -17,8 +18,10 @@ from lemlight.files import write_json
 from lemlight.localization.choice import Chosen, build_settings
 from lemlight.localization.evaluation import Localizing
 from lemlight.metrics import Level, LevelRule
+from lemlight.metrics.calibration import fit_temperature, log_odds
 from lemlight.metrics.classification import summarize, write_predictions
-from lemlight.metrics.levels import level_tables, summarize_levels, write_level_tables
+from lemlight.metrics.levels import choose_points, level_tables, summarize_levels, write_level_tables
+from lemlight.metrics.operating import Operating
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
@@ -50,29 +53,60 @@ class Run:
     module: MammogramModule
     data: MammogramFiles
     chosen: Mapping[str, Chosen]
-    threshold: float
+    operating: Operating
     level: Level
     rule: LevelRule
 
     def localizing(self) -> Localizing:
         """The network on its device, ready to localize."""
-        return localizing(self.settings, self.trainer, self.module, self.data, self.threshold)
+        return localizing(self.settings, self.trainer, self.module, self.data, self.operating.drawn)
 
 
-def choose_localization(
+def choose_on_validation(
     settings: TrainSettings, trainer: Trainer, module: MammogramModule, data: MammogramFiles
-) -> dict[str, Chosen]:
-    """Go back to the best weights, and choose with them how to localize; their checkpoint holds it, too."""
+) -> tuple[Operating, dict[str, Chosen]]:
+    """Go back to the best weights; choose with them temperature, thresholds and how to localize.
+
+    Their checkpoint holds all of it, too.
+    """
     best = Path(settings.output) / "checkpoints" / "best.ckpt"
     checkpoint = load_checkpoint(best)
     load_weights(module.classifier, checkpoint)
     module.lam = checkpoint.lam
     trainer.strategy.barrier()  # none is to read the file while another adds to it
     folder = Path(settings.output) if trainer.is_global_zero else None
-    chosen = choose_settings(localizing(settings, trainer, module, data, settings.threshold), folder)
+    operating = choose_operating(settings, trainer, module, data)
+    module.classifier.temperature = operating.temperature
+    chosen = choose_settings(localizing(settings, trainer, module, data, operating.drawn), folder)
     if trainer.is_global_zero:
-        add_to_metadata(best, localization={method: one.model_dump() for method, one in chosen.items()})
-    return chosen
+        localization = {method: one.model_dump() for method, one in chosen.items()}
+        add_to_metadata(best, localization=localization, operating=operating.model_dump())
+    return operating, chosen
+
+
+def choose_operating(
+    settings: TrainSettings, trainer: Trainer, module: MammogramModule, data: MammogramFiles
+) -> Operating:
+    """Choose temperature and thresholds on the validation split, which is predicted only where there is a choice."""
+    given = Operating(rule=settings.threshold, level_rule=settings.level_rule)
+    module.classifier.temperature = 1.0
+    if not isinstance(settings.threshold, str) and settings.calibration == "none":
+        return given
+    scores = predict(trainer, module, data.val_dataloader()).set_index("index")
+    predictions = data.table.loc[scores.index].join(scores)
+    temperature, why = 1.0, ""
+    if settings.calibration == "temperature":
+        logit = log_odds(predictions["probability"])
+        temperature, why = fit_temperature(predictions["label"].to_numpy(dtype=bool), logit)
+        predictions["probability"] = expit(logit / temperature)
+    found = {
+        "temperature": temperature,
+        "uncalibrated": why,
+        "points": choose_points(predictions, settings.threshold, settings.level_rule),
+        "images": len(predictions),
+        "patients": int(predictions["patient_id"].nunique()),
+    }
+    return given.model_copy(update=found)
 
 
 def localizing(
@@ -126,9 +160,13 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
 
 def summarize_all(predictions: pd.DataFrame, run: Run) -> dict[str, Any]:
     """Return the classification in metrics.json: of images, and of every level above that the table defines."""
-    how: dict[str, Any] = {"threshold": run.threshold, "resamples": run.settings.bootstrap}
-    levels = summarize_levels(predictions, rule=run.rule, **how)
-    return summarize(predictions, **how) | {"primary_level": run.level, "levels": levels}
+    chosen, rule = run.operating, run.operating.rule
+    how: dict[str, Any] = {"prevalence": run.settings.prevalence, "resamples": run.settings.bootstrap}
+    levels = summarize_levels(predictions, rule=run.rule, operating=chosen, **how)
+    images = summarize(predictions, point=chosen.point("image"), rule=rule, temperature=chosen.temperature, **how)
+    if chosen.uncalibrated:
+        images["calibration"]["uncalibrated"] = chosen.uncalibrated
+    return images | {"primary_level": run.level, "levels": levels}
 
 
 def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Path]:
@@ -136,7 +174,7 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
     folder.mkdir(exist_ok=True)
     figures: dict[str, Path] = {}
     if run.settings.examples:
-        chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.threshold)
+        chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.operating.drawn)
         items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
         figures["sheet"] = image_sheet(items, folder / "sheet.png")
     figures["roc"] = roc_figure(predictions, summary, folder / "roc.png")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lemlight.building import check_trust
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
+from lemlight.metrics.operating import Operating, read_operating
 from lemlight.models.backbones import weight_differences
 from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.exported import is_exported
@@ -55,7 +56,7 @@ class Checkpoint:
 
     config: the whole configuration of the training. versions: of lemlight, torch, ... . trained_on: fingerprints of the
     prepared training images. localization: what was chosen on the validation split, by method. lam: lambda of the loss
-    at the end of the epoch.
+    at the end of the epoch. operating: thresholds and temperature that the validation split chose.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     epoch: int
     step: int
+    operating: Operating
 
     @property
     def label_names(self) -> list[str]:
@@ -75,8 +77,11 @@ class Checkpoint:
 
     @property
     def threshold(self) -> float:
-        """Probability above which an image is predicted malignant."""
-        return float(self.config["threshold"])
+        """Probability above which an image is predicted malignant; LemlightError where the training reached none."""
+        point = self.operating.point("image")
+        if point.threshold is None:
+            raise LemlightError(f"{self.path} has no threshold ({point.reason}): give threshold=NUMBER")
+        return point.threshold
 
     @property
     def levels(self) -> dict[str, Any]:
@@ -143,6 +148,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state_dict={key.removeprefix(PREFIX): value for key, value in named.items() if key.startswith(PREFIX)},
         epoch=content["epoch"],
         step=content["global_step"],
+        operating=read_operating(metadata.get("operating") or {"rule": config["threshold"]}, str(path)),
     )
 
 
@@ -150,7 +156,7 @@ def _is_config(config: Mapping[str, Any]) -> bool:
     """Whether the sections are there that everything that opens a checkpoint needs."""
     sections = all(isinstance(config.get(name), dict) for name in ("backbone", "pooling", "dataset", "choices"))
     labels, threshold = config.get("label_names"), config.get("threshold")
-    if not (sections and isinstance(labels, list) and len(labels) == 2 and isinstance(threshold, int | float)):
+    if not (sections and isinstance(labels, list) and len(labels) == 2 and isinstance(threshold, int | float | str)):
         return False
     return all(isinstance(config["dataset"].get(name), dict) for name in ("prepare", "split"))
 
@@ -165,6 +171,7 @@ def load_classifier(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> Mammog
     bias = bool(checkpoint.config.get("scorer_bias", True))
     classifier = build_classifier({**checkpoint.config, "scorer_bias": bias}, first_weights=False)
     load_weights(classifier, checkpoint)
+    classifier.temperature = checkpoint.operating.temperature
     return classifier.eval()
 
 

@@ -133,8 +133,11 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     figures = _figures(summary, f"{split}/")
     for method, section in (summary.get("localization_compared") or {}).items():
         figures |= _figures(section, f"{split}/{method}/")
+    figures |= _figures(summary.get("operating") or {}, f"{split}/")
     for level, section in (summary.get("levels") or {}).items():
-        figures |= _figures(section, f"{split}/{level}/")
+        figures |= _figures(section, f"{split}/{level}/") | _figures(
+            section.get("operating") or {}, f"{split}/{level}/"
+        )
     oracle = ((summary.get("localization") or {}).get("oracle") or {}).get("dsc")
     if oracle is not None:
         figures[f"{split}/dsc_oracle"] = float(oracle)

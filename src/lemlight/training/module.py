@@ -18,6 +18,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from lemlight.building import build, check_trust
 from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
+from lemlight.metrics.operating import read_operating
 from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.lem import local_extrema
 from lemlight.training.checkpoint import METADATA, plain
@@ -224,6 +225,12 @@ class MammogramModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the metadata beside the weights."""
         checkpoint[METADATA] = plain(self.metadata) | {"lambda": float(self.lam)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the temperature over, where this is no training that goes on."""
+        if self._trainer is None:
+            values = checkpoint.get(METADATA, {}).get("operating") or {}
+            self.classifier.temperature = read_operating(values, "this checkpoint").temperature
 
     def _gathered(self) -> list[Tensor]:
         """The columns of the epoch's batches, which are forgotten, see `gather_rows`."""

@@ -120,8 +120,10 @@ def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
     build_scheduler(optimizer, config["scheduler"], total_steps=max(epochs, 1), epochs=max(epochs, 1))
 
 
-def check_labels(data: MammogramData, callbacks: Mapping[str, Any]) -> None:
-    """Refuse a training without both classes, or one that watches what its val split cannot give.
+def check_labels(
+    data: MammogramData, callbacks: Mapping[str, Any], threshold: float | str = 0.5, calibration: str = "none"
+) -> None:
+    """Refuse a training without both classes, or one that watches or chooses what its val split cannot give.
 
     Images that were left out can leave a split without a class.
     """
@@ -131,6 +133,13 @@ def check_labels(data: MammogramData, callbacks: Mapping[str, Any]) -> None:
             "or change dataset.split"
         )
     check_monitors(callbacks, data.labels("val"))
+    asked = [f"threshold={threshold}"] * isinstance(threshold, str)
+    asked += [f"calibration={calibration}"] * (calibration != "none")
+    if asked and len(set(data.labels("val"))) < 2:
+        raise LemlightError(
+            f"{' and '.join(asked)}: chosen on the val split, which does not hold both classes; raise "
+            "dataset.split.val_fraction, or set threshold=0.5 and calibration=none"
+        )
 
 
 def versions() -> dict[str, str]:
