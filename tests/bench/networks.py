@@ -2,6 +2,8 @@
 
 import torch
 
+from lemlight.localization.attribution import explain
+from lemlight.localization.baselines import CAM, GradCAM, GradCAMPlusPlus
 from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.pooling import Scorer
@@ -15,6 +17,7 @@ STEP_LIMIT = 1.03
 MAPPED = ("resnet18", "resnet50", "densenet121", "efficientnet_lite0")
 SIZE, EXTREMA, SINGLES = 800, (1, 10, 100), 20
 MAP_LIMIT, SINGLES_LIMIT = 1.5, 0.2
+ONE_PASS, ONE_PASS_LIMIT = {"CAM": CAM(), "Grad-CAM": GradCAM(), "Grad-CAM++": GradCAMPlusPlus()}, 1.15
 
 
 def build_classifier(backbone: str, pooling: str) -> MammogramClassifier:
@@ -52,6 +55,7 @@ def measure(pairs, folder):
     for backbone in MAPPED:
         yield from whatever_the_extrema(backbone, images, pairs)
     yield singles(images, max(1, pairs // 3))
+    yield from one_pass(images, pairs)
 
 
 def extrema(number, cells):
@@ -77,6 +81,16 @@ def whatever_the_extrema(backbone, images, pairs):
     for column, number in enumerate(EXTREMA):
         what = f"location map, {backbone}, {number} extrem{'um' if number == 1 else 'a'}"
         yield Ratio(what, "a forward and backward pass", times[:, column], times[:, -1], MAP_LIMIT)
+
+
+def one_pass(images, pairs):
+    """Probability, score map and map of a baseline, all of one forward pass."""
+    classifier = build_classifier("resnet18", "lem").eval()
+    actions = [lambda method=method: explain(classifier, images, method) for method in ONE_PASS.values()]
+    actions.append(lambda: torch.no_grad()(classifier)(images))
+    times = turns(actions, 2 * pairs, warm_up=1)
+    for column, name in enumerate(ONE_PASS):
+        yield Ratio(f"{name}, resnet18", "a forward pass", times[:, column], times[:, -1], ONE_PASS_LIMIT)
 
 
 def singles(images, pairs):

@@ -1,13 +1,13 @@
 import pytest
 
-from lemlight.plots import curves, overlays, sheets
+from lemlight.plots import curves, sheets
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures instead of files, to be looked at from inside."""
     figures = []
-    for chapter in (curves, overlays, sheets):
+    for chapter in (curves, sheets):
         monkeypatch.setattr(chapter, "save", lambda figure, path: figures.append(figure) or path)
     return figures
 

@@ -1,14 +1,26 @@
 """Overlays as they are drawn: what lies where, in px of the original, and that nothing else is ever drawn."""
 
-import matplotlib.image
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot
 
 from lemlight.localization.regions import Region
-from lemlight.plots.overlays import HEAT, LONGEST, OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
-from tests.plots.conftest import legend_texts, texts
+from lemlight.plots import overlays
+from lemlight.plots.overlays import (
+    BENIGN,
+    HEAT,
+    LESION,
+    LONGEST,
+    REGION,
+    OverlayItem,
+    choose_overlays,
+    draw_pair,
+    legend_of,
+    overlay_figure,
+    overlay_sheet,
+    type_of,
+)
 
 
 def square(x0, y0, x1, y1, score=0.75):
@@ -36,78 +48,95 @@ def make_item(height=96, width=60, **others):
     return OverlayItem(**given | others)
 
 
-def test_map_regions_and_lesions_lie_in_px_of_the_original(drawn, tmp_path):
-    item = make_item()
-    overlay_figure(item, tmp_path / "overlay.png")
-    plain, heated = drawn[0].axes[:2]
-    for axes in (plain, heated):
-        np.testing.assert_allclose(axes.images[0].get_array(), item.image, rtol=1e-6)
-        assert axes.images[0].get_extent() == [-0.5, 59.5, 95.5, -0.5]
-    heat = heated.images[1]
-    np.testing.assert_array_equal(heat.get_array(), item.strength.astype(np.float32))
-    assert heat.get_extent() == [-0.5, 59.5, 95.5, -0.5]
-    lesion, region = heated.lines
-    x, y = lesion.get_data()
-    assert (x.min(), x.max(), y.min(), y.max()) == (4.5, 24.5, 29.5, 39.5)
-    np.testing.assert_array_equal(np.stack(region.get_data(), axis=1), item.regions[0].contour)
-    assert texts(heated) == ["0.75"]
-    assert legend_texts(drawn[0].legends[0]) == ["suspicious region with its score", "true lesion"]
-    assert drawn[0].get_suptitle() == "predicted malignant, p = 0.812"
-    assert plain.get_title(loc="left") == item.image_id
+@pytest.fixture
+def said(monkeypatch):
+    """What is written into a picture, and where, instead of writing it."""
+    texts = []
+    monkeypatch.setattr(
+        overlays, "_write", lambda picture, at, text, size, anchor, **more: texts.append((text, at, anchor))
+    )
+    return texts
 
 
-def test_colours_mean_the_same_whatever_the_map_and_zero_is_see_through(drawn, tmp_path):
-    for highest in (0.0, 0.01, 1.0):
-        overlay_figure(make_item(strength=np.full((96, 60), highest)), tmp_path / "overlay.png")
-    assert {figure.axes[1].images[1].get_clim() for figure in drawn} == {(0, 1)}
-    assert HEAT(0.0)[3] == 0 < HEAT(1.0)[3] < 1
+def where(panel, colour):
+    """First and last row and column of pixels of a colour."""
+    rows, columns = np.nonzero((panel == colour).all(axis=2))
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def test_map_regions_and_lesions_lie_in_px_of_the_original(said):
+    item = make_item(image=np.full((96, 60), 0.2))
+    plain, overlay = draw_pair(item, 960)  # ten px for each
+    assert plain.shape == overlay.shape == (960, 600, 3)
+    assert (plain[200:300] == 51).all()
+    np.testing.assert_allclose(where(overlay, REGION), (504, 604, 84, 224), atol=3)
+    np.testing.assert_allclose(where(overlay, LESION), (300, 399, 50, 249), atol=3)
+    warm = (overlay[..., 0].astype(int) - overlay[..., 1] > 20).nonzero()  # red, as plasma is in the middle
+    np.testing.assert_allclose(
+        [axis.min() for axis in warm] + [axis.max() for axis in warm], [500, 100, 599, 199], atol=9
+    )
+    assert (said[0][0], said[0][2]) == ("20 mm", "ms")
+    assert said[1] == ("0.75", (pytest.approx(141), pytest.approx(500, abs=9)), "ms")
+    assert [text for text, _ in legend_of([item])] == ["suspicious region with its score", "true lesion"]
+
+
+def test_colours_mean_the_same_whatever_the_map_and_zero_is_see_through(said):
+    for level in (0.0, 0.2, 1.0):
+        image = np.full((96, 60), 0.4)
+        item = make_item(image=image, strength=np.full((96, 60), level), lesions=None, regions=[], spacing=None)
+        plain, overlay = draw_pair(item, 96)
+        colour, opacity = HEAT[round(255 * level), :3], HEAT[round(255 * level), 3] / 255
+        np.testing.assert_allclose(overlay[5, 5], 102 * (1 - opacity) + colour * opacity, atol=1)
+        assert np.array_equal(plain, overlay) == (level == 0)
+    assert HEAT[0, 3] == 0 < HEAT[255, 3] < 255
 
 
 @pytest.mark.parametrize("lesions", [None, np.zeros((96, 60), bool)])
-def test_a_map_of_zeros_is_stated_and_without_lesions_none_is_drawn_or_explained(drawn, tmp_path, lesions):
-    overlay_figure(make_item(strength=np.zeros((96, 60)), lesions=lesions, regions=[]), tmp_path / "overlay.png")
-    assert texts(drawn[0].axes[1]) == ["no extremum"]
-    assert not drawn[0].axes[1].lines + drawn[0].legends
+def test_a_map_of_zeros_is_stated_and_without_lesions_none_is_drawn_or_explained(said, lesions):
+    item = make_item(strength=np.zeros((96, 60)), lesions=lesions, regions=[], spacing=None)
+    plain, overlay = draw_pair(item, 400)
+    assert [text for text, *_ in said] == ["no extremum"]
+    np.testing.assert_array_equal(plain, overlay)
+    assert not legend_of([item])
 
 
-def test_scores_stand_beside_their_regions_and_a_region_that_speaks_for_benign_has_none(drawn, tmp_path):
+def test_scores_stand_beside_their_regions_and_a_region_that_speaks_for_benign_has_none(said):
     regions = [square(5, 0, 20, 9, 0.25), square(30, 40, 40, 70, 0.5), square(5, 60, 20, 69, None)]
-    overlay_figure(make_item(regions=regions, lesions=None), tmp_path / "o.png")
-    axes = drawn[0].axes[1]
-    below, above, benign = axes.texts
-    assert (below.get_text(), below.xy, below.get_va()) == ("0.25", (11.0, 9.0), "top")  # at the upper edge
-    assert (above.get_text(), above.xy[1], above.get_va()) == ("0.50", 40, "bottom")
-    assert benign.get_text() == "benign"
-    assert axes.lines[0].get_color() != axes.lines[2].get_color()
-    assert legend_texts(drawn[0].legends[0]) == ["suspicious region with its score", "region that speaks for benign"]
+    item = make_item(regions=regions, lesions=None, spacing=None)
+    _, overlay = draw_pair(item, 96 * 8)
+    (below, at, under), (above, over, on), (benign, *_) = said
+    assert (below, under, above, on, benign) == ("0.25", "ma", "0.50", "ms", "benign")  # below at the upper edge
+    assert at[1] > 9 * 8
+    assert over[1] < 40 * 8
+    assert where(overlay, BENIGN)[0] == pytest.approx(60 * 8, abs=6)
+    assert [text for text, _ in legend_of([item])] == [
+        "suspicious region with its score",
+        "region that speaks for benign",
+    ]
 
 
 @pytest.mark.parametrize(
     ("spacing", "label", "pixels"),
     [((9, 1.0), "20 mm", 20), ((9, 0.05), "1 mm", 20), ((9, 2), "20 mm", 10), (None, "", 0), ((0.001, 0.001), "", 0)],
 )
-def test_the_scale_bar_is_as_long_as_it_says_and_missing_where_it_cannot_be_drawn(
-    drawn, tmp_path, spacing, label, pixels
-):
-    overlay_figure(make_item(spacing=spacing), tmp_path / "overlay.png")
-    axes = drawn[0].axes[0]
-    assert [np.ptp(bar.get_xdata()) for bar in axes.lines] == pytest.approx([pixels] if pixels else [])
-    assert texts(axes) == ([label] if label else [])
+def test_the_scale_bar_is_as_long_as_it_says_and_missing_where_it_cannot_be_drawn(said, spacing, label, pixels):
+    item = make_item(image=np.full((96, 60), 0.3), spacing=spacing, regions=[], lesions=None)
+    plain, _ = draw_pair(item, 960)
+    white = (plain == 255).all(axis=(2)).sum(axis=1).max()
+    assert white == pixels * 10
+    assert [text for text, *_ in said] == ([label] if label else [])
 
 
-def test_large_images_are_drawn_smaller_in_their_own_px(drawn, tmp_path):
+def test_large_images_are_drawn_smaller_and_small_ones_larger_in_their_own_px(said):
     strength = np.zeros((2 * LONGEST, 1001))
     strength[1000:1200, 200:400] = 1
-    item = make_item(image=strength, strength=strength, lesions=strength > 0, regions=[])
-    overlay_figure(item, tmp_path / "overlay.png")
-    grey, heat = drawn[0].axes[1].images
-    assert grey.get_array().shape == heat.get_array().shape == (1600, 500)
-    assert heat.get_extent() == [-0.5, 1000.5, 3199.5, -0.5]
-    rows, columns = np.nonzero(heat.get_array().filled() > 0.5)
-    assert (rows.min() * 2, rows.max() * 2 + 2) == (1000, 1200)
-    assert columns.min() * 1001 / 500 == pytest.approx(200, abs=2)
-    x, y = drawn[0].axes[1].lines[0].get_data()
-    assert (x.min(), x.max(), y.min(), y.max()) == (199.5, 399.5, 999.5, 1199.5)
+    image = np.zeros_like(strength)
+    _, overlay = draw_pair(make_item(image=image, strength=strength, lesions=None, regions=[]), LONGEST)
+    assert overlay.shape == (1200, 500, 3)
+    assert overlay[550, 150].max() > 150
+    rows, columns = np.nonzero(overlay.max(axis=2) > 100)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((500, 599, 100, 199), abs=1)
+    assert draw_pair(make_item(), LONGEST)[0].shape == (1200, 750, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 300), (300, 3)])
@@ -115,28 +144,30 @@ def test_any_shape_can_be_drawn(tmp_path, shape):
     item = make_item(image=np.ones(shape), strength=np.ones(shape), lesions=np.ones(shape, bool), regions=[])
     overlay_figure(item, tmp_path / "figure.png")
     overlay_sheet([item], tmp_path / "sheet.png", ["one"])
-    assert all(max(matplotlib.image.imread(path).shape) < 4000 for path in tmp_path.iterdir())
+    assert all(max(cv2.imread(str(path)).shape) < 4000 for path in tmp_path.iterdir())
 
 
-def test_the_same_item_gives_the_same_bytes_and_signs_in_a_name_are_no_formula(tmp_path):
+def test_the_same_item_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
-        overlay_figure(make_item(image_id=r"$\broken$"), tmp_path / name)
+        overlay_figure(make_item(image_id=r"$\broken$ \u0394\u0416"), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert not pyplot.get_fignums()
-    overlay_sheet([make_item(image_id=r"$\broken$")], tmp_path / "c.png", [r"$\worse$"])
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
-def test_a_sheet_has_a_title_and_a_pair_for_every_image(drawn, tmp_path):
-    items = [make_item(50 + 9 * n, 40 + n, image_id=f"i{n}") for n in range(4)]
+def test_a_sheet_holds_the_pair_of_every_image_three_in_a_row(tmp_path):
+    items = [make_item(50 + 9 * n, 40 + n, image_id=f"i{n}", lesions=None, regions=[]) for n in range(4)]
     overlay_sheet(items, tmp_path / "sheet.png", ["best", "median", "worst", "more"])
-    shown = [axes for axes in drawn[0].axes if axes.images]
-    plain, heated = shown[::2], shown[1:9:2]
-    assert [axes.get_title(loc="left") for axes in plain[:4]] == ["best\ni0", "median\ni1", "worst\ni2", "more\ni3"]
-    for item, left, right in zip(items, plain, heated, strict=False):
-        np.testing.assert_allclose(left.images[0].get_array(), item.image, rtol=1e-6)
-        np.testing.assert_allclose(right.images[1].get_array(), item.strength)
-    assert heated[0].get_title(loc="left") == "predicted malignant, p = 0.81"
+    page = cv2.cvtColor(cv2.imread(str(tmp_path / "sheet.png")), cv2.COLOR_BGR2RGB)
+    places = []
+    for item in items:
+        for panel in draw_pair(item, overlays.IN_A_SHEET):
+            _, best, _, place = cv2.minMaxLoc(cv2.matchTemplate(page[::2, ::2], panel[::2, ::2], cv2.TM_CCORR_NORMED))
+            assert best > 0.98
+            places.append(place)
+    assert [y for _, y in places[:6]] == [places[0][1]] * 6
+    assert places[0][0] < places[1][0] < places[2][0] < places[5][0]
+    assert places[6][0] == places[0][0]
+    assert places[6][1] >= places[0][1] + overlays.IN_A_SHEET // 2
 
 
 def chosen(**counts):

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib import colormaps, get_data_path
 from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from lemlight.plots.style import GREEN, SKY, bare, explain, new_figure, outline_lesions, pair_grid, save
+from lemlight.files import written_aside
+from lemlight.plots.style import GREEN, SKY, outlines
 
 PLACES = ("best", "median", "worst")
 SHOWN = 9  # overlays in all
@@ -59,23 +57,28 @@ def _places(count: int, each: int) -> dict[int, str]:
     return named
 
 
-LONGEST = 1600  # px of an image as it is drawn
+LONGEST = 1200  # px of the longer side of an image in the picture of one, whatever its own
+IN_A_SHEET = 480
+PAIRS_PER_ROW = 3
+MARGIN, GAP = 14, 12  # px
 SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
-EDGED: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.4, foreground="black")]}  # seen on white tissue, too
-REGION: dict[str, Any] = {"color": SKY, "linewidth": 1.3, **EDGED}
-BENIGN: dict[str, Any] = {"color": GREEN, "linewidth": 1.3, **EDGED}
-LESION: dict[str, Any] = {"color": "white", "linewidth": 1.3, "linestyle": (0, (4, 2)), **EDGED}
-SCORE: dict[str, Any] = {"color": "white", "fontsize": 8, "ha": "center", "textcoords": "offset points", **EDGED}
+LABEL = "strength of the location map"
+REGION, BENIGN, LESION = (ImageColor.getrgb(colour) for colour in (SKY, GREEN, "white"))
+FONT = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # of matplotlib, as in all other figures
+Panel = NDArray[np.uint8]  # (h, w, 3) RGB
+Mark = tuple[str, tuple[int, ...]]  # what a legend says, of which colour
 
 
-def _heat() -> ListedColormap:
-    """Plasma (perceptually uniform, safe for the colour-blind), see-through at 0 so that the breast is seen."""
+def _heat() -> NDArray[np.uint8]:
+    """Plasma (perceptually uniform, safe for the colour-blind) as RGBA (256, 4), see-through at 0."""
     colours = colormaps["plasma"](np.linspace(0, 1, 256))
     colours[:, 3] = 0.8 * np.linspace(0, 1, 256) ** 0.75
-    return ListedColormap(colours, "heat")
+    return np.asarray(np.rint(255 * colours), dtype=np.uint8)
 
 
 HEAT = _heat()
+OPACITY = HEAT[:, 3:].astype(np.float32) / 255
+INK = HEAT[:, :3] * OPACITY  # what the colours add
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,114 +102,185 @@ class OverlayItem:
     lesions: NDArray[Any] | None = None
 
 
-def draw_pair(pair: Any, item: OverlayItem) -> AxesImage:
-    """Draw an item into two axes and return its colours; all coordinates are px of the original."""
-    plain, overlay = pair[:2]
-    height, width = item.image.shape
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    image = _reduced(item.image)
-    for axes in (plain, overlay):
-        axes.set_axis_off()
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="antialiased")
-    plain.set_title(item.image_id, loc="left", fontsize=8, parse_math=False)
-    heat = _reduced(item.strength)
-    colours: AxesImage = overlay.imshow(
-        heat, cmap=HEAT, norm=Normalize(0, 1), extent=extent, interpolation="antialiased"
-    )
-    outline_lesions(overlay, item.lesions, **LESION)
+def draw_pair(item: OverlayItem, longest: int) -> tuple[Panel, Panel]:
+    """Draw the image with a scale bar, and the image under its map with regions and lesions; longer side `longest` px.
+
+    The colours mean the same in every picture: 0 to 1. A map of zeros is stated in words.
+    """
+    factor = longest / max(item.image.shape)
+    height, width = (max(1, round(side * factor)) for side in item.image.shape)
+    grey = np.rint(255 * _resized(item.image, (height, width))).astype(np.uint8)
+    plain = np.repeat(grey[:, :, None], 3, axis=2)
+    overlay = heated(plain, _resized(item.strength, (height, width)))
+    line = max(2, longest // 500)
+    for outline in outlines(item.lesions):
+        _draw_line(overlay, outline, factor, LESION, line, dash=5 * line)
     for region in item.regions:
-        _draw_region(overlay, region, height)
-    if not item.strength.any():
-        overlay.text(0.5, 0.5, "no extremum", transform=overlay.transAxes, ha="center", color="white", **EDGED)
-    overlay.set(xlim=extent[:2], ylim=extent[2:])
+        _draw_line(overlay, region.contour, factor, BENIGN if region.score is None else REGION, line)
+    return _labelled(item, plain, overlay, factor)
+
+
+def _resized(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The array in [0, 1] at another size, by areas where that is smaller."""
+    way = cv2.INTER_AREA if shape[0] < array.shape[0] else cv2.INTER_LINEAR
+    values = cv2.resize(np.asarray(array, dtype=np.float32), shape[::-1], interpolation=way)
+    return np.asarray(np.clip(np.atleast_2d(values), 0, 1), dtype=np.float32)
+
+
+def heated(plain: Panel, strength: NDArray[np.float32]) -> Panel:
+    """The image under the colours of its map; blended only where there are any."""
+    level, overlay = np.rint(255 * strength).astype(np.uint8), plain.copy()
+    x, y, width, height = cv2.boundingRect(level)
+    part, colour = overlay[y : y + height, x : x + width], level[y : y + height, x : x + width]
+    part[:] = np.rint(part * (1 - OPACITY)[colour] + INK[colour])
+    return overlay
+
+
+def _draw_line(
+    panel: Panel, xy: NDArray[Any], factor: float, colour: tuple[int, ...], width: int, dash: int | None = None
+) -> None:
+    """Draw a line through points (K, 2) in px of the original, edged in black: it is seen on white tissue, too."""
+    points = (np.asarray(xy, dtype=np.float64) + 0.5) * factor - 0.5
+    steps = np.concatenate([[0.0], np.hypot(*np.diff(points, axis=0).T).cumsum()])
+    pieces = [points]
+    if dash is not None:
+        starts = np.arange(0, steps[-1], 1.5 * dash + width + 2)
+        along = [np.linspace(start, min(start + dash, steps[-1]), 6) for start in starts]
+        pieces = [np.stack([np.interp(at, steps, points[:, axis]) for axis in (0, 1)], axis=1) for at in along]
+    fixed = [np.rint(piece * 16).astype(np.int32) for piece in pieces]  # sixteenths of a px
+    for ink, thickness in (((0, 0, 0), width + 2), (colour, width)):
+        cv2.polylines(panel, fixed, False, ink, thickness, cv2.LINE_AA, 4)
+
+
+def _labelled(item: OverlayItem, plain: Panel, overlay: Panel, factor: float) -> tuple[Panel, Panel]:
+    """Write what stands on the panels: the scale bar, scores beside their regions, that there is no extremum."""
+    left, right = Image.fromarray(plain), Image.fromarray(overlay)
+    size = max(16, max(left.size) // 55)
     if item.spacing is not None:
-        _draw_scale(plain, image, item.spacing[1], (height, width))
-    return colours
+        _draw_scale(left, item.spacing[1] / factor, size)
+    for region in item.regions:
+        x, (top, bottom) = region.contour[:, 0].mean(), (region.contour[:, 1].min(), region.contour[:, 1].max())
+        above = top > 0.05 * item.image.shape[0]
+        at = ((x + 0.5) * factor, (top * factor - 0.4 * size) if above else (bottom * factor + 0.4 * size))
+        said = "benign" if region.score is None else f"{region.score:.2f}"
+        _write(right, at, said, size, "ms" if above else "ma")
+    if not item.strength.any():
+        _write(right, (right.width / 2, right.height / 2), "no extremum", size, "mm")
+    return np.asarray(left), np.asarray(right)
 
 
-def _reduced(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Make the longer side at most LONGEST px, by areas."""
-    values = np.ascontiguousarray(array, dtype=np.float32)
-    factor = LONGEST / max(values.shape)
-    if factor >= 1:
-        return values
-    height, width = (max(1, round(side * factor)) for side in values.shape)
-    return np.clip(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), 0, 1)
-
-
-def _draw_region(axes: Axes, region: Any, height: int) -> None:
-    """Draw the outline with its score above, or below where it touches the upper edge of the image."""
-    axes.plot(*region.contour.T, **(BENIGN if region.score is None else REGION))
-    top, bottom = region.contour[:, 1].min(), region.contour[:, 1].max()
-    above = top > 0.05 * height
-    axes.annotate(
-        "benign" if region.score is None else f"{region.score:.2f}",
-        (region.contour[:, 0].mean(), top if above else bottom),
-        xytext=(0, 3 if above else -3),
-        va="bottom" if above else "top",
-        **SCORE,
-    )
-
-
-def _draw_scale(axes: Axes, image: NDArray[np.float32], spacing: float, shape: tuple[int, int]) -> None:
+def _draw_scale(picture: Image.Image, mm_per_px: float, size: int) -> None:
     """Draw a bar of at most a third of the width in the darker of the lower corners; mm at the detector."""
-    height, width = shape
-    fitting = [length for length in SCALE_BARS_MM if length / spacing <= width / 3]
+    fitting = [length for length in SCALE_BARS_MM if length / mm_per_px <= picture.width / 3]
     if not fitting:
         return
-    pixels = fitting[0] / spacing
-    low, half = image[-max(1, len(image) // 8) :], max(1, image.shape[1] // 2)
+    long, (width, height) = round(fitting[0] / mm_per_px), picture.size
+    low, half = np.asarray(picture)[-max(1, height // 8) :], max(1, width // 2)
     left = low[:, :half].mean() <= low[:, -half:].mean()
-    start = 0.04 * width if left else 0.96 * width - pixels
-    y = 0.97 * height
-    axes.plot([start, start + pixels], [y, y], color="white", linewidth=3, solid_capstyle="butt", **EDGED)
-    axes.annotate(f"{fitting[0]} mm", (start + pixels / 2, y), xytext=(0, 4), **SCORE)
+    x, y = round(0.04 * width if left else 0.96 * width - long), round(0.97 * height)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((x - 1, y - 1, x + long, y + size // 4 + 1), fill="black")
+    draw.rectangle((x, y, x + long - 1, y + size // 4), fill="white")
+    _write(picture, (x + long / 2, y - 0.4 * size), f"{fitting[0]} mm", size, "ms")
 
 
-def legend_marks(items: Sequence[OverlayItem]) -> list[Line2D]:
-    """Return what a legend explains of these items."""
-    marks = []
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT, size)
+
+
+def _write(
+    picture: Image.Image, at: tuple[float, float], text: str, size: int, anchor: str, edged: bool = True
+) -> None:
+    """Write white text edged in black, or black text; anchors as in Pillow."""
+    more: dict[str, Any] = {"fill": "white", "stroke_width": 2, "stroke_fill": "black"} if edged else {"fill": "black"}
+    ImageDraw.Draw(picture).text(at, text, font=_font(size), anchor=anchor, **more)
+
+
+def legend_of(items: Sequence[OverlayItem]) -> list[Mark]:
+    """What a legend explains of these items, with its colour."""
+    marks: list[Mark] = []
     scores = [region.score for item in items for region in item.regions]
     if any(score is not None for score in scores):
-        marks.append(Line2D([], [], label="suspicious region with its score", **REGION))
+        marks.append(("suspicious region with its score", REGION))
     if None in scores:
-        marks.append(Line2D([], [], label="region that speaks for benign", **BENIGN))
+        marks.append(("region that speaks for benign", BENIGN))
     if any(item.lesions is not None and item.lesions.any() for item in items):
-        marks.append(Line2D([], [], label="true lesion", **LESION))
+        marks.append(("true lesion", LESION))
     return marks
-
-
-DPI = 200
-SHORTEST_INCHES = 4.5
-NARROWEST_INCHES = 1.5
-PAIRS_PER_ROW = 3
-LABEL = "strength of the location map"
 
 
 def overlay_figure(item: OverlayItem, path: Path) -> Path:
     """Draw one image: as it is with a scale bar, and beside it under its location map with regions and true lesions.
 
-    The colours mean the same in every figure: 0 to 1. A map of zeros is stated in words. Images of more than 1600 px
-    are drawn smaller. The same item gives the same bytes.
+    The longer side of the image has 1200 px. The same item gives the same bytes.
     """
-    longest = max(item.image.shape)
-    inches = max(SHORTEST_INCHES, min(LONGEST, longest) / DPI) / longest
-    height, width = (max(NARROWEST_INCHES, side * inches) for side in item.image.shape)
-    figure = new_figure(2 * width + 1.4, height + 1.1)
-    figure.set_dpi(DPI)
-    axes = figure.subplots(1, 2)
-    colours = draw_pair(axes, item)
-    figure.suptitle(f"predicted {item.prediction}, p = {item.probability:.3f}", fontsize=13, parse_math=False)
-    explain(figure, colours, axes, LABEL, legend_marks([item]))
-    return save(figure, path)
+    heading = f"predicted {item.prediction}, p = {item.probability:.3f}"
+    return _compose([draw_pair(item, LONGEST)], [(item.image_id, heading)], legend_of([item]), path)
 
 
 def overlay_sheet(items: Sequence[OverlayItem], path: Path, titles: Sequence[str]) -> Path:
     """Draw several images as pairs, three pairs a row, each under its title (`best, Dice 0.81`, ...)."""
-    figure, pairs = pair_grid([item.image for item in items], PAIRS_PER_ROW)
-    for item, title, pair in zip(items, titles, pairs, strict=False):
-        colours = draw_pair(pair, item)
-        bare(pair[0], f"{title}\n{item.image_id}".rstrip(), loc="left", fontsize=9)
-        bare(pair[1], f"predicted {item.prediction}, p = {item.probability:.2f}", loc="left", fontsize=9)
-    explain(figure, colours, pairs, LABEL, legend_marks(items))
-    return save(figure, path)
+    pairs = [draw_pair(item, IN_A_SHEET) for item in items]
+    said = [
+        (f"{title}\n{item.image_id}".rstrip(), f"predicted {item.prediction}, p = {item.probability:.2f}")
+        for item, title in zip(items, titles, strict=True)
+    ]
+    return _compose(pairs, said, legend_of(items), path)
+
+
+def _compose(
+    pairs: Sequence[tuple[Panel, Panel]],
+    said: Sequence[tuple[str, str]],
+    marks: Sequence[Mark],
+    path: Path,
+) -> Path:
+    """Put pairs side by side, each under what is said of its two panels, with a colour bar and a legend; write it."""
+    size = 22 if len(pairs) == 1 else 18
+    above = max(text.count("\n") + 1 for texts in said for text in texts) * (size + 6) + GAP
+    high = max(plain.shape[0] for plain, _ in pairs)
+    wide = max(
+        *(plain.shape[1] for plain, _ in pairs), *(round(_widest(text, size)) for texts in said for text in texts)
+    )
+    rows, columns = -(-len(pairs) // PAIRS_PER_ROW), min(PAIRS_PER_ROW, len(pairs))
+    cell_width, cell_height = 2 * (wide + GAP) + 2 * GAP, above + high + GAP
+    body_width = max(columns * cell_width, sum(_widest(text, 18) + 100 for text, _ in marks))
+    body_height = max(rows * cell_height, 300)
+    page = Image.new("RGB", (round(body_width) + MARGIN + 110, body_height + 2 * MARGIN + 44), "white")
+    for number, ((plain, overlay), texts) in enumerate(zip(pairs, said, strict=True)):
+        x = MARGIN + number % columns * cell_width
+        y = MARGIN + number // columns * cell_height
+        for panel, text, left in ((plain, texts[0], x), (overlay, texts[1], x + wide + GAP)):
+            ImageDraw.Draw(page).multiline_text((left, y), text, fill="black", font=_font(size), spacing=4)
+            page.paste(Image.fromarray(panel), (left, y + above))
+    _draw_colours(page, page.width - 104, MARGIN + above, min(body_height - above - GAP, 1000))
+    x, y, pixels = MARGIN, page.height - MARGIN - 12, np.array(page)
+    places = []
+    for text, colour in marks:
+        _draw_line(pixels, np.array([[x, y], [x + 44, y]]), 1, colour, 3, dash=10 if colour == LESION else None)
+        places.append((x + 54, y))
+        x += round(_widest(text, 18)) + 90
+    page = Image.fromarray(pixels)
+    for place, (text, _) in zip(places, marks, strict=True):
+        _write(page, place, text, 18, "lm", edged=False)
+    with written_aside(path) as aside:
+        encoded = cv2.imencode(".png", cv2.cvtColor(np.asarray(page), cv2.COLOR_RGB2BGR))[1]
+        aside.write_bytes(encoded.tobytes())
+    return path
+
+
+def _widest(text: str, size: int) -> float:
+    return max(_font(size).getlength(line) for line in text.split("\n"))
+
+
+def _draw_colours(page: Image.Image, x: int, y: int, height: int) -> None:
+    """Draw the colour bar, black below the colours as the tissue is dark, with its label."""
+    levels = np.rint(np.linspace(255, 0, height)).astype(np.uint8)[:, None].repeat(26, axis=1)
+    page.paste(Image.fromarray(np.rint(INK[levels]).astype(np.uint8)), (x, y))
+    for tick in range(6):
+        at = y + (height - 1) * (1 - tick / 5)
+        _write(page, (x + 32, at), f"{tick / 5:.1f}", 16, "lm", edged=False)
+    label = Image.new("RGB", (round(_widest(LABEL, 16)) + 4, 24), "white")
+    _write(label, (2, 12), LABEL, 16, "lm", edged=False)
+    turned = label.rotate(90, expand=True)
+    page.paste(turned, (x + 70, y + max(0, (height - turned.height) // 2)))

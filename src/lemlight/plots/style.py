@@ -105,14 +105,20 @@ def explain(figure: Figure, colours: AxesImage, axes: NDArray[Any], label: str, 
 
 
 def outline_lesions(axes: Axes, lesions: NDArray[Any] | None, **style: Any) -> None:
-    """Draw a line around the lesions, a mask (H, W), holes included; along the border of the image, too."""
-    if lesions is None or not lesions.any():
-        return
-    rows, columns = (np.flatnonzero(lesions.any(axis=axis)) for axis in (1, 0))
-    inside = np.pad(lesions[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, 1)
+    """Draw a line around the lesions, a mask (H, W), see `outlines`."""
+    for outline in outlines(lesions):
+        axes.plot(*outline.T, scalex=False, scaley=False, **style)
+
+
+def outlines(mask: NDArray[Any] | None) -> list[NDArray[np.float64]]:
+    """The borders (K, 2) xy of what a mask (H, W) holds, holes included; along the border of the image, too."""
+    if mask is None or not mask.any():
+        return []
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    inside = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, 1)
     corner = np.array([columns[0], rows[0]]) - 1
-    for outline in find_contours(inside, 0.5):  # type: ignore[no-untyped-call]
-        axes.plot(*(outline[:, ::-1] + corner).T, scalex=False, scaley=False, **style)
+    found = find_contours(inside, 0.5)  # type: ignore[no-untyped-call]
+    return [outline[:, ::-1] + corner for outline in found]
 
 
 CLASS_NAMES = ("benign", "malignant")

@@ -96,7 +96,7 @@ def _grey(path: Path) -> Pixels:
 def map_layer(strength: Pixels, cutoff: float) -> Pixels:
     """Return a location map (H, W) as RGBA (H, W, 4), see-through at 0, with the borders of its regions in blue."""
     levels = np.round(strength / 255 * (LEVELS - 1)) / (LEVELS - 1)
-    layer = np.round(np.asarray(HEAT(levels)) * 255).astype(np.uint8)
+    layer = HEAT[np.round(levels * 255).astype(np.uint8)]
     return _outlined(layer, strength >= max(1.0, cutoff * 255), to_rgb(SKY))
 
 
