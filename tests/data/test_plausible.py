@@ -134,6 +134,11 @@ def test_inverted_images_are_noted_and_others_are_not(tmp_path, read, values):
         assert read_image(tmp_path / name).notes == ((POLARITY,) if name == "wrong.png" else ())
 
 
+def test_inverted_images_in_a_black_frame_are_noted_and_others_are_not(read, values):
+    for inside, notes in ((4095 - values, (POLARITY,)), (values, ())):
+        assert read(np.pad(inside, ((30, 20), (40, 50)))).notes == notes
+
+
 def test_a_breast_that_fills_the_frame_is_not_called_inverted(read, values):
     for part in (values[60:140, :80], values[60:140, 80::-1], 4095 - values[60:140, :80]):
         assert POLARITY not in read(np.ascontiguousarray(part)).notes
@@ -158,6 +163,11 @@ def test_twelve_bits_in_sixteen_are_noted_whatever_holds_them(tmp_path, read, va
     for image in images.values():
         (note,) = image.notes
         assert note.startswith("uses 12 of 16 bits (values up to 4095 of 65535)")
+    padded = np.where(values > 0, 4095 - values, 0).astype(np.uint16)
+    (note,) = read(padded, **inverted, PixelPaddingValue=0).notes
+    assert note.startswith("uses 12 of 16 bits")
+    (note,) = read(values.astype(np.int16) - 2048, BitsStored=16).notes  # around the middle of the range
+    assert note.startswith("uses 12 of 16 bits")
     assert read(values).notes == ()
     (labelled,) = read(np.where(np.mgrid[:200, :160][0] < 1, 65535, values).astype(np.uint16), BitsStored=16).notes
     assert "of 16 bits" in labelled

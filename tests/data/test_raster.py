@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lemlight.data.io import read_image
-from lemlight.data.lesions import read_mask
+from lemlight.data.lesions import Lesion, read_mask
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError
 
@@ -317,6 +317,45 @@ def test_what_is_not_zero_in_a_mask_is_lesion_however_a_tool_saved_it(tmp_path, 
 def test_a_mask_that_was_saved_with_losses_keeps_its_outline(tmp_path, most):
     PIL.Image.fromarray(ONE * np.uint8(most)).save(tmp_path / "a.jpg", quality=90)
     assert (read_mask(tmp_path / "a.jpg") ^ ONE).mean() < 0.01
+
+
+@pytest.mark.parametrize("values", [ONE, ~ONE * np.uint8(255), NUMBERS])
+def test_the_lesions_of_a_tiff_where_zero_is_white_are_its_smaller_part(tmp_path, values):
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")  # as tifffile does with bool by itself
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), ONE if values[ONE].max() != 2 else BOTH)
+
+
+@pytest.mark.parametrize("most", [2, 200])
+def test_classes_that_lossy_compression_has_mixed_are_refused(tmp_path, most):
+    large = NUMBERS.repeat(4, axis=0).repeat(4, axis=1)
+    PIL.Image.fromarray(large * np.uint8(most // 2)).save(tmp_path / "a.jpg", quality=75)
+    with pytest.raises(ImageError, match="a mask with grey areas"):
+        read_mask(tmp_path / "a.jpg")
+
+
+def test_a_picture_is_no_mask_and_an_outline_is_noted(tmp_path):
+    picture = np.where(x < 30, 90 + 40 * np.sin(y / 9) * np.cos(x / 7), 0).astype(np.uint8)
+    outlined = np.dstack([picture] * 3)
+    edge = BOTH & ~cv2.erode(BOTH.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    outlined[edge] = (255, 0, 0)
+    for pixels in (picture, outlined):
+        with pytest.raises(ImageError, match="a mask with grey areas"):
+            read_mask(png(tmp_path / "a.png", pixels))
+    lesion = Lesion("mask", path=str(png(tmp_path / "edge.png", edge * np.uint8(255))))
+    assert lesion.draw_with_note(edge.shape)[1] == "mask edge.png is an outline, not filled?"
+    assert "outline" in lesion.draw_with_note((128, 96))[1]
+    assert Lesion("mask", path=str(png(tmp_path / "b.png", BOTH * np.uint8(255)))).draw_with_note(BOTH.shape)[1] == ""
+
+
+def test_a_picture_in_colour_is_noted_and_grey_ones_are_not(tmp_path):
+    picture = np.where(x < 30, 90 + 40 * np.sin(y / 9) * np.cos(x / 7), 0).astype(np.uint8)
+    marked = np.dstack([picture] * 3)
+    marked[10:14, 5:25] = (255, 0, 0)
+    colours = cv2.applyColorMap(picture, cv2.COLORMAP_JET)
+    for pixels, noted in ((np.dstack([picture] * 3), False), (marked, True), (colours, True), (picture, False)):
+        assert bool(read_raster(png(tmp_path / "a.png", pixels)).notes) == noted
+        tifffile.imwrite(tmp_path / "a.tif", pixels)
+        assert bool(read_raster(tmp_path / "a.tif").notes) == noted
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def test_the_csv_keeps_every_text_and_every_lesion(tmp_path):
     ("written", "patients"),
     [
         (("0017", "17", "17.0"), ["0017"] * 3),  # a spreadsheet, pandas
+        (("\uff10\uff10\uff11\uff17", "\u0661\u0667", "17"), ["17"] * 3),  # full-width and Arabic digits
+        (("'0017", '="0017"', "17"), ["'0017"] * 3),  # what keeps a spreadsheet from reading a number
         (("17,0", "017", "0"), ["017", "017", "0"]),  # a decimal comma
         (("p1", "p1\u200b", "\ufeffp1 "), ["p1"] * 3),  # what nobody sees
         (("P0", "p0", "P00"), ["P0", "P0", "P00"]),

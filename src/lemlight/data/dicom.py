@@ -19,7 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lemlight.data.brightness import brightness_table, padding, pixel_values, stored_range
 from lemlight.data.dicom_header import KIND_TAGS, doubts, laterality, not_a_mammogram, quarter_turns, spacing_mm, view
-from lemlight.data.raster import Image, to_grey
+from lemlight.data.raster import Image, colour_notes, to_grey
 from lemlight.errors import ImageError, as_image_error
 
 MOST_BITS = 16
@@ -48,6 +48,7 @@ def read_dicom(path: Path) -> Image:
             notes, bits = list(doubts(dataset)), int(dataset.BitsStored)
             if stored.ndim == 3:
                 pixels = np.clip(to_grey(stored) / (2**bits - 1), 0, 1).astype(np.float32)
+                notes += colour_notes(stored)
             else:
                 pixels, bits = _brightness(stored, dataset, notes)
             where = spacing_mm(dataset), laterality(dataset), view(dataset)

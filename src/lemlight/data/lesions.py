@@ -25,6 +25,8 @@ HIGHEST = 255  # of uint8: lesions beyond have this number together
 LEAST_BLANKED = 0.05  # of a lesion: less is its edge
 CLASSES = 32  # so many values at most are numbers or colours of classes; more are grey edges
 NEARLY_ALL = 0.9  # of the image: no lesion covers that, an inverted mask does
+PICTURE = 0.05  # of the image: so much grey is more than the soft edges of lesions
+OUTLINE = 1.5  # times the mask, with what it encloses
 FAR = 4  # sides of the image: coordinates farther out than this are a mistake, and drawing them would take forever
 
 
@@ -34,22 +36,33 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     What is not 0 (black, transparent) is lesion: a few values, or numbers without a gap, are classes. With more of
     them, or after lossy compression, the edges are grey, and lesion is from half of the greatest value on. A DICOM mask
     is taken as stored: a window or MONOCHROME1 would turn labels into brightness. Raises ImageError for a file
-    that cannot be read, an empty mask, and one that covers nearly everything.
+    that cannot be read, an empty mask, one that covers nearly everything, a picture, and classes that lossy compression
+    has mixed.
     """
     values, lossy = (read_stored_values(path), False) if is_dicom(path) else read_labels(path)
     values = values.max(axis=2) if values.ndim == 3 else values
     present = np.unique(values[values > 0])
     numbered = present.size and present[-1] == present.size
     classes = present.size <= CLASSES or (numbered and values.dtype.kind in "ui" and present.size < 255)
-    mask: NDArray[np.bool_] = (
-        values > 0 if classes and not lossy else values >= max(0.5 * present[-1:].max(initial=0), 1e-9)
-    )
+    mask: NDArray[np.bool_] = values > 0
+    if lossy or not classes:
+        mask = _half(values / max(float(present[-1:].max(initial=0)), 1e-9), path, lossy)
     if not mask.any():
         raise ImageError(f"{path}: a mask without a lesion; write none where there is none")
     cover, corners = mask.mean(), mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1]
     if cover > NEARLY_ALL or (cover > 0.5 and corners.all()):
         raise ImageError(f"{path}: a mask that covers {cover:.0%}: inverted? Lesions are not 0; write none for none")
     return mask
+
+
+def _half(values: NDArray[np.floating[Any]], path: Path, lossy: bool) -> NDArray[np.bool_]:
+    """Where grey values (H, W) of at most 1 are at least half; ImageError where the grey is more than that of edges."""
+    grey = [((values > low) & (values < 1 - low)).astype(np.uint8) for low in (0.1, 0.25)]
+    areas = [cv2.erode(one, np.ones((7, 7), dtype=np.uint8)).mean() for one in grey]
+    if areas[0] > PICTURE or (lossy and areas[1]):
+        why = "a picture, or classes after lossy compression? Save the lesions alone as PNG"
+        raise ImageError(f"{path}: a mask with grey areas: {why}")
+    return np.asarray(values >= 0.5)
 
 
 @dataclass(frozen=True)
@@ -149,11 +162,15 @@ class Lesion:
     def _from_file(self, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
         path = Path(self.path)
         mask = read_mask(path)
+        contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        filled = cv2.drawContours(np.zeros(mask.shape, dtype=np.uint8), contours, -1, 1, thickness=cv2.FILLED)
+        note = f"mask {path.name} is an outline, not filled?" if filled.sum() > OUTLINE * mask.sum() else ""
         if mask.shape == shape:
-            return mask, ""
+            return mask, note
         _scale(mask.shape, shape, f"{path.name}")
         rescaled = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
-        return np.asarray(rescaled > 0), f"mask {path.name} rescaled from {mask.shape} to {shape}"
+        notes = [f"mask {path.name} rescaled from {mask.shape} to {shape}", note]
+        return np.asarray(rescaled > 0), "; ".join(filter(None, notes))
 
 
 def _scale(size: tuple[int, ...], shape: tuple[int, int], what: str) -> tuple[float, float]:

@@ -11,6 +11,7 @@ FLAT = 0.05  # of the contrast, between neighbours
 LEAST_AIR, BRIGHTER = 0.03, 0.85  # of the image; of what is no air
 USED = 0.27  # of the range: 14 of 16 bits are a quarter
 POLARITY = "air is the brightest region: inverted (MONOCHROME1 taken for MONOCHROME2)?"
+LEAST_SPREAD = 0.07  # of the range: 12 of 16 bits are a sixteenth; more may be a breast without contrast
 DEPTH = "uses {used} of {bits} bits (values up to {most} of {range}): too dark or without contrast?"
 
 
@@ -21,14 +22,22 @@ def odd_pixels(pixels: NDArray[np.float32], bits: int) -> list[str]:
 
 def depth_note(pixels: NDArray[np.float32], bits: int) -> str:
     """Say how many of the bits an image uses, where that is a small part of the range; "" where it is a fair one."""
-    part = min(float(pixels.max()), 1 - float(pixels.min()))  # from black on, or of MONOCHROME1 from white on
+    part = _part(float(np.min(pixels, where=pixels > 0, initial=1)), float(pixels.max()))
     if part >= USED:  # a label that was burnt in uses the whole range
-        low, high = np.percentile(_thinned(pixels), (1, 99))
-        part = float(min(high, 1 - low))
+        seen = _thinned(pixels)
+        part = _part(float(np.percentile(seen[seen > 0], 1)), float(np.percentile(seen, 99))) if seen.any() else part
     used = round(part * (2**bits - 1)).bit_length()
     if part >= USED or not 0 < used < bits:
         return ""
     return DEPTH.format(used=used, bits=bits, most=2**used - 1, range=2**bits - 1)
+
+
+def _part(low: float, high: float) -> float:
+    """The part of the range that values above 0 (padding) use: from black on, from white on (of MONOCHROME1), or a very
+    small one in between (of signed values).
+    """
+    part, spread = min(high, 1 - low), high - low
+    return spread if part >= USED and 0 < spread < LEAST_SPREAD else part
 
 
 def _thinned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -45,7 +54,8 @@ def air_is_bright(pixels: NDArray[np.float32]) -> bool:
     """
     scale = min(1.0, SIDE / max(pixels.shape))
     size = max(8, round(pixels.shape[1] * scale)), max(8, round(pixels.shape[0] * scale))
-    small = cv2.resize(_thinned(pixels), size, interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(_thinned(pixels), size, interpolation=cv2.INTER_AREA)
+    small = _without_frame(np.asarray(shrunk, dtype=np.float32))
     low, high = np.percentile(small, (1, 99))
     element = np.ones((3, 3), dtype=np.uint8)
     flat = cv2.dilate(small, element) - cv2.erode(small, element) < FLAT * (high - low)
@@ -62,6 +72,15 @@ def air_is_bright(pixels: NDArray[np.float32]) -> bool:
         bright += float(region.mean()) * (above > BRIGHTER and reached >= 3)
         dark += float(region.mean()) * (above < 0.5)
     return bright > dark
+
+
+def _without_frame(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The image (H, W) without a black frame, which has four sides; air leaves the chest wall to the breast."""
+    x, y, width, height = cv2.boundingRect((small > 0.02 * small.max()).astype(np.uint8))
+    sides = x, y, small.shape[1] - x - width, small.shape[0] - y - height
+    edge = 1  # the picture's edge is half black
+    inner = small[y + edge : y + height - edge, x + edge : x + width - edge]
+    return np.ascontiguousarray(inner, dtype=np.float32) if min(sides) > 0 and min(inner.shape) >= 8 else small
 
 
 def _reaches(region: NDArray[np.bool_]) -> bool:

@@ -42,6 +42,16 @@ def to_grey(colour: NDArray[Any]) -> NDArray[np.float64]:
     return grey
 
 
+def colour_notes(values: NDArray[Any]) -> tuple[str, ...]:
+    """Say that values (H, W) or (H, W, C) are more than grey, where a thousandth of the pixels is."""
+    if values.ndim < 3 or values.shape[2] < 3:
+        return ()
+    some = values[::2, ::2, :3].astype(np.float32)
+    coloured = some.max(axis=2) - some.min(axis=2) > 0.1 * some.max()
+    return (COLOUR,) if coloured.mean() > 0.001 else ()
+
+
+COLOUR = "in colour (marks drawn in, a colour map?): only its brightness is used"
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -65,7 +75,7 @@ def read_raster(path: Path) -> Image:
     raster = _read(path)
     pixels = raster.pixels if raster.alpha is None else raster.pixels * raster.alpha
     pixels = np.ascontiguousarray(_turned(pixels, raster.orientation), dtype=np.float32)
-    return Image(pixels, bits=raster.bits)
+    return Image(pixels, bits=raster.bits, notes=colour_notes(raster.values))
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], bool]:
@@ -202,10 +212,12 @@ def _read_tiff(data: bytes) -> _Raster:
         pixels = _tiff_range(values, bits)
         grey = to_grey(pixels) if pixels.ndim == 3 else pixels
         transparent = pixels.ndim == 3 and any(kind in (1, 2) for kind in page.extrasamples)
+        # of a mask that tifffile made of bool 0 is white, too: its lesions are the smaller part
+        inverted = page.photometric == 0 and np.mean(values > 0) > 0.5
         return _Raster(
             pixels=1 - grey if page.photometric == 0 else grey,
             bits=bits,
-            values=1 - grey if page.photometric == 0 else values,
+            values=1 - grey if inverted else values,
             alpha=pixels[..., -1].astype(np.float32) if transparent and pixels[..., -1].min() < 1 else None,
             orientation=int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1,
             lossy=page.compression in LOSSY,

@@ -30,6 +30,7 @@ WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
 UNSEEN = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"  # characters of no width, for a regular expression
 ROUNDED = re.compile(r"\d([.,]\d+)?[eE][+-]\d\d+")  # 1.23457E+15: no other number was ever an ID
 WHOLE = re.compile(r"0*(\d+?)(?:[.,]0*)?")
+QUOTED = re.compile(r"""=?"(.*)"|'(.*)""")  # ="0017" and '0017 keep a spreadsheet from taking an ID for a number
 DIGITS = 15  # that a spreadsheet keeps of a number
 
 logger = logging.getLogger(__name__)
@@ -46,16 +47,24 @@ def one_spelling(ids: "pd.Series[str]") -> "pd.Series[str]":
     """Give IDs that are the same in their normal form in one of their spellings, the first in alphabetical order.
 
     The normal form knows no leading zeros and decimals of a number (spreadsheets and pandas make 17 or 17.0 of 0017),
-    no upper and lower case, and nothing that `clean` takes out. IDs that nothing else is like stay as they are.
+    no upper and lower case, no other digits than those of ASCII (full-width, Arabic), no quotes that keep a spreadsheet
+    from reading a number, and nothing that `clean` takes out. IDs that nothing else is like stay as they are.
     """
     normal = ids.map({text: _normal(text) for text in ids.unique()})
     return ids.groupby(normal).transform("min") if normal.nunique() < ids.nunique() else ids
 
 
 def _normal(text: str) -> str:
-    plain = clean(unicodedata.normalize("NFKC", text)).casefold()
+    plain = _plain(text).casefold()
     number = WHOLE.fullmatch(plain)
     return number[1] if number else plain
+
+
+def _plain(text: str) -> str:
+    """The text with the letters and digits of ASCII where they look or count the same, without quotes."""
+    plain = re.sub(r"\d", lambda digit: str(int(digit[0])), clean(unicodedata.normalize("NFKC", text)))
+    quoted = QUOTED.fullmatch(plain)
+    return (quoted[1] or quoted[2] or "") if quoted else plain
 
 
 def _one_patient_each(written: "pd.Series[str]", name: str) -> "pd.Series[str]":
@@ -134,7 +143,7 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
     label = pd.to_numeric(table["label"], errors="coerce")
     known = full["lesions_known"].map(lambda value: value in (True, False))
     certain = full["lesions_known"].map(lambda value: value is not False and bool(value))
-    rounded = full["patient_id"].map(lambda text: ROUNDED.fullmatch(clean(text)) is not None)
+    rounded = full["patient_id"].map(lambda text: ROUNDED.fullmatch(_plain(text)) is not None)
     several = full["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
     checks = (
         (full["image_id"].str.strip() == "", "image_id is empty", "image_id"),
