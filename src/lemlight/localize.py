@@ -42,7 +42,8 @@ def localize(config: LocalizeSettings) -> None:
         if isinstance(image, ImageError):
             row = {"image_id": item.image_id, "path": str(item.path), "error": str(image)}
         else:
-            row = write_prediction(predictor.predict(image), item, predictor, config, folder)
+            (prediction,) = predictor.predict_prepared([image])
+            row = write_prediction(prediction, item, predictor, config, folder)
         write_row(row, predictions)
         failed += [row["error"]] if row["error"] else []
         odd += [f"{row['path']}: {row['note']}"] if row.get("note") else []

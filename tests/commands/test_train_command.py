@@ -18,6 +18,7 @@ LEFT = {
     "config.yaml",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
+    "checkpoints/model_card.md",
     "metrics.json",
     "predictions.csv",
     "predictions_breast.csv",

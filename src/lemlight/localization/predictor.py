@@ -1,12 +1,15 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -18,6 +21,7 @@ from lemlight.building import Settings, check_settings
 from lemlight.data import breast
 from lemlight.data.datamodule import unit_range
 from lemlight.data.geometry import BreastGeometry
+from lemlight.data.io import find_images
 from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
@@ -27,12 +31,16 @@ from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.localization.regions import Region, cutoff_in, smoothed
+from lemlight.metrics import LevelRule
+from lemlight.metrics.levels import joined
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
+from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.settings import LocalizeSettings
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_classifier
 
 EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
+BATCH = 8  # images that are predicted at once
 
 
 Read = tuple[Image, BreastGeometry, NDArray[np.uint16]]  # an image, and how it was prepared: (H, W)
@@ -49,23 +57,52 @@ class Preprocessing(Settings):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image as the network saw it: `strength` (H, W) in [0, 1] of the prepared image, regions in original px."""
+    """One image as the network saw it: `strength` (H, W) in [0, 1] of the prepared image, regions in original px.
+
+    `label` is the name of what it is predicted to be.
+    """
 
     image: Image
     geometry: BreastGeometry
     explanation: Explanation
     strength: NDArray[np.float32]
     regions: list[Region]
+    label: str = ""
 
     @property
     def probability(self) -> float:
         """Of malignancy, in [0, 1]."""
         return float(self.explanation.probability[0])
 
+    @cached_property
+    def location_map(self) -> NDArray[np.float32]:
+        """Where the network looks, in px of the original (H, W), in [0, 1]; 0 outside of what it was shown."""
+        return self.geometry.map_to_original(self.strength)
+
+    def overlay(self, image_id: str = "") -> OverlayItem:
+        """The image with its location map and regions, as a picture shows it."""
+        return OverlayItem(
+            image=self.image.pixels,
+            strength=self.location_map,
+            regions=self.regions,
+            probability=self.probability,
+            prediction=self.label,
+            image_id=image_id,
+            spacing=self.image.spacing_mm,
+        )
+
+    def plot(self, path: str | Path | None = None) -> PIL.Image.Image:
+        """Draw the image beside itself under its location map with its regions; into a PNG file as well, if given."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = overlay_figure(self.overlay(), Path(path) if path else Path(folder, "overlay.png"))
+            with PIL.Image.open(drawn) as picture:
+                picture.load()
+                return picture
+
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network that is ready to predict single images."""
+    """A trained network that is ready to predict images; `lemlight.load` opens one."""
 
     explain: Callable[[Tensor], Explanation]  # of images (N, 1, H, W) in [0, 1] on the device
     device: torch.device
@@ -74,18 +111,89 @@ class Predictor:
     regions: RegionSettings
     label_names: list[str]
 
-    def __call__(self, path: Path) -> Prediction:
-        """Read, prepare, predict and localize one image; ImageError names what is wrong with the file."""
-        (read,) = read_images([path], self.preprocessing)
-        return self.predict(given(read))
+    @overload
+    def predict(self, images: str | Path | NDArray[Any] | Tensor) -> Prediction: ...
 
-    def predict(self, read: Read) -> Prediction:
-        """Predict and localize an image that was read and prepared."""
-        image, geometry, pixels = read
-        explanation = self.explain(as_batch(pixels).to(self.device))
-        strength = smoothed(explanation.maps[0].cpu().numpy(), self.regions.smoothing)
-        regions = regions_of(explanation, 0, strength, cutoff_in(strength, self.regions), geometry, image.spacing_mm)
-        return Prediction(image, geometry, explanation, strength, regions)
+    @overload
+    def predict(self, images: list[Any]) -> list[Prediction | ImageError]: ...
+
+    def predict(self, images: Any) -> Any:
+        """Predict and localize an image, or each of a list, in batches.
+
+        An image is a file (DICOM, PNG, PGM, TIFF, JPEG) or its pixels (H, W), air dark: floats in [0, 1], or integers,
+        which are divided by the greatest of their type, as those of a file are.
+
+        Returns:
+            A `Prediction`, or a list of them in order, with an ImageError in the place of what cannot be used.
+
+        Raises:
+            ImageError: a single image cannot be used; it says why.
+        """
+        if isinstance(images, list):
+            return list(self.predict_all(images))
+        (one,) = self.predict_all([images])
+        return given(one)
+
+    def predict_folder(self, folder: str | Path) -> Iterator[tuple[Path, Prediction | ImageError]]:
+        """Predict every image below a folder, each with its file, in the order of their names."""
+        files = [item.path for item in find_images(Path(folder))]
+        yield from zip(files, self.predict_all(files), strict=True)
+
+    def probability_of(self, views: Sequence[Prediction], rule: LevelRule = "mean_logit") -> float:
+        """The probability of a breast, or of a woman, from its images, by a rule of `lemlight.metrics.levels`."""
+        return joined([view.probability for view in views], rule)
+
+    def predict_all(self, images: Iterable[Any]) -> Iterator[Prediction | ImageError]:
+        """Predict images one batch after the other, so that any number of them fits the memory."""
+        left = iter(images)
+        while some := list(islice(left, BATCH)):
+            files = [one for one in some if isinstance(one, str | Path)]
+            from_files = read_images([Path(one) for one in files], self.preprocessing)
+            read = [next(from_files) if isinstance(one, str | Path) else self._prepared(one) for one in some]
+            predicted = iter(self.predict_prepared([one for one in read if not isinstance(one, ImageError)]))
+            yield from (one if isinstance(one, ImageError) else next(predicted) for one in read)
+
+    def predict_prepared(self, read: Sequence[Read]) -> list[Prediction]:
+        """Predict and localize images that were read and prepared, all in one batch."""
+        if not read:
+            return []
+        batch = torch.cat([as_batch(pixels) for _, _, pixels in read]).to(self.device)
+        explained, predictions = self.explain(batch), []
+        for number, (image, geometry, _) in enumerate(read):
+            parts: Any = [None if part is None else part[number : number + 1] for part in explained]
+            one = Explanation(*parts)
+            strength = smoothed(one.maps[0].cpu().numpy(), self.regions.smoothing)
+            regions = regions_of(one, 0, strength, cutoff_in(strength, self.regions), geometry, image.spacing_mm)
+            label = self.label_names[int(one.malignant[0])]
+            predictions.append(Prediction(image, geometry, one, strength, regions, label))
+        return predictions
+
+    def _prepared(self, pixels: Any) -> Read | ImageError:
+        try:
+            image, shape = image_of(pixels), (self.preprocessing.height, self.preprocessing.width)
+            prepared = breast.prepare_image(image, shape, self.preprocessing.crop, self.preprocessing.flip)
+        except ImageError as error:
+            return error
+        geometry, values, notes = prepared
+        return replace(image, notes=(*image.notes, *notes)), geometry, values
+
+
+def image_of(pixels: Any) -> Image:
+    """An image from its pixels (H, W) or (1, H, W), an array or a tensor; ImageError for what is none.
+
+    Integers are divided by the greatest value of their type, as those of a file are; floats must be in [0, 1].
+    """
+    array = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+    array = array[0] if array.ndim == 3 and len(array) == 1 else array
+    if array.ndim != 2 or array.dtype.kind not in "uif" or not array.size:
+        raise ImageError(f"an image has pixels (H, W), not an array of shape {array.shape} and type {array.dtype}")
+    bits = 16 if array.dtype.kind == "f" else 8 * array.dtype.itemsize
+    values = np.asarray(array, dtype=np.float32)
+    if array.dtype.kind != "f":
+        values /= np.float32(np.iinfo(array.dtype).max)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise ImageError("the pixels of an image are in [0, 1], or integers that are not negative")
+    return Image(values, bits=bits)
 
 
 def read_images(paths: Iterable[Path], prepare: Preprocessing) -> Iterator[Read | ImageError]:
@@ -121,6 +229,16 @@ def open_checkpoint(path: Path, trust: Sequence[str]) -> Trained:
     preprocessing = check_settings(checkpoint.preprocessing, Preprocessing, where=f"the preprocessing in {path}")
     chosen = chosen_settings(checkpoint.localization, path)
     return Trained(checkpoint, load_classifier(checkpoint, trust), preprocessing, chosen)
+
+
+def file_in(place: Path) -> Path:
+    """The file of a network, or the one in a folder of checkpoints or of a run; LemlightError where there is none."""
+    if not place.is_dir():
+        return place
+    for name in ("best.ckpt", "checkpoints/best.ckpt", "model.onnx"):
+        if (place / name).is_file():
+            return place / name
+    raise LemlightError(f"{place} holds no best.ckpt, no checkpoints/best.ckpt and no model.onnx: give one of these")
 
 
 def build_predictor(config: LocalizeSettings) -> Predictor:

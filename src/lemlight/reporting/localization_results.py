@@ -214,21 +214,10 @@ def write_prediction(
 ) -> dict[str, Any]:
     """Write map, overlay and segmentation of one image, as far as they are wanted; its row of predictions.csv."""
     explanation = prediction.explanation
-    predicted = predictor.label_names[int(explanation.malignant[0])]
-    strength = prediction.geometry.map_to_original(prediction.strength)
     if config.maps:
-        _write_maps(prediction, strength, folder / "maps" / f"{item.image_id}.npz")
+        _write_maps(prediction, folder / "maps" / f"{item.image_id}.npz")
     if config.overlays:
-        picture = OverlayItem(
-            image=prediction.image.pixels,
-            strength=strength,
-            regions=prediction.regions,
-            probability=prediction.probability,
-            prediction=predicted,
-            image_id=item.image_id,
-            spacing=prediction.image.spacing_mm,
-        )
-        overlay_figure(picture, folder / "overlays" / f"{item.image_id}.png")
+        overlay_figure(prediction.overlay(item.image_id), folder / "overlays" / f"{item.image_id}.png")
     error = ""
     if config.dicom_seg and item.is_dicom:
         try:
@@ -239,7 +228,7 @@ def write_prediction(
         "image_id": item.image_id,
         "path": str(item.path),
         "probability": prediction.probability,
-        "prediction": predicted,
+        "prediction": prediction.label,
         "n_maxima": int(explanation.maxima.sum()),
         "n_minima": int(explanation.minima.sum()),
         "regions": json.dumps(regions_to_rows(prediction.regions)),
@@ -280,13 +269,12 @@ def _write_segmentation(prediction: Prediction, item: FoundImage, predictor: Pre
     )
 
 
-def _write_maps(prediction: Prediction, strength: NDArray[np.float32], path: Path) -> None:
+def _write_maps(prediction: Prediction, path: Path) -> None:
     """Keep the location map as it came from the network and as it lies on the original, with the way between them."""
     arrays = {
         "location_map": prediction.explanation.maps[0].cpu().numpy(),  # (H, W) as prepared, sums to the extrema
-        "strength": torch.from_numpy(strength)
-        .half()
-        .numpy(),  # original px, [0, 1]; numpy's astype takes ten times as long
+        # original px, [0, 1]; numpy's astype takes ten times as long
+        "strength": torch.from_numpy(prediction.location_map).half().numpy(),
         "score_map": prediction.explanation.score_map[0].cpu().numpy(),
         "geometry": np.array(json.dumps(prediction.geometry.to_dict())),
     }

@@ -26,6 +26,7 @@ from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.reporting.localization_results import choose_settings, measure_localization
+from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
 from lemlight.settings import Command, TrainSettings, plain
@@ -209,13 +210,14 @@ def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
 
 
 def _page(run: Run, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
-    return write_run_page(
-        run.folder,
-        title=run.title,
-        summary=summary,
-        figures=figures,
-        config=public_config(plain(run.settings)),
-        leak_text=run.data.leaks.text(names=False),
-        versions=versions(),
-        command=public_command(run.command, run.overrides),
-    )
+    said: dict[str, Any] = {
+        "title": run.title,
+        "summary": summary,
+        "config": public_config(plain(run.settings)),
+        "leak_text": run.data.leaks.text(names=False),
+        "versions": versions(),
+        "command": public_command(run.command, run.overrides),
+    }
+    if run.command == "train":
+        write_model_card(run.folder / "checkpoints", **said)
+    return write_run_page(run.folder, figures=figures, **said)
