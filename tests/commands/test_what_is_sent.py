@@ -147,3 +147,4 @@ def test_the_page_names_nobody_and_no_folder(run):
     assert b"patients are trained and tested on" in page
     assert b"dataset=folder" in page
     assert planted(page) == []
+    assert planted((run.folder / "checkpoints" / "model_card.md").read_bytes()) == []
