@@ -65,10 +65,11 @@ def test_what_a_network_is_trained_with(group, option, tmp_path):
         finish_loggers(loggers, failed=False)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_bias_of_the_scorer_is_a_choice(bias):
-    scorer = built_network(settings_of(f"scorer_bias={bias}", "backbone.weights=none")).scorer
-    assert (scorer.bias is not None) == bias
+@pytest.mark.parametrize("choice", [True, False])
+def test_the_bias_of_the_scorer_and_the_cells_in_the_air_are_choices(choice):
+    words = [f"scorer_bias={choice}", f"inside_breast={choice}", "backbone.weights=none"]
+    classifier = built_network(settings_of(*words))
+    assert ((classifier.scorer.bias is not None), classifier.inside_breast) == (choice, choice)
 
 
 @pytest.mark.parametrize(

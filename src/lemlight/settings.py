@@ -47,6 +47,7 @@ class TrainSettings(Command):
     callbacks: Parts
     logger: Parts | None = None
     scorer_bias: bool
+    inside_breast: bool = False  # not in checkpoints of earlier versions
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threshold: Threshold
     calibration: Literal["none", "temperature"]

@@ -56,8 +56,8 @@ class EveryPooling(nn.Module):
         super().__init__()
         self.poolings = nn.ModuleList(build_pooling(channels=channels, **options) for options in POOLINGS.values())
 
-    def forward(self, score_map, features, scorer):
-        return torch.stack([pooling(score_map, features, scorer) for pooling in self.poolings])
+    def forward(self, score_map, features, scorer, valid=None):
+        return torch.stack([pooling(score_map, features, scorer, valid) for pooling in self.poolings])
 
 
 def some_images(count, shape):
@@ -69,7 +69,8 @@ def some_images(count, shape):
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     classifier, path = make(name="gap"), tmp_path_factory.mktemp("all") / "model.onnx"
-    classifier.pooling = EveryPooling(8).eval().requires_grad_(False)
+    # the harder half: a graph for all cells is the same with fewer steps
+    classifier.pooling, classifier.inside_breast = EveryPooling(8).eval().requires_grad_(False), True
     write_onnx(PredictingGraph(classifier), SHAPE, METADATA, path)
     return classifier, path
 
@@ -79,13 +80,13 @@ def everything(tmp_path_factory):
 def test_every_pooling_predicts_what_was_trained(pooling, count, everything):
     classifier, path = everything
     images = some_images(count, SHAPE)
-    features = classifier.backbone(images)
-    score_map = classifier.scorer(features)
-    number = list(POOLINGS).index(pooling)
-    expected = classifier.pooling.poolings[number](score_map, features, classifier.scorer).sigmoid()
+    scores = classifier(images)
+    assert not scores.valid[0].all()
     probabilities, found_map = open_onnx(path).run(images)
+    torch.testing.assert_close(found_map, scores.score_map, atol=1e-4, rtol=0)
+    number = list(POOLINGS).index(pooling)
+    expected = scores.logit[number].sigmoid()
     torch.testing.assert_close(probabilities[number], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found_map, score_map, atol=1e-4, rtol=0)
     assert pooling.startswith("lem,") or 0.001 < expected.min() <= expected.max() < 0.999  # a sum of many may not
 
 
@@ -211,6 +212,15 @@ def test_a_truncated_file_a_text_file_and_no_file(kept, everything, tmp_path):
 def test_a_model_of_another_program_or_lemlight_is_refused(change, words, tmp_path):
     with pytest.raises(LemlightError, match=words):
         open_onnx(small_model(tmp_path / "model.onnx", **change))
+
+
+def test_inside_breast_needs_a_pooling_that_takes_the_cells_that_count():
+    classifier = make(name="gap")
+    classifier.inside_breast = True
+    PredictingGraph(classifier)
+    classifier.pooling = nn.Identity()
+    with pytest.raises(LemlightError, match="Identity cannot be exported with inside_breast=true: give its forward"):
+        PredictingGraph(classifier)
 
 
 def test_missing_packages_are_named_with_their_remedy(monkeypatch):

@@ -118,7 +118,7 @@ def test_prediction_of_a_network_that_gives_no_number_is_an_error(tiny, tmp_path
 
 def test_score_maps_are_those_of_evaluation(tiny):
     module, data = tiny.make_module(), tiny.make_data(batch_size=7)
-    maps = score_maps(module.train(), next(iter(data.test_dataloader()))["image"])
+    maps, _ = score_maps(module.train(), next(iter(data.test_dataloader()))["image"])
     assert maps.shape == (7, 10, 7)
     assert not maps.requires_grad
     torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])

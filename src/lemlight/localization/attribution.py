@@ -16,7 +16,7 @@ from lemlight.localization.excitation_backprop import Passage
 from lemlight.localization.propagation_rules import exact
 from lemlight.localization.regions import Region, find_regions
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.lem import Extrema, Ties, local_extrema
+from lemlight.models.lem import Extrema, Ties, local_extrema, valid_only
 
 KEEP = 0.5
 
@@ -29,6 +29,7 @@ def select_extrema(
     keep: float,
     ties: Ties = "strict",
     threshold: float = 0.5,
+    valid: Tensor | None = None,
 ) -> Extrema:
     """Choose the extrema that a location map starts from (Zhu et al., Bioengineering 2025, Algorithm 2).
 
@@ -45,14 +46,15 @@ def select_extrema(
         keep: in [0, 1]; 1 leaves the strongest alone (several if equally strong), 0 all of positive strength.
         ties: see `local_extrema`.
         threshold: probability, 0.5 in the paper.
+        valid: cells `(N, h, w)` that count; None: all.
 
     Returns:
         Maxima and minima, bool `(N, h, w)`; nothing where a map has no extremum that counts.
     """
-    maxima, minima = local_extrema(score_map, ties)
+    maxima, minima = local_extrema(score_map, ties, valid)
     scores = score_map.detach()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    above = scores - scores.mean(dim=(1, 2), keepdim=True)
+    above = scores - valid_only(scores, valid).mean(dim=(1, 2), keepdim=True)
     malignant = (probability > threshold).to(maxima.device).view(-1, 1, 1)
     use_maxima = malignant if follow == "predicted" else torch.full_like(malignant, follow in ("maxima", "both"))
     use_minima = ~malignant if follow == "predicted" else torch.full_like(malignant, follow in ("minima", "both"))
@@ -117,6 +119,7 @@ class Explanation(NamedTuple):
         lost: `(N,)` importance that reached no pixel; 0 for a baseline.
         suspicion: `(N, H, W)` float32, what speaks for malignancy, whatever is predicted: the map of the maxima, or of
             the logit for a baseline. None unless it was asked for.
+        valid: `(N, h, w)` bool, the cells of the score map that count; None where all do.
     """
 
     probability: Tensor
@@ -127,6 +130,7 @@ class Explanation(NamedTuple):
     minima: Tensor
     lost: Tensor
     suspicion: Tensor | None = None
+    valid: Tensor | None = None
 
 
 class Importance:
@@ -140,8 +144,15 @@ class Importance:
         """Compute the maps."""
         passage = Passage(classifier, images)
         with evaluating(classifier, images.device.type), torch.no_grad():
-            score_map = classifier.judge(passage.features).score_map
-        extrema = select_extrema(score_map, malignant.float(), follow="predicted", keep=KEEP, ties=classifier.ties)
+            scores = classifier.judge(passage.features, classifier.valid(images, passage.features))
+        extrema = select_extrema(
+            scores.score_map,
+            malignant.float(),
+            follow="predicted",
+            keep=KEEP,
+            ties=classifier.ties,
+            valid=scores.valid,
+        )
         return passage.back(*extrema).maps
 
 
@@ -190,7 +201,7 @@ def explain_by_keep(
         passage = Passage(classifier, images, repeat=len(keeps) > 1 or suspicion_at is not None)
     with evaluating(classifier, images.device.type), torch.no_grad():
         features = passage.features if passage else classifier.backbone(images)
-        scores = classifier.judge(features)
+        scores = classifier.judge(features, classifier.valid(images, features))
     probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
     malignant = probability > threshold
     if passage is None:
@@ -202,17 +213,26 @@ def explain_by_keep(
                 suspicion[others] = _maps_of(
                     method, classifier, images[others], None, torch.ones_like(malignant[others])
                 )
-        return [_without_extrema(probability, malignant, score_map, maps, suspicion)] * len(keeps)
+        found = _without_extrema(probability, malignant, score_map, maps, suspicion)
+        return [found._replace(valid=scores.valid)] * len(keeps)
     kinds = [(follow, keep) for keep in keeps]
     if suspicion_at is not None:
         kinds.append(("maxima", suspicion_at))
     wanted = [
-        select_extrema(score_map, probability, follow=kind, keep=keep, ties=classifier.ties, threshold=threshold)
+        select_extrema(
+            score_map,
+            probability,
+            follow=kind,
+            keep=keep,
+            ties=classifier.ties,
+            threshold=threshold,
+            valid=scores.valid,
+        )
         for kind, keep in kinds
     ]
     packed, places = pack_selections(wanted)  # most images have the same extrema for several keeps
-    found = [passage.back(*selection) for selection in packed]
-    maps, lost = torch.stack([one.maps for one in found]), torch.stack([one.lost for one in found])
+    passed = [passage.back(*selection) for selection in packed]
+    maps, lost = torch.stack([one.maps for one in passed]), torch.stack([one.lost for one in passed])
     every = torch.arange(len(images), device=maps.device)
     suspicion = maps[places[-1], every]
     return [
@@ -224,6 +244,7 @@ def explain_by_keep(
             *selection,
             lost[place, every],
             suspicion if keep == suspicion_at else None,
+            scores.valid,
         )
         for keep, selection, place in zip(keeps, wanted, places, strict=False)
     ]
@@ -235,7 +256,7 @@ def _maps_of(
     """The maps of a method, which may be a user's own; of ours some need the features alone."""
     height, width = images.shape[2:]
     if isinstance(method, FeatureBaseline) and features is not None:
-        maps = method.of_features(classifier, features, malignant, (height, width))
+        maps = method.of_features(classifier, features, images, malignant)
     else:
         maps = method(classifier, images, malignant)
     shape = (len(images), height, width)

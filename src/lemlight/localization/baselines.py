@@ -57,21 +57,25 @@ class FeatureBaseline(Baseline):
     """A baseline that needs no more than the features: where these are known, no further pass of the network."""
 
     def of_features(
-        self, classifier: MammogramClassifier, features: Tensor, malignant: Tensor, shape: tuple[int, int]
+        self, classifier: MammogramClassifier, features: Tensor, images: Tensor, malignant: Tensor
     ) -> Tensor:
-        """Compute the maps of images of the size `shape` (H, W) from their features `(N, C, h, w)`."""
+        """Compute the maps of images `(N, 1, H, W)` from their features `(N, C, h, w)`, which are known."""
         with evaluating(classifier, features.device.type):
-            return enlarged(self.cell_maps(classifier, features, signs_of(malignant)), shape).detach().float()
+            valid = classifier.valid(images, features)
+            maps = self.cell_maps(classifier, features, signs_of(malignant), valid)
+            return enlarged(maps, (images.shape[2], images.shape[3])).detach().float()
 
     def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
         """Compute the map of cells."""
         with torch.no_grad():
             features = classifier.backbone(images)
-        return self.cell_maps(classifier, features, signs)
+        return self.cell_maps(classifier, features, signs, classifier.valid(images, features))
 
     @abstractmethod
-    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
-        """Explain `signs * logit` by the features `(N, C, h, w)`: maps of cells `(N, h, w)`."""
+    def cell_maps(
+        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """Explain `signs * logit` by the features `(N, C, h, w)` and the cells that count: maps `(N, h, w)`."""
 
 
 class CAM(FeatureBaseline):
@@ -80,10 +84,12 @@ class CAM(FeatureBaseline):
     The scorer's bias stays in it [reading]: a score of 0 then is a probability of 0.5.
     """
 
-    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(
+        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
+    ) -> Tensor:
         """Compute the map of cells."""
         with torch.no_grad():
-            return cam_of_scores(classifier.scorer(features), signs)
+            return cam_of_scores(classifier.judge(features, valid).score_map, signs)
 
 
 class GradCAM(FeatureBaseline):
@@ -93,9 +99,11 @@ class GradCAM(FeatureBaseline):
     gradient on the others.
     """
 
-    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(
+        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
+    ) -> Tensor:
         """Compute the map of cells."""
-        gradients = _feature_gradients(classifier, features, signs)
+        gradients = _feature_gradients(classifier, features, signs, valid)
         return _weighted_sum(gradients.mean(dim=(2, 3)), features)
 
 
@@ -108,9 +116,11 @@ class GradCAMPlusPlus(FeatureBaseline):
     overflow, and it made maps of different images incomparable.
     """
 
-    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+    def cell_maps(
+        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
+    ) -> Tensor:
         """Compute the map of cells."""
-        gradients = _feature_gradients(classifier, features, signs)
+        gradients = _feature_gradients(classifier, features, signs, valid)
         positive = functional.relu(gradients)
         alpha = 1 / (2 + positive * features.sum(dim=(2, 3), keepdim=True))
         return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
@@ -169,10 +179,12 @@ def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _feature_gradients(classifier: MammogramClassifier, features: Tensor, signs: Tensor) -> Tensor:
+def _feature_gradients(
+    classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
+) -> Tensor:
     """The gradient of the signed logit with respect to the features: `(N, C, h, w)`."""
     features = features.detach().requires_grad_()
-    logit = classifier.pooling(classifier.scorer(features), features, classifier.scorer)
+    logit = classifier.judge(features, valid).logit
     # images do not see one another in eval mode: the gradient of the sum is that of each image
     (gradients,) = torch.autograd.grad((signs * logit).sum(), features)
     return gradients

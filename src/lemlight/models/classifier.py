@@ -8,29 +8,34 @@ from torch import Tensor, nn
 
 from lemlight.building import build
 from lemlight.errors import LemlightError
+from lemlight.models.cells import bags_by_size, breast_cells, has_valid, lists_of_cells, side_by_side
+from lemlight.models.lem import Extrema, local_extrema, valid_only
 from lemlight.models.pooling import Scorer
 
 
 class Scores(NamedTuple):
-    """What a classifier says about images.
+    """What a classifier says about images, or about bags of several views.
 
     Attributes:
-        logit: `(N,)`, of the pooling method; the probability of malignancy is its sigmoid.
-        gap_logit: `(N,)`, mean of the same score map.
-        score_map: `(N, h, w)`, raw scores, float32.
+        logit: `(N,)`, of the pooling method; the probability of malignancy is its sigmoid. `(B,)` of bags.
+        gap_logit: `(N,)`, mean of the same score map. `(B,)` of bags.
+        score_map: `(N, h, w)`, raw scores, float32; 0 where a cell does not count.
         regularizer: scalar, the pooling's own loss term (0 for most).
+        valid: `(N, h, w)` bool, the cells that count; None where all do.
     """
 
     logit: Tensor
     gap_logit: Tensor
     score_map: Tensor
     regularizer: Tensor
+    valid: Tensor | None = None
 
 
 class MammogramClassifier(nn.Module):
     """Images `(N, 1, H, W)` in [0, 1] -> `Scores`; every pooling method shares the backbone and the scorer.
 
-    `backbone` is any module from images to features `(N, C, h, w)`; `pooling` see `lemlight.models.pooling`.
+    `backbone` is any module from images to features `(N, C, h, w)`; `pooling` see `lemlight.models.pooling`. With
+    `inside_breast` the cells of the score map that lie in the air do not count, see `breast_cells`.
 
     Attributes:
         temperature: by which the logit is divided; 1 in training, then what the validation split chose.
@@ -38,30 +43,84 @@ class MammogramClassifier(nn.Module):
 
     temperature: float = 1.0
 
-    def __init__(self, backbone: nn.Module, scorer: Scorer, pooling: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, scorer: Scorer, pooling: nn.Module, inside_breast: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.scorer = scorer
         self.pooling = pooling
+        self.inside_breast = inside_breast
 
-    def forward(self, images: Tensor) -> Scores:
-        """Compute logits, score map and regularizer."""
-        return self.judge(self.backbone(images))
+    def forward(self, images: Tensor, bag: Tensor | None = None) -> Scores:
+        """Compute logits, score map and regularizer; of bags where `bag` `(N,)` numbers them, see `judge`."""
+        features = self.backbone(images)
+        return self.judge(features, self.valid(images, features), bag)
 
-    def judge(self, features: Tensor) -> Scores:
-        """Compute the same from the features `(N, C, h, w)` of the backbone."""
+    def valid(self, images: Tensor, features: Tensor) -> Tensor | None:
+        """The cells `(N, h, w)` of the score map that count; None: all of them, unless `inside_breast`."""
+        return breast_cells(images, (features.shape[2], features.shape[3])) if self.inside_breast else None
+
+    def judge(self, features: Tensor, valid: Tensor | None = None, bag: Tensor | None = None) -> Scores:
+        """Compute the same from the features `(N, C, h, w)` of the backbone.
+
+        Args:
+            features: of the images.
+            valid: the cells that count, see `valid`.
+            bag: `(N,)`, the number of the bag that each image is a view of, from 0 to B - 1. The score maps of its
+                views, side by side, are pooled as one. None: each image on its own.
+        """
         score_map = self.scorer(features)
-        regularizer = getattr(self.pooling, "regularizer", None)
+        if valid is not None:
+            score_map = score_map.masked_fill(~valid, 0)
+        if bag is None or torch.equal(bag, torch.arange(len(bag), device=bag.device)):  # images, to the last digit
+            return self._pooled(score_map, features, valid)
+        counted = torch.ones_like(score_map, dtype=torch.bool) if valid is None else valid
+        groups, pooled = bags_by_size(bag), []
+        for _, places in groups:
+            if places.shape[1] == 1:
+                own = places.squeeze(1)
+                pooled.append(self._pooled(score_map[own], features[own], None if valid is None else valid[own]))
+            else:
+                pooled.append(self._pooled(*(side_by_side(maps, places) for maps in (score_map, features, counted))))
+        order = torch.argsort(torch.cat([bags for bags, _ in groups]))
         return Scores(
-            logit=self.calibrated(self.pooling(score_map, features, self.scorer)),
-            gap_logit=score_map.mean(dim=(1, 2)),
+            logit=torch.cat([scores.logit for scores in pooled])[order],
+            gap_logit=torch.cat([scores.gap_logit for scores in pooled])[order],
             score_map=score_map,
-            regularizer=regularizer(score_map) if regularizer else score_map.new_zeros(()),
+            regularizer=torch.stack([one.regularizer * (len(one.logit) / len(order)) for one in pooled]).sum(),
+            valid=valid,
         )
+
+    def _pooled(self, score_map: Tensor, features: Tensor, valid: Tensor | None) -> Scores:
+        """Pool each map on its own; a pooling that does not take `valid` gets the list of the cells that count."""
+        regularizer = getattr(self.pooling, "regularizer", _nothing)
+        gap_logit = valid_only(score_map, valid).mean(dim=(1, 2))
+        if valid is None:
+            logit = self.pooling(score_map, features, self.scorer)
+            return Scores(self.calibrated(logit), gap_logit, score_map, regularizer(score_map))
+        if self.takes_valid:
+            logit = self.pooling(score_map, features, self.scorer, valid=valid)
+        else:
+            logit = torch.cat(
+                [self.pooling(*cells, self.scorer) for cells in lists_of_cells(score_map, features, valid)]
+            )
+        if has_valid(regularizer):
+            term = regularizer(score_map, valid=valid)
+        else:
+            term = torch.stack([regularizer(scores) for scores, _ in lists_of_cells(score_map, features, valid)]).mean()
+        return Scores(self.calibrated(logit), gap_logit, score_map, term, valid)
 
     def calibrated(self, logit: Tensor) -> Tensor:
         """Divide the pooling's logits `(N,)` by the temperature."""
         return logit if self.temperature == 1 else logit / self.temperature
+
+    def extrema(self, scores: Scores) -> Extrema:
+        """The extrema of its score maps, among the cells that count, told as its pooling tells them."""
+        return local_extrema(scores.score_map, self.ties, scores.valid)
+
+    @property
+    def takes_valid(self) -> bool:
+        """Whether its pooling takes the cells that count; another one gets them as a list, see `lists_of_cells`."""
+        return has_valid(self.pooling.forward)
 
     @property
     def ties(self) -> Any:
@@ -74,8 +133,12 @@ class MammogramClassifier(nn.Module):
         return int(getattr(self.backbone, "output_stride", 32))
 
 
+def _nothing(score_map: Tensor, valid: Tensor | None = None) -> Tensor:
+    return score_map.new_zeros(())
+
+
 def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> MammogramClassifier:
-    """Build backbone, scorer and pooling from a config with `backbone`, `pooling` and `scorer_bias`.
+    """Build backbone, scorer and pooling from a config with `backbone`, `pooling`, `scorer_bias`, `inside_breast`.
 
     Args:
         config: plain values; check them first where they come from a file, see `lemlight.building.check_trust`.
@@ -96,7 +159,8 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
             "set self.out_channels in its constructor"
         )
     pooling = build(config["pooling"], "pooling", channels=channels, kind=nn.Module)
-    classifier = MammogramClassifier(backbone, Scorer(channels, config.get("scorer_bias", True)), pooling)
+    scorer, inside_breast = Scorer(channels, config.get("scorer_bias", True)), config.get("inside_breast", False)
+    classifier = MammogramClassifier(backbone, scorer, pooling, inside_breast)
     _check_pooling(classifier, channels, config["pooling"]["_target_"])
     return classifier
 
@@ -105,10 +169,11 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
 def _check_pooling(classifier: MammogramClassifier, channels: int, target: str) -> None:
     """Try the pooling on two small maps: a wrong shape is to be found before any image is read."""
     features = torch.linspace(0, 1, 2 * channels * 12).view(2, channels, 3, 4)
+    valid = torch.ones(2, 3, 4, dtype=torch.bool) if classifier.inside_breast else None
     classifier.eval()
     try:
         with torch.random.fork_rng(devices=[]):
-            logit = classifier.judge(features).logit
+            logit = classifier.judge(features, valid).logit
     except LemlightError:
         raise
     except Exception as error:

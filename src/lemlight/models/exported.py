@@ -40,19 +40,25 @@ def check_packages(needed: tuple[str, ...] = TO_READ) -> None:
 class PredictingGraph(nn.Module):
     """Images `(N, 1, H, W)` in [0, 1], as prepared -> probability `(N,)` and score map `(N, h, w)` in logits.
 
-    What only a training needs, the second logit and the loss terms, is left out.
+    What only a training needs, the second logit and the loss terms, is not written.
+
+    Raises:
+        LemlightError: `inside_breast` with a pooling that is called image by image, which a graph cannot be.
     """
 
     def __init__(self, classifier: MammogramClassifier) -> None:
         super().__init__()
+        if classifier.inside_breast and not classifier.takes_valid:
+            raise LemlightError(
+                f"pooling: {type(classifier.pooling).__name__} cannot be exported with inside_breast=true: give its "
+                "forward an argument `valid`, the cells (N, h, w) that count"
+            )
         self.classifier = classifier.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict; float32."""
-        features = self.classifier.backbone(image)
-        score_map: Tensor = self.classifier.scorer(features)
-        logit: Tensor = self.classifier.pooling(score_map, features, self.classifier.scorer)
-        return self.classifier.calibrated(logit).sigmoid(), score_map
+        scores = self.classifier(image)
+        return scores.logit.sigmoid(), scores.score_map
 
 
 def write_onnx(graph: PredictingGraph, shape: tuple[int, int], metadata: Mapping[str, Any], path: Path) -> None:

@@ -21,7 +21,7 @@ class Extrema(NamedTuple):
     minima: Tensor
 
 
-def local_extrema(score_map: Tensor, ties: Ties = "strict") -> Extrema:
+def local_extrema(score_map: Tensor, ties: Ties = "strict", valid: Tensor | None = None) -> Extrema:
     """Find the extrema of a score map `(N, h, w)` in 3x3 windows clipped at the border (Eq. 3-4).
 
     Extrema are decided on in float32 at least, nothing is padded in.
@@ -32,17 +32,22 @@ def local_extrema(score_map: Tensor, ties: Ties = "strict") -> Extrema:
             map's spread), so flat neighbourhoods, as in air, and plateaus have none, and neither has a map of one cell.
             "all": the literal equations, every cell that equals its window's maximum or minimum, so that a flat map is
             all maxima and all minima.
+        valid: cells `(N, h, w)` that count; None: all. The others are no extrema and nobody's neighbours.
     """
     scores = score_map.detach()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).unsqueeze(1)
     both = torch.cat([scores, -scores], dim=1)  # a minimum is a maximum of the negated map
+    if valid is not None:
+        both = both.masked_fill(~valid.unsqueeze(1), float("-inf"))
     if ties == "all":
         found = both == functional.max_pool2d(both, kernel_size=3, stride=1, padding=1)
-    elif both.shape[-1] * both.shape[-2] == 1:
-        found = torch.zeros_like(both, dtype=torch.bool)  # without neighbours nothing stands out
     else:
-        spread = scores.amax(dim=(2, 3), keepdim=True) - scores.amin(dim=(2, 3), keepdim=True)
-        found = both > _highest_neighbour(both) + ROUNDING * spread
+        spread = both.amax(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True)  # highest - lowest
+        neighbour = _highest_neighbour(both)
+        # without neighbours nothing stands out
+        found = (both > neighbour + ROUNDING * spread) & (neighbour > float("-inf"))
+    if valid is not None:
+        found = found & valid.unsqueeze(1)
     return Extrema(found[:, 0], found[:, 1])
 
 
@@ -61,12 +66,24 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
 
 
+def valid_only(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Make the mean of `values` `(N, h, w)` over all cells that over the valid ones: the others 0, these scaled up.
+
+    Where all are valid, or None says so, these are the values themselves.
+    """
+    if valid is None:
+        return values
+    scale = valid[0].numel() / valid.sum(dim=(1, 2), keepdim=True)
+    return torch.where(valid, values * scale.to(values.dtype), 0)
+
+
 def sparse_loss(
     score_map: Tensor,
     extrema: Extrema,
     threshold: float = 1.0,
     penalty_factor: float = 3.0,
     norm: Norm = "l1",
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Sparse loss (Eq. 6), a scalar: the mean over images of `L_elim + penalty_factor * L_pen`.
 
@@ -81,10 +98,13 @@ def sparse_loss(
         threshold: scores within +-threshold are free [open], logit units.
         penalty_factor: weight of the penalty loss, 3 in the paper [reading].
         norm: of the penalty [open].
+        valid: cells `(N, h, w)` that count; None: all.
     """
     wrong_maxima = masked_mean(functional.relu(-score_map), extrema.maxima)
     wrong_minima = masked_mean(functional.relu(score_map), extrema.minima)
     others = ~(extrema.maxima | extrema.minima)
+    if valid is not None:
+        others = others & valid
     excess = functional.relu(score_map.abs() - threshold) * others
     order = 1 if norm == "l1" else 2
     # vector_norm has the gradient 0 at 0, where a square root has none

@@ -1,10 +1,12 @@
 """The scorer and the pooling methods: features -> score map -> logit.
 
 A pooling method is a module whose `forward(score_map, features, scorer)` turns score maps `(N, h, w)` of features
-`(N, C, h, w)` into logits `(N,)`. An argument `channels` of its constructor is given C. See docs/own/pooling.md.
+`(N, C, h, w)` into logits `(N,)`. An argument `channels` of its constructor is given C, an argument `valid` of its
+`forward` the cells that count, bool `(N, h, w)`, or None where all do. See docs/own/pooling.md.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemlight.arguments import Count, Fraction, NotNegative, Positive, checked
-from lemlight.models.lem import Norm, Ties, local_extrema, masked_mean, sparse_loss
+from lemlight.models.lem import Norm, Ties, local_extrema, masked_mean, sparse_loss, valid_only
 
 
 class Scorer(nn.Module):
@@ -61,35 +63,58 @@ class Pooling(nn.Module):
     ties: Ties = "strict"
     ramps = False
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
-        """Pool score maps `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`."""
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
+        """Pool score maps `(N, h, w)` of features `(N, C, h, w)`, scored by `scorer`, into logits `(N,)`.
+
+        Where `valid` `(N, h, w)` is given, its cells alone count, at least one of each image: the others are neither
+        pooled nor anyone's neighbour. With all of them the result is that without it, to the last digit.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how it pools")
 
-    def regularizer(self, score_map: Tensor) -> Tensor:
+    def regularizer(self, score_map: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the method's own loss term, a scalar; 0 where it has none."""
         return score_map.new_zeros(())
 
 
-def mean_of_top(values: Tensor, fraction: float, largest: bool = True) -> Tensor:
-    """Mean of the highest (or lowest) `fraction` of the last dimension: a rounded number of values, at least one."""
+def mean_of_top(values: Tensor, fraction: float, largest: bool = True, valid: Tensor | None = None) -> Tensor:
+    """Mean of the highest (or lowest) `fraction` of the last dimension: a rounded number of values, at least one.
+
+    Of the `valid` ones alone, where these are given; their shape is that of `values` or 1 in its middle.
+    """
     count = max(1, round(fraction * values.shape[-1]))
-    return values.topk(count, dim=-1, largest=largest).values.mean(dim=-1)
+    if valid is None:
+        return values.topk(count, dim=-1, largest=largest).values.mean(dim=-1)
+    last = float("-inf") if largest else float("inf")
+    best = values.masked_fill(~valid, last).topk(count, dim=-1, largest=largest).values
+    counts = _of_number(lambda number: max(1, round(fraction * number)), valid)
+    taken = torch.arange(count, device=values.device) < counts
+    return torch.where(taken, best, 0).mean(dim=-1) * (count / counts.squeeze(-1)).to(values.dtype)
+
+
+def _of_number(rule: Callable[[int], float], valid: Tensor) -> Tensor:
+    """Look up a rule for the number of valid cells in the last dimension, which becomes 1; as exact as for all."""
+    table = torch.tensor([rule(number) for number in range(valid.shape[-1] + 1)], device=valid.device)
+    return table[valid.sum(dim=-1, keepdim=True)]
+
+
+def _flat(valid: Tensor | None) -> Tensor | None:
+    return None if valid is None else valid.flatten(1)
 
 
 class GlobalAveragePooling(Pooling):
     """`logit = mean_ij S_ij`: the same as GAP on the features and a fully connected layer (Zhou 2016)."""
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        return score_map.mean(dim=(1, 2))
+        return valid_only(score_map, valid).mean(dim=(1, 2))
 
 
 class GlobalMaxPooling(Pooling):
     """`logit = max_ij S_ij` (Oquab 2015); equal maxima share the gradient."""
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        return score_map.amax(dim=(1, 2))
+        return (score_map if valid is None else score_map.masked_fill(~valid, float("-inf"))).amax(dim=(1, 2))
 
 
 class RegionGroupMaxPooling(Pooling):
@@ -107,9 +132,9 @@ class RegionGroupMaxPooling(Pooling):
         super().__init__()
         self.k = k
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        return mean_of_top(score_map.flatten(1), self.k)
+        return mean_of_top(score_map.flatten(1), self.k, valid=_flat(valid))
 
 
 class GlobalGroupMaxPooling(Pooling):
@@ -126,11 +151,12 @@ class GlobalGroupMaxPooling(Pooling):
         super().__init__()
         self.k = k
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool features `(N, C, h, w)` into `(N,)`."""
         activations = features.flatten(2)
         activations = activations.to(torch.promote_types(activations.dtype, torch.float32))
-        return scorer.score_vectors(mean_of_top(activations, self.k).unsqueeze(2)).squeeze(1)
+        among = None if valid is None else valid.flatten(1).unsqueeze(1)
+        return scorer.score_vectors(mean_of_top(activations, self.k, valid=among).unsqueeze(2)).squeeze(1)
 
 
 class LogSumExpPooling(Pooling):
@@ -145,10 +171,14 @@ class LogSumExpPooling(Pooling):
         super().__init__()
         self.r = r
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
         scores = score_map.flatten(1)
-        return (torch.logsumexp(self.r * scores, dim=1) - math.log(scores.shape[1])) / self.r
+        if valid is None:
+            return (torch.logsumexp(self.r * scores, dim=1) - math.log(scores.shape[1])) / self.r
+        scores = scores.masked_fill(~valid.flatten(1), float("-inf"))
+        logarithm = _of_number(lambda number: math.log(max(1, number)), valid.flatten(1)).squeeze(1)
+        return (torch.logsumexp(self.r * scores, dim=1) - logarithm.to(scores.dtype)) / self.r
 
 
 class MaxMinPooling(Pooling):
@@ -165,10 +195,11 @@ class MaxMinPooling(Pooling):
         super().__init__()
         self.kmax, self.kmin, self.alpha = kmax, kmin, alpha
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        scores = score_map.flatten(1)
-        return (mean_of_top(scores, self.kmax) + self.alpha * mean_of_top(scores, self.kmin, largest=False)) / 2
+        scores, valid = score_map.flatten(1), _flat(valid)
+        lowest = mean_of_top(scores, self.kmin, largest=False, valid=valid)
+        return (mean_of_top(scores, self.kmax, valid=valid) + self.alpha * lowest) / 2
 
 
 class PeakStimulation(Pooling):
@@ -178,18 +209,25 @@ class PeakStimulation(Pooling):
     the lower one. The highest cell of a map is always a peak.
     """
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        return masked_mean(score_map, peaks(score_map.detach()))
+        return masked_mean(score_map, peaks(score_map.detach(), valid))
 
 
-def peaks(score_map: Tensor) -> Tensor:
-    """Find the peaks of score maps `(N, h, w)`: bool, the same shape."""
-    _, height, width = score_map.shape
+def peaks(score_map: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Find the peaks of score maps `(N, h, w)`, among the `valid` cells: bool, the same shape."""
+    images, height, width = score_map.shape
+    if valid is None:
+        middle = torch.full((images, 1), (height * width - 1) // 2, device=score_map.device)
+    else:
+        middle = (valid.flatten(1).sum(dim=1, keepdim=True) - 1) // 2
+        score_map = score_map.masked_fill(~valid, float("inf"))
+    ordered = score_map.flatten(1).sort(dim=1).values  # torch.median is not deterministic on a GPU
+    median = ordered.gather(1, middle).unsqueeze(2)
+    if valid is not None:
+        score_map = score_map.masked_fill(~valid, float("-inf"))
     first = functional.max_pool2d(score_map.unsqueeze(1), 3, stride=1, padding=1, return_indices=True)[1].squeeze(1)
     own = torch.arange(height * width, device=score_map.device).view(height, width)
-    ordered = score_map.flatten(1).sort(dim=1).values  # torch.median is not deterministic on a GPU
-    median = ordered[:, (height * width - 1) // 2].view(-1, 1, 1)
     return (first == own) & (score_map >= median)
 
 
@@ -200,9 +238,9 @@ class SparseMIL(GlobalMaxPooling):
     the source's weight on the undivided sum is beta / (h * w) [reading].
     """
 
-    def regularizer(self, score_map: Tensor) -> Tensor:
+    def regularizer(self, score_map: Tensor, valid: Tensor | None = None) -> Tensor:
         """Mean probability of the regions, in [0, 1]."""
-        return score_map.sigmoid().mean()
+        return valid_only(score_map.sigmoid(), valid).mean()
 
 
 class AttentionMIL(Pooling):
@@ -223,15 +261,17 @@ class AttentionMIL(Pooling):
         self.gate = nn.Conv2d(channels, hidden, kernel_size=1)
         self.weight = nn.Conv2d(hidden, 1, kernel_size=1)
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        return (self.attention(features) * score_map).sum(dim=(1, 2))
+        return (self.attention(features, valid) * score_map).sum(dim=(1, 2))
 
-    def attention(self, features: Tensor) -> Tensor:
+    def attention(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the attention `(N, h, w)`, which sums to 1 in every image."""
         hidden = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))
         logits: Tensor = self.weight(hidden).squeeze(1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if valid is not None:
+            logits = logits.masked_fill(~valid, float("-inf"))
         return logits.flatten(1).softmax(dim=1).view_as(logits)
 
 
@@ -265,16 +305,17 @@ class LocalExtremumMapping(Pooling):
         self.aggregate, self.ties = aggregate, ties
         self.threshold, self.penalty_factor, self.norm = threshold, penalty_factor, norm
 
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer) -> Tensor:
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
         """Pool `(N, h, w)` into `(N,)`."""
-        maxima, minima = local_extrema(score_map, self.ties)
+        maxima, minima = local_extrema(score_map, self.ties, valid)
         if self.aggregate == "mean":
             logit = masked_mean(score_map, maxima) + masked_mean(score_map, minima)
         else:
             logit = (score_map * maxima).sum(dim=(1, 2)) + (score_map * minima).sum(dim=(1, 2))
-        return torch.where((maxima | minima).flatten(1).any(dim=1), logit, score_map.mean(dim=(1, 2)))
+        gap = valid_only(score_map, valid).mean(dim=(1, 2))
+        return torch.where((maxima | minima).flatten(1).any(dim=1), logit, gap)
 
-    def regularizer(self, score_map: Tensor) -> Tensor:
+    def regularizer(self, score_map: Tensor, valid: Tensor | None = None) -> Tensor:
         """Sparse loss (Eq. 6) of the map."""
-        extrema = local_extrema(score_map, self.ties)
-        return sparse_loss(score_map, extrema, self.threshold, self.penalty_factor, self.norm)
+        extrema = local_extrema(score_map, self.ties, valid)
+        return sparse_loss(score_map, extrema, self.threshold, self.penalty_factor, self.norm, valid)

@@ -191,7 +191,8 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         if lesions is not None:
             _write_png((lesions > 0) * 255, folder / f"{number}_lesions.png")
         score_map = one.explanation.score_map[one.number].cpu()
-        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties))
+        valid = None if one.explanation.valid is None else one.explanation.valid[one.number][None].cpu()
+        maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties, valid))
         scores = {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
         _write_arrays(folder / f"{number}_scores.npz", scores)
         prediction = CLASS_NAMES[int(one.probability > place.threshold)]

@@ -22,7 +22,6 @@ from lemlight.metrics.calibration import fit_temperature, log_odds
 from lemlight.metrics.classification import summarize, write_predictions
 from lemlight.metrics.levels import choose_points, level_tables, summarize_levels, write_level_tables
 from lemlight.metrics.operating import Operating
-from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.reporting.localization_results import choose_settings, measure_localization
@@ -192,8 +191,7 @@ def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
     for image_id, row in rows.iterrows():
         place = store.index_of(str(image_id))
         image = unit_range(torch.from_numpy(np.array(store.image(place))))  # a copy: the store's view is read-only
-        score_map = score_maps(run.module, image[None, None])
-        extrema = local_extrema(score_map, run.module.classifier.ties)
+        score_map, extrema = score_maps(run.module, image[None, None])
         mask = store.mask(place)
         items.append(
             SheetItem(

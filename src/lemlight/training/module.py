@@ -20,7 +20,7 @@ from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
 from lemlight.metrics.operating import read_operating
 from lemlight.models.classifier import MammogramClassifier, build_classifier
-from lemlight.models.lem import local_extrema
+from lemlight.models.lem import Extrema
 from lemlight.training.checkpoint import METADATA, plain
 from lemlight.training.optimizers import build_optimizer, build_scheduler
 
@@ -204,7 +204,7 @@ class MammogramModule(LightningModule):
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
         scores = self(batch["image"])
-        extrema = local_extrema(scores.score_map, self.classifier.ties)
+        extrema = self.classifier.extrema(scores)
         counts = (extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1))
         self.batches.append((batch["index"], scores.logit.float(), *counts))
 
@@ -302,10 +302,11 @@ def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -
 
 
 @torch.no_grad()
-def score_maps(module: MammogramModule, images: Tensor) -> Tensor:
-    """Give the score maps (N, h, w), float32 on the CPU, of images (N, 1, H, W) in [0, 1]; leaves eval mode on."""
-    maps: Tensor = module.eval()(images.to(module.device)).score_map
-    return maps.float().cpu()
+def score_maps(module: MammogramModule, images: Tensor) -> tuple[Tensor, Extrema]:
+    """Give the score maps (N, h, w) of images (N, 1, H, W) in [0, 1] and their extrema, on the CPU; eval mode stays."""
+    scores = module.eval()(images.to(module.device))
+    extrema = module.classifier.extrema(scores)
+    return scores.score_map.float().cpu(), Extrema(extrema.maxima.cpu(), extrema.minima.cpu())
 
 
 def _one_device(trainer: Trainer) -> Trainer:
