@@ -46,6 +46,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
         split=settings.split != "all",
         batch_size=settings.batch_size,
         workers=settings.workers,
+        level=checkpoint.config.get("level", "image"),
     )
     data.setup()
     data.record(folder)

@@ -66,6 +66,7 @@ def train(
         workers=settings.workers,
         augmentation=build(settings.augmentation, "augmentation"),
         seed=settings.seed,
+        level=settings.level,
     )
     data.setup()
     data.record(folder)

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
 from lemlight.building import build
 from lemlight.data import datamodule
-from lemlight.data.datamodule import EvalSampler, MammogramData, TrainSampler, drop_left_out, unit_range
+from lemlight.data.datamodule import MammogramData, drop_left_out, unit_range
+from lemlight.data.samplers import TrainSampler
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
 from tests.parts import part_of
@@ -305,52 +304,48 @@ def test_two_processes_share_the_images(tmp_path):
     assert first["val"] + second["val"] == [12, 16, 14, 12]
 
 
-shards = given(length=st.integers(0, 40), world_size=st.integers(1, 5))
+def woman(views, store_of=ArrayStore):
+    """A table of one patient per row of `views`: (side, labels), the first half in train, the rest in val."""
+    rows = [(f"p{n}", side, label) for n, (side, labels) in enumerate(views) for label in labels]
+    table = table_of(len(rows), len(rows)).assign(
+        patient_id=[patient for patient, _, _ in rows],
+        laterality=[side for _, side, _ in rows],
+        label=[label for _, _, label in rows],
+    )
+    return table, store_of(table["image_id"])
 
 
-@settings(deadline=None, max_examples=50)
-@shards
-def test_train_ranks_are_equal_and_cover_everything_once_but_for_the_padding(length, world_size):
-    pairs = [list(TrainSampler(length, 0, rank, world_size)) for rank in range(world_size)]
-    assert {len(rank) for rank in pairs} == {-(-length // world_size)}
-    indices = sorted(index for rank in pairs for index, _ in rank)
-    assert set(indices) == set(range(length))
-    padding = -length % world_size if length else 0
-    assert len(indices) == length + padding
+def test_batches_of_whole_breasts_with_the_label_of_any_view():
+    table, store = woman([("L", [0, 1]), ("", [0, 1]), ("R", [0] * 7), ("L", [1])])
+    data = MammogramData(table, store, batch_size=8, level="breast")
+    batches = list(data.train_dataloader())
+    found = {}
+    for batch in batches:
+        assert 2 <= len(batch["image"]) <= 8
+        for number, label in enumerate(batch["label"].tolist()):
+            found[tuple(batch["index"][batch["bag"] == number].tolist())] = label
+        torch.testing.assert_close(batch["image"][:, 0].numpy(), store.images[batch["index"]])
+    # without a side each image is a breast of its own, with its own label
+    assert found == {(0, 1): 1, (2,): 0, (3,): 1, (4, 5, 6, 7, 8, 9, 10): 0, (11,): 1}
+    assert data.labels("train") == [1, 0, 1, 0, 1]
+    in_order = [row for batch in data.eval_dataloader("train") for row in batch["index"].tolist()]
+    assert sorted(in_order) == list(range(12))
 
 
-@settings(deadline=None, max_examples=50)
-@shards
-def test_eval_ranks_keep_the_order_and_pad_with_duplicates(length, world_size):
-    ranks = [list(EvalSampler(length, rank, world_size)) for rank in range(world_size)]
-    assert {len(rank) for rank in ranks} == {-(-length // world_size)}
-    in_turn = [index for step in zip(*ranks, strict=True) for index in step]
-    assert in_turn[:length] == list(range(length))
-    assert all(index < length for index in in_turn)
+def test_a_breast_that_no_batch_holds_is_told_before_anything_is_read(capsys):
+    table, store = woman([("L", [0] * 7), ("", [1])])
+    with pytest.raises(LemlightError, match=r"has 7 views, and batch_size=4 .* set batch_size=7 or more"):
+        MammogramData(table, store, batch_size=4, level="breast")
+    MammogramData(table, store, batch_size=7, level="breast")
+    assert "1 of 8 images name no side: each of them counts as a breast of its own" in capsys.readouterr().out
 
 
-def epoch_of(epoch, seed=0, length=20):
-    sampler = TrainSampler(length, seed)
-    sampler.set_epoch(epoch)
-    return list(sampler)
-
-
-def test_seed_and_epoch_decide_order_and_seeds():
-    assert epoch_of(3) == epoch_of(3)
-    different = [epoch_of(0), epoch_of(1), epoch_of(0, seed=1), epoch_of(1, seed=1)]
-    for one in range(4):
-        for other in range(one):
-            assert [index for index, _ in different[one]] != [index for index, _ in different[other]]
-            assert not {seed for _, seed in different[one]} & {seed for _, seed in different[other]}
-
-
-def test_padding_repeats_an_image_with_another_seed():
-    pairs = [pair for rank in range(3) for pair in TrainSampler(4, 0, rank, 3)]
-    assert len({seed for _, seed in pairs}) == 6
-    assert len({index for index, _ in pairs}) == 4
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_order_over_all_ranks_does_not_depend_on_their_number(world_size):
-    ranks = [list(TrainSampler(8, 5, rank, world_size)) for rank in range(world_size)]
-    assert [pair for step in zip(*ranks, strict=True) for pair in step] == list(TrainSampler(8, 5))
+def test_with_one_view_batches_of_breasts_are_those_of_images(table, store):
+    both = [MammogramData(table.assign(laterality="L"), store, 4, augmentation=AUGMENT, level=level)
+            for level in ("image", "breast")]  # fmt: skip
+    for split in ("train", "val"):
+        images, breasts = (list(getattr(data, f"{split}_dataloader")()) for data in both)
+        assert len(images) == len(breasts)
+        for one, two in zip(images, breasts, strict=True):
+            assert all(torch.equal(one[name], two[name]) for name in one)
+            assert torch.equal(two["bag"], torch.arange(len(two["image"])))

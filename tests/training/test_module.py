@@ -124,6 +124,49 @@ def test_score_maps_are_those_of_evaluation(tiny):
     torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])
 
 
+def test_a_training_on_breasts_of_one_view_is_one_on_images_to_the_last_digit(tiny, tmp_path):
+    found = []
+    for level in ("image", "breast"):
+        trainer, module = tiny.make_trainer(tmp_path / level, epochs=2), tiny.make_module()
+        data = tiny.make_data(level=level)
+        tiny.fit(trainer, module, data, None)
+        figures = {name: value for name, value in trainer.callback_metrics.items() if value.isfinite()}
+        found.append((module.state_dict(), figures, predict(trainer, module, data.test_dataloader())))
+    (weights, metrics, images), (own_weights, own_metrics, breasts) = found
+    assert all(torch.equal(value, own_weights[name]) for name, value in weights.items())
+    assert metrics == own_metrics
+    pd.testing.assert_frame_equal(breasts.drop(columns="breast_probability"), images, check_exact=True)
+    assert (breasts["breast_probability"] == breasts["probability"]).all()
+
+
+def test_breasts_are_validated_and_predicted_as_one_by_one(tiny, tmp_path):
+    module = tiny.make_module()
+    data = tiny.make_data(val=12, test=7, batch_size=4, level="breast", views=3)  # the splits cut through breasts
+    trainer = tiny.make_trainer(tmp_path, epochs=1)
+    tiny.fit(trainer, module, data, None)
+    metrics = trainer.validate(module, data, verbose=False)[0]
+    classifier, logits, labels = module.classifier.eval(), {}, []
+    with torch.no_grad():
+        for split in ("val", "test"):
+            for _, rows in data.table[data.table["split"] == split].groupby("patient_id"):
+                stored = np.stack([data.store.image(n) for n in rows.index])[:, None]
+                images = torch.from_numpy(stored).float() / 65535
+                wide = torch.zeros(1, 10, 8 * len(rows) - 1)  # a column between two maps is nobody's neighbour
+                inside = wide.bool()
+                for n, own in enumerate(classifier(images).score_map):
+                    wide[0, :, 8 * n : 8 * n + 7], inside[0, :, 8 * n : 8 * n + 7] = own, True
+                logit = classifier.pooling(wide, None, None, valid=inside)
+                logits |= dict.fromkeys(rows.index, logit.double().sigmoid().item())
+                labels += [(logit.double().sigmoid().item(), int(rows["label"].max()))] if split == "val" else []
+    probability, label = (np.array(column) for column in zip(*labels, strict=True))
+    assert metrics["val/loss"] == pytest.approx(log_loss(label, probability, labels=[0, 1]), rel=1e-5)
+    table = predict(trainer, module, data.test_dataloader())
+    assert table["index"].tolist() == list(range(34, 41))
+    np.testing.assert_allclose(table["breast_probability"], [logits[n] for n in range(34, 41)], rtol=1e-5)
+    alone = predict(trainer, module, tiny.make_data(val=12, test=7).test_dataloader())
+    np.testing.assert_allclose(table["probability"], alone["probability"], rtol=1e-5)
+
+
 def test_gathered_rows_are_sorted_and_each_index_stays_once():
     index, value, pair = gather_rows(
         torch.tensor([4, 1, 3, 1, 4]), torch.tensor([40.0, 10, 30, 11, 41]), torch.arange(10).view(5, 2)

@@ -68,14 +68,15 @@ class MemoryStore:
         return None
 
 
-def make_data(train=22, val=9, test=7, batch_size=4, workers=0, val_label=None):
+def make_data(train=22, val=9, test=7, batch_size=4, workers=0, val_label=None, level="image", views=1):
     splits = ["train"] * train + ["val"] * val + ["test"] * test
     labels = [i % 2 for i in range(len(splits))]
     if val_label is not None:
         labels = [val_label if split == "val" else label for label, split in zip(labels, splits, strict=True)]
     store = MemoryStore(labels)
     table = pd.DataFrame({"image_id": store.image_ids, "label": labels, "split": splits})
-    return MammogramData(table, store, batch_size=batch_size, workers=workers, seed=3)
+    table = table.assign(patient_id=[f"p{i // views}" for i in range(len(table))], laterality="L")
+    return MammogramData(table, store, batch_size=batch_size, workers=workers, seed=3, level=level)
 
 
 def make_classifier(channels=4, pooling="lem"):

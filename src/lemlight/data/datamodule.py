@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -14,59 +14,16 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lemlight.building import BESIDE, TARGET, build
 from lemlight.data.augment import FULL, Augmentation
+from lemlight.data.samplers import EvalBags, EvalSampler, TrainBags, TrainSampler, breasts, pack, views_of
 from lemlight.data.splits import LeakReport, leak_report, split_table
 from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.data.table import check_table, first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import cores, write_csv, write_json
-
-
-class TrainSampler(Sampler[tuple[int, int]]):
-    """Yields (index, augmentation seed) in an order that (seed, epoch, position) alone decide.
-
-    Every rank gets `ceil(length / world_size)` pairs; the last positions repeat the first images with other seeds.
-    """
-
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.length // self.world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.length)
-        total = len(self) * self.world_size
-        seeds = generator.integers(2**31, size=total)
-        for position in range(self.rank, total, self.world_size):
-            yield int(order[position % self.length]), int(seeds[position])
-
-
-class EvalSampler(Sampler[int]):
-    """Yields every `world_size`-th index in order; the last ones repeat the first, so that ranks are equal.
-
-    The consumer removes the repeated ones by their index.
-    """
-
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length, self.rank, self.world_size = length, rank, world_size
-
-    def __len__(self) -> int:
-        return -(-self.length // self.world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        for position in range(self.rank, len(self) * self.world_size, self.world_size):
-            yield position % self.length
-
 
 say = rank_zero_only(print)  # once, whatever the number of devices
 
@@ -100,18 +57,24 @@ class MammogramDataset(Dataset[Batch]):
     """Rows of a table as batches; a key is a position in `rows`, or (position, augmentation seed).
 
     A batch holds image (N, 1, H, W) uint16 as stored, label (N,) float32 and index (N,) int64 = row of the table. Keys
-    with a seed are augmented, and the batch holds seed (N,) int64, too.
+    with a seed are augmented, and the batch holds seed (N,) int64, too. With the number of the `bag` of each row it
+    holds bag (N,) int64, from 0 on as they appear, and label (B,) of the bags: malignant if any of its views is.
     """
 
     def __init__(
-        self, table: pd.DataFrame, rows: Sequence[int], store: Store, augmentation: Augmentation | None = None
+        self,
+        table: pd.DataFrame,
+        rows: Sequence[int],
+        store: Store,
+        augmentation: Augmentation | None = None,
+        bag: Sequence[int] | None = None,
     ) -> None:
         chosen = table.iloc[list(rows)]
         self.store = store
         self.rows = torch.as_tensor(list(rows), dtype=torch.int64)
         self.labels = torch.as_tensor(chosen["label"].tolist(), dtype=torch.float32)
         self.places = [store.index_of(image_id) for image_id in chosen["image_id"]]
-        self.augmentation = augmentation
+        self.augmentation, self.bag = augmentation, bag
 
     @property
     def bytes_of_an_image(self) -> int:
@@ -134,6 +97,10 @@ class MammogramDataset(Dataset[Batch]):
             pixels = self.store.image(self.places[position])
             images[n, 0] = self._augmented(pixels, seeds[n]) if seeds else pixels
         batch = {"image": torch.from_numpy(images), "label": self.labels[positions], "index": self.rows[positions]}
+        if self.bag is not None:
+            bag = torch.from_numpy(pd.factorize(np.array([self.bag[position] for position in positions]))[0])
+            label = torch.zeros(int(bag.max()) + 1).scatter_reduce(0, bag, batch["label"], "amax")
+            batch |= {"bag": bag, "label": label}
         return batch | ({"seed": torch.tensor(seeds)} if seeds else {})
 
     def _augmented(self, pixels: NDArray[np.uint16], seed: int) -> NDArray[np.uint16]:
@@ -181,6 +148,7 @@ class MammogramData(LightningDataModule):
         augmentation: of the train split.
         seed: of order and augmentation.
         start_method: how workers start: fork, forkserver, spawn, or None for Python's default.
+        level: "breast": batches of whole breasts, which all of its views are judged together, see `TrainBags`.
     """
 
     table: pd.DataFrame
@@ -195,8 +163,10 @@ class MammogramData(LightningDataModule):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         start_method: str | None = None,
+        level: Literal["image", "breast"] = "image",
     ) -> None:
         super().__init__()
+        self.level = level
         self.batch_size, self.workers = batch_size, workers
         self.augmentation, self.seed, self.start_method = augmentation, seed, start_method
         self.first_epoch, self.said = 0, False
@@ -210,10 +180,22 @@ class MammogramData(LightningDataModule):
                 f"{len(absent)} images are not in the prepared store: {first_ten(absent)}; prepare again"
             )
         self.table, self.store = table.reset_index(drop=True), store
+        self.breasts = None if self.level == "image" else breasts(self.table)
+        if self.breasts is not None:
+            for split in self.table["split"].unique():
+                pack([len(bag) for bag in self._bags(split)], self.batch_size)  # a breast that is too large is told now
+            if unknown := int(self.table["laterality"].eq("").sum()):
+                say(f"{unknown} of {len(self.table)} images name no side: each of them counts as a breast of its own")
+
+    def _bags(self, split: str) -> list[list[int]]:
+        """The positions within a split of the views of each breast."""
+        assert self.breasts is not None
+        return views_of(self.breasts[self.table["split"] == split].tolist())
 
     def labels(self, split: str) -> list[int]:
-        """The labels of a split, 0 or 1, in the order of the table."""
-        return [int(label) for label in self.table.loc[self.table["split"] == split, "label"]]
+        """The labels of a split, 0 or 1, in the order of the table; of its breasts where these are judged."""
+        labels = [int(label) for label in self.table.loc[self.table["split"] == split, "label"]]
+        return labels if self.breasts is None else [max(labels[view] for view in bag) for bag in self._bags(split)]
 
     def start_at(self, epoch: int) -> None:
         """Begin with this epoch: a worker asks for its first keys before Lightning has named the epoch."""
@@ -224,16 +206,21 @@ class MammogramData(LightningDataModule):
         rows = np.flatnonzero(self.table["split"] == split)
         if not len(rows):
             raise LemlightError(f"the {split} split holds no image: change dataset.split, or see the images left out")
-        return MammogramDataset(self.table, rows.tolist(), self.store, augmentation)
+        bag = None if self.breasts is None else self.breasts.iloc[rows].tolist()
+        return MammogramDataset(self.table, rows.tolist(), self.store, augmentation, bag)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in an order of their own in every epoch."""
         dataset = self.dataset("train", self.augmentation)
         rank, world_size = _rank_and_world_size()
+        if self.breasts is not None:
+            batches = TrainBags(self._bags("train"), self.batch_size, self.seed, rank, world_size)
+            batches.set_epoch(self.first_epoch)
+            return self._loader(dataset, batch_sampler=batches)
         sampler = TrainSampler(len(dataset), self.seed, rank, world_size)
         sampler.set_epoch(self.first_epoch)
         single = len(sampler) > self.batch_size > 1 and len(sampler) % self.batch_size == 1
-        return self._loader(dataset, sampler, drop_last=single)
+        return self._loader(dataset, sampler=sampler, drop_last=single, batch_size=self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Let the augmentation go on where the network is, with batches of train; Lightning calls it."""
@@ -253,16 +240,16 @@ class MammogramData(LightningDataModule):
 
     def eval_dataloader(self, split: str) -> DataLoader[Batch]:
         """Batches of any split in the order of the table, not augmented."""
-        dataset = self.dataset(split)
-        return self._loader(dataset, EvalSampler(len(dataset), *_rank_and_world_size()), drop_last=False)
+        dataset, shard = self.dataset(split), _rank_and_world_size()
+        if self.breasts is not None:
+            return self._loader(dataset, batch_sampler=EvalBags(self._bags(split), self.batch_size, *shard))
+        return self._loader(dataset, sampler=EvalSampler(len(dataset), *shard), batch_size=self.batch_size)
 
-    def _loader(self, dataset: MammogramDataset, sampler: Any, drop_last: bool) -> DataLoader[Batch]:
+    def _loader(self, dataset: MammogramDataset, **order: Any) -> DataLoader[Batch]:
         workers, prefetch = self._that_fit(dataset)
         return _Loader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
+            **order,
             collate_fn=_as_read,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,

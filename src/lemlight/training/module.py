@@ -29,6 +29,7 @@ NOISE = (
     r".*`srun` command is available.*",
     r".*does not have many workers.*",  # the number of workers is config
     r".*exists and is not empty.*",  # a resumed run
+    r"You are using a custom batch sampler.*",  # EvalBags gives every image
     r"Grad strides do not match bucket view strides.*",  # 1x1 weights are both channels-last and not
     r"predict returned None.*",  # predictions are gathered at the end, not returned by batch
 )
@@ -157,14 +158,14 @@ class MammogramModule(LightningModule):
             labels = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
             self.loss = build_loss(self.config["loss"], labels("train") if labels else ())
 
-    def forward(self, images: Tensor) -> Any:
-        """Give the Scores of images (N, 1, H, W), in [0, 1] or uint16 as stored (see `unit_range`)."""
-        return self.classifier(unit_range(images))
+    def forward(self, images: Tensor, bag: Tensor | None = None) -> Any:
+        """Give the Scores of images (N, 1, H, W), in [0, 1] or uint16 as stored (`unit_range`), or of their bags."""
+        return self.classifier(unit_range(images), bag)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Give the loss of one batch; raises LemlightError where it is not finite (see LossWatch)."""
         assert self.loss is not None  # see setup
-        losses: dict[str, Tensor] = self.loss(self(batch["image"]), batch["label"], self.lam)
+        losses: dict[str, Tensor] = self.loss(self(batch["image"], batch.get("bag")), batch["label"], self.lam)
         self.loss_watch.note(losses["total"], self.trainer, batch_idx)
         self._log_losses(losses, len(batch["label"]))
         return losses["total"]
@@ -186,8 +187,12 @@ class MammogramModule(LightningModule):
         self.loss_watch.check(self.trainer)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Keep the logits of one batch until the epoch's end."""
-        self.batches.append((batch["index"], self(batch["image"]).logit.float(), batch["label"].float()))
+        """Keep the logits of one batch until the epoch's end; a bag has the index of its first view."""
+        index, bag = batch["index"], batch.get("bag")
+        logit = self(batch["image"], bag).logit.float()
+        if bag is not None:  # the views of a bag stand together
+            index = index[torch.cat([bag.new_ones(1), bag.diff()]) > 0]
+        self.batches.append((index, logit, batch["label"].float()))
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss (BCE of the pooling's logit, comparable over lambda), val/acc and val/auroc (NaN: one class)."""
@@ -203,15 +208,24 @@ class MammogramModule(LightningModule):
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
-        scores = self(batch["image"])
+        images, bag = unit_range(batch["image"]), batch.get("bag")
+        features = self.classifier.backbone(images)
+        valid = self.classifier.valid(images, features)
+        scores = self.classifier.judge(features, valid)
         extrema = self.classifier.extrema(scores)
-        counts = (extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1))
-        self.batches.append((batch["index"], scores.logit.float(), *counts))
+        columns = [scores.logit.float(), extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1)]
+        if bag is not None:
+            columns.append(self.classifier.judge(features, valid, bag).logit.float()[bag])
+        self.batches.append((batch["index"], *columns))
 
     def on_predict_epoch_end(self) -> None:
-        """Set `predictions`: index, probability, n_maxima, n_minima of every image once, sorted by index."""
-        index, logit, n_maxima, n_minima = self._gathered()
+        """Set `predictions`: index, probability, n_maxima, n_minima of every image once, sorted by index.
+
+        Of bags the probability of the bag comes last.
+        """
+        index, logit, n_maxima, n_minima, *of_bag = self._gathered()
         self.predictions = [index.cpu(), self._probability(logit), n_maxima.cpu(), n_minima.cpu()]
+        self.predictions += map(self._probability, of_bag)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule over the steps that the trainer expects."""
@@ -285,20 +299,20 @@ def build_loss(part: Mapping[str, Any], train_labels: Sequence[int]) -> nn.Modul
     return loss
 
 
-COLUMNS = ("index", "probability", "n_maxima", "n_minima")
+COLUMNS = ("index", "probability", "n_maxima", "n_minima", "breast_probability")
 
 
 def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -> pd.DataFrame:  # type: ignore[type-arg]
     """Predict every image of `dataloader` once, on the trainer's running devices, with the weights that `module` has.
 
     Columns: index (the image's row in the image table), probability (malignant, [0, 1]), n_maxima and n_minima (local
-    extrema of the score map by the default rule of `local_extrema`, whatever the pooling); sorted by index. Raises
-    LemlightError where a logit is not finite.
+    extrema of the score map by the default rule of `local_extrema`, whatever the pooling); sorted by index. Of batches
+    of whole breasts also breast_probability, of all views together. Raises LemlightError where a logit is not finite.
     """
     if trainer.world_size > 1 and not distributed.is_initialized():
         trainer = _one_device(trainer)  # no process is there to share the work with: ddp_spawn has ended its own
     trainer.predict(module, dataloader, return_predictions=False)
-    return pd.DataFrame({name: column.numpy() for name, column in zip(COLUMNS, module.predictions, strict=True)})
+    return pd.DataFrame({name: column.numpy() for name, column in zip(COLUMNS, module.predictions, strict=False)})
 
 
 @torch.no_grad()

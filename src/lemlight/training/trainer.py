@@ -132,6 +132,11 @@ def check_labels(
             "the images that are left do not hold both classes in the train split: see the images left out, "
             "or change dataset.split"
         )
+    if data.breasts is not None and not data.table["laterality"].ne("").any():
+        raise LemlightError(
+            "level=breast: no image of the data set names its side (laterality, L or R), so no breast is known: use "
+            "level=image, or give the column"
+        )
     check_monitors(callbacks, data.labels("val"))
     asked = [f"threshold={threshold}"] * isinstance(threshold, str)
     asked += [f"calibration={calibration}"] * (calibration != "none")
