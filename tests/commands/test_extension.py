@@ -24,7 +24,7 @@ def _python_path():
 @pytest.fixture(scope="module")
 def own(lemlight_run, phantom):
     parts = ["pooling=topmean", "backbone=tiny", "loss=focal", "optimizer=rmsprop", "callbacks=count", "logger=second"]
-    return lemlight_run("train", CONF, *phantom, *parts, *FAST).folder
+    return lemlight_run("train", CONF, *phantom, *parts, *FAST, "level=breast").folder
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,16 @@ def test_an_own_part_in_a_checkpoint_is_imported_only_where_its_module_is_truste
         assert "trust=[own]" in refused(command, checkpoint, *more)
         assert "own" not in sys.modules
         lemlight_run(command, checkpoint, *more, "trust=[own]")
+
+
+def test_an_own_pooling_pools_the_views_of_a_breast_together(own, checkpoint, phantom, lemlight_run):
+    done = lemlight_run("evaluate", checkpoint, phantom[0], "trust=[own]")
+    for folder in (own, done.folder):
+        images = pd.read_csv(folder / "predictions.csv").set_index(["patient_id", "laterality"])
+        breasts = pd.read_csv(folder / "predictions_breast.csv").set_index(["patient_id", "laterality"])
+        assert (images["breast_probability"] == breasts["probability"].reindex(images.index)).all()
+        assert images.groupby(level=[0, 1])["probability"].nunique().max() > 1
+        assert "judged all views of one together" in (folder / "report.html").read_text()
 
 
 def test_a_run_with_own_parts_goes_on_where_they_are_trusted(lemlight_run, refused, own, phantom):

@@ -35,6 +35,15 @@ def clinic(**changes):
     return pd.DataFrame(CLINIC, columns=columns).assign(split="test", **changes)
 
 
+def test_a_breast_that_was_judged_as_one_keeps_that_probability():
+    together = clinic(breast_probability=[0.7, 0.7, 0.6, 0.6, 0.5, *[0.8] * 7])
+    table = level_table(together, "breast", "max").set_index("image_id")
+    assert table["probability"].to_dict() == {"P1/L": 0.7, "P1/R": 0.6, "P2/R": 0.5, "P3/L": 0.8}
+    assert level_table(together, "patient", "max").equals(level_table(clinic(), "patient", "max"))
+    sections = [summarize_levels(table, resamples=100) for table in (together, clinic())]
+    assert [section["breast"].get("together") for section in sections] == [True, None]
+
+
 def test_one_two_and_seven_views_make_a_breast_by_hand():
     table = level_table(clinic(), "breast").set_index("image_id")
     assert table["images"].to_dict() == {"P1/L": 2, "P1/R": 2, "P2/R": 1, "P3/L": 7}

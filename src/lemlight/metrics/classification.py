@@ -344,6 +344,7 @@ def _undefined(name: str, truth: NDArray[np.bool_], point: OperatingPoint) -> st
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
-    """Write predictions.csv with PREDICTION_COLUMNS, whole or not at all."""
+    """Write predictions.csv with PREDICTION_COLUMNS, and breast_probability if it is there, whole or not at all."""
+    columns = [*PREDICTION_COLUMNS, *predictions.columns.intersection(["breast_probability"])]
     with written_aside(path) as aside:
-        predictions[list(PREDICTION_COLUMNS)].to_csv(aside, index=False)
+        predictions[columns].to_csv(aside, index=False)

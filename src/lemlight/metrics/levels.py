@@ -25,6 +25,7 @@ KEYS = {"breast": ("patient_id", "laterality"), "exam": ("patient_id", "exam"), 
 GIVEN = Operating()  # a threshold of 0.5
 UNITS = {"image": "images", "breast": "breasts", "exam": "exams", "patient": "patients"}
 RULES = {"mean_logit": "mean of the logits", "max": "highest probability", "noisy_or": "noisy-or: 1 - prod(1 - p)"}
+TOGETHER = "breast_probability"  # of a training with level=breast
 
 
 def joined(probability: ArrayLike, rule: LevelRule) -> float:
@@ -59,7 +60,8 @@ def level_table(predictions: pd.DataFrame, level: Level, rule: LevelRule = "mean
     Args:
         predictions: a row per image with patient_id, split, label, probability, and the columns of the level's KEYS.
         level: one of LEVELS.
-        rule: how probabilities are joined, see `joined`. The label is malignant if that of any image is.
+        rule: how probabilities are joined, see `joined`; breasts keep the `breast_probability` of a network that has
+            judged their views together. The label is malignant if that of any image is.
 
     Returns:
         patient_id, laterality or exam, split, label, probability, `images` (how many), `image_id` (a name of the unit,
@@ -73,11 +75,12 @@ def level_table(predictions: pd.DataFrame, level: Level, rule: LevelRule = "mean
     if reason := why_not(predictions, level):
         raise LemlightError(f"no figures by {level}: {reason}")
     keys = list(KEYS[level])
+    together = level == "breast" and TOGETHER in predictions
     groups = predictions.astype(dict.fromkeys(keys, str)).groupby(keys, as_index=False, sort=True)
     table = groups.agg(
         split=("split", "first"),
         label=("label", "max"),
-        probability=("probability", lambda column: joined(column, rule)),
+        probability=(TOGETHER, "first") if together else ("probability", lambda column: joined(column, rule)),
         images=("probability", "size"),
     )
     return table.assign(image_id=table[keys].agg("/".join, axis=1))
@@ -104,7 +107,8 @@ def summarize_levels(
 ) -> dict[str, Any]:
     """Return what metrics.json holds of the levels above the image: metrics with intervals over patients, or a reason.
 
-    `mixed` counts the units with images of both labels: malignant, as any of their images is. `how`: see `summarize`.
+    `mixed` counts the units with images of both labels: malignant, as any of their images is. Breasts are `together`
+    where the network has judged their views so, and the rule says nothing of them. `how`: see `summarize`.
     """
     sections: dict[str, Any] = {}
     for level in LEVELS[1:]:
@@ -115,6 +119,8 @@ def summarize_levels(
         found = summarize(table, point=_point(operating, level, rule), rule=operating.rule, **how)
         labels = predictions.groupby(list(KEYS[level]))["label"].nunique()
         head = {"units": found.pop("images"), "mixed": int((labels > 1).sum()), "rule": rule}
+        if level == "breast" and TOGETHER in predictions:
+            head["together"] = True
         sections[level] = head | {name: value for name, value in found.items() if name not in ("split", "interval")}
     return sections
 

@@ -75,6 +75,8 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
         rule = RULES[sections[known[0]]["rule"]]
         units = " or ".join(known)
         notes.append(f"The probability of a {units} is the {rule} of its images; it is malignant if any of them is.")
+        if sections.get("breast", {}).get("together"):
+            notes.append("But the network was trained on breasts: it has judged all views of one together.")
         notes += [
             f"{sections[level]['mixed']} of {sections[level]['units']} {UNITS[level]} hold images of both labels."
             for level in known[:1]
