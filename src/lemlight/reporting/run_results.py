@@ -20,7 +20,7 @@ from lemlight.localization.evaluation import Localizing
 from lemlight.metrics import Level, LevelRule
 from lemlight.metrics.calibration import fit_temperature, log_odds
 from lemlight.metrics.classification import summarize, write_predictions
-from lemlight.metrics.levels import choose_points, level_tables, summarize_levels, write_level_tables
+from lemlight.metrics.levels import TOGETHER, choose_points, level_tables, summarize_levels, write_level_tables
 from lemlight.metrics.operating import Operating
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
@@ -99,6 +99,8 @@ def choose_operating(
         logit = log_odds(predictions["probability"])
         temperature, why = fit_temperature(predictions["label"].to_numpy(dtype=bool), logit)
         predictions["probability"] = expit(logit / temperature)
+        if TOGETHER in predictions:
+            predictions[TOGETHER] = expit(log_odds(predictions[TOGETHER]) / temperature)
     found = {
         "temperature": temperature,
         "uncalibrated": why,
