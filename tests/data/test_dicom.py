@@ -33,6 +33,7 @@ from lemlight.data.dicom import read_dicom
 from lemlight.data.io import read_file_headers, read_image
 from lemlight.data.lesions import read_mask
 from lemlight.errors import ImageError
+from lemlight.limits import Limits, held, hold
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
 ENCAPSULATED = [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless]
@@ -319,12 +320,18 @@ def test_rubbish_instead_of_a_code_stream(tmp_path, write_dicom, syntax):
         ({"Rows": 0}, "without rows or columns"),
         ({"Columns": None}, "without rows or columns"),
         ({"BitsStored": None}, "BitsStored|bits stored"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
-        ({"PhotometricInterpretation": None}, "photometric interpretation 'missing'"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "a photometric interpretation that cannot be read"),
+        ({"PhotometricInterpretation": None}, "a photometric interpretation that cannot be read"),
         ({"SamplesPerPixel": None}, "cannot be decoded"),
         ({"Rows": 65}, "cut short"),
+        ({"Rows": 30_000}, r"30000 x 48 px, more than limits\.side=20000"),
+        ({"Rows": 19_000, "Columns": 19_000, "BitsAllocated": 32}, r"1\.4 GB, more than limits\.decoded=1"),
+        ({"BitsAllocated": 8}, "bits allocated that do not hold"),
+        ({"PhotometricInterpretation": "YBR_RCT"}, r"1 samples .*do not fit to its colours"),
+        ({"PhotometricInterpretation": "DOE^JANE"}, "a photometric interpretation that cannot be read"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Invalid value")
 def test_broken_tags_are_named_and_found_in_the_header_alone(tmp_path, write_dicom, tags, expected):
     path = write_dicom(tmp_path / "a.dcm", VALUES, **tags)
     assert re.search(expected, message(path))
@@ -339,3 +346,55 @@ def test_missing_transfer_syntax(tmp_path, write_dicom):
     del dataset.file_meta.TransferSyntaxUID
     dataset.save_as(path, implicit_vr=False, little_endian=True)
     assert "transfer syntax" in message(path)
+
+
+@syntaxes([JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, JPEGBaseline8Bit])
+@pytest.mark.parametrize("tags", [{"Rows": 60}, {"Columns": 50}, {"SamplesPerPixel": 3}])
+def test_a_header_that_says_something_else_than_the_code_stream_is_found_before_a_decoder_dies_of_it(
+    tmp_path, write_dicom, syntax, tags
+):
+    values = VALUES if syntax != JPEGBaseline8Bit else VALUES.astype(np.uint8)
+    colours = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0} if "SamplesPerPixel" in tags else {}
+    path = write_dicom(tmp_path / "a.dcm", values, syntax, **tags, **colours)
+    assert "its code stream says 64 x 48 px, 1 samples, " in message(path)
+
+
+@syntaxes([JPEGLosslessSV1, RLELossless])
+def test_a_code_stream_with_bytes_missing_in_its_middle_is_named_though_it_decodes(tmp_path, write_dicom, syntax):
+    original = write_dicom(tmp_path / "a.dcm", VALUES, syntax)
+    stream = get_frame(pydicom.dcmread(original).PixelData, 0, number_of_frames=1)
+    for place in (700, 1501, 3000):
+        for lost in (40, 150):
+            broken = stream[:place] + stream[place + lost :]
+            assert "cannot be decoded" in message(write_dicom(tmp_path / "b.dcm", VALUES, syntax, stream=broken))
+
+
+def test_a_deflated_file_is_inflated_within_limits_only(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((10_000, 10_000), np.uint16), DeflatedExplicitVRLittleEndian)
+    before = held()
+    hold(Limits(decoded=0.1))
+    try:
+        (found,) = read_file_headers([str(path)], progress=False)
+        assert "0.1 (GB) when it is inflated" in found.problem
+        assert "0.1 (GB) when it is inflated" in message(path)
+    finally:
+        hold(before)
+
+
+@pytest.mark.parametrize("words", ["", "DOE^JANE"])
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_an_empty_or_foreign_transfer_syntax_is_named_but_not_quoted(tmp_path, write_dicom, words):
+    path = write_dicom(tmp_path / "a.dcm", VALUES)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = words
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    (found,) = read_file_headers([str(path)], progress=False)
+    for said in (message(path), found.problem, found.format):
+        assert "transfer syntax" in said
+        assert "DOE" not in said.replace(str(path), "")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.dcm")
+    assert "it is no regular file" in message(tmp_path / "a.dcm", read_image)
+    assert "it is no regular file" in read_file_headers([str(tmp_path / "a.dcm")], progress=False)[0].problem

@@ -11,7 +11,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.io import read_image
+from lemlight.data.io import read_file_headers, read_image
 from lemlight.data.lesions import Lesion, read_mask
 from lemlight.data.raster import read_raster
 from lemlight.errors import ImageError
@@ -372,3 +372,20 @@ def test_a_picture_in_colour_is_noted_and_grey_ones_are_not(tmp_path):
 def test_an_empty_an_inverted_and_a_full_mask_are_refused_with_the_remedy(tmp_path, mask, word):
     with pytest.raises(ImageError, match=f"a.png: a mask .*{word}.*write none"):
         read_mask(png(tmp_path / "a.png", mask))
+
+
+@pytest.mark.parametrize("kind", ["PGM", "TIFF", "PNG"])
+def test_a_few_bytes_that_ask_for_gigabytes_are_refused_by_their_header(tmp_path, kind):
+    path = tmp_path / "a"
+    if kind == "PGM":
+        path.write_bytes(b"P5 40000 40000 255\n")
+    elif kind == "PNG":
+        cv2.imwrite(f"{path}.png", np.zeros((1, 20_001), np.uint8))
+        path = path.with_suffix(".png")
+    else:
+        tifffile.imwrite(path, np.zeros((1, 8), np.uint8), compression="packbits")
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages.first.tags["ImageWidth"].overwrite(40_000)
+    with pytest.raises(ImageError, match=r"more than limits\.side=20000"):
+        read_image(path)
+    assert "more than limits.side=20000" in read_file_headers([str(path)], False)[0].problem

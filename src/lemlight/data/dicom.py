@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import get_expected_length, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lemlight.data.brightness import brightness_table, padding, pixel_values, stored_range
+from lemlight.data.code_stream import code_stream_problem, decoded, inflated_problem
 from lemlight.data.dicom_header import KIND_TAGS, doubts, laterality, not_a_mammogram, quarter_turns, spacing_mm, view
 from lemlight.data.raster import Image, colour_notes, to_grey
 from lemlight.errors import ImageError, as_image_error
+from lemlight.files import open_file
+from lemlight.limits import held
 
 MOST_BITS = 16
+COLOURS = (
+    *("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+    *("YBR_PARTIAL_420", "YBR_PARTIAL_422"),
+)
 PIXEL_TAGS = (
     *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored"),
     *("NumberOfFrames", "PhotometricInterpretation"),
@@ -68,19 +75,22 @@ def read_stored_values(path: Path) -> NDArray[Any]:
 def _read_stored(path: Path, mask: bool = False) -> tuple[Dataset, NDArray[Any]]:
     """Read a file and decode its cells (H, W) with all their bits, or (H, W, 3) for colour."""
     with as_image_error(path, f"not a DICOM file, or a damaged one ({{}}); {COPY_AGAIN}"):
-        dataset = pydicom.dcmread(path)
+        with open_file(path) as file:
+            if problem := inflated_problem(file):
+                raise ImageError(f"{path}: {problem}")
+            dataset = pydicom.dcmread(file)
         problem = "" if mask else not_a_mammogram(dataset)
         problem = problem or header_problem(dataset, has_pixels=bool(dataset.get("PixelData")))
-        problem = problem or decoder_problem(dataset)
+        problem = problem or decoder_problem(dataset) or code_stream_problem(dataset)
     if problem:
         raise ImageError(f"{path}: {problem}")
-    kind = f"{dataset.file_meta.TransferSyntaxUID.name}, {dataset.BitsStored} bits"
+    kind = f"{syntax_name(dataset)}, {dataset.BitsStored} bits"
     broken = (
         f"the pixel data cannot be decoded ({kind}): they are damaged or cut short ({COPY_AGAIN}), "
         f"or of a kind that no decoder here reads ({CONVERT})"
     )
     with as_image_error(path, broken):
-        return dataset, pixel_array(dataset, correct_unused_bits=False)
+        return dataset, decoded(dataset)
 
 
 def _brightness(stored: NDArray[Any], dataset: Dataset, notes: list[str]) -> tuple[NDArray[np.float32], int]:
@@ -114,6 +124,10 @@ def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, 
 
     Without the pixels; "" if nothing is wrong. Raises whatever pydicom raises about broken tags.
     """
+    start = file.tell()
+    if problem := inflated_problem(file):
+        raise ImageError(problem)
+    file.seek(start)
     dataset = pydicom.dcmread(file, specific_tags=[*PIXEL_TAGS, *tags], stop_before_pixels=True)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     deflated = syntax == DeflatedExplicitVRLittleEndian
@@ -136,22 +150,33 @@ def header_problem(dataset: Dataset, has_pixels: bool) -> str:
         return "an image without rows or columns; leave it out"
     if not 1 <= dataset.get("BitsStored", 0) <= MOST_BITS:
         return f"{dataset.get('BitsStored', 'no')} bits stored, where 1 to {MOST_BITS} can be read; {CONVERT}"
-    colours = dataset.get("PhotometricInterpretation", "missing")
-    if colours not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not str(colours).startswith("YBR"):
-        return f"photometric interpretation {colours!r}, not one that can be read; convert it to MONOCHROME2"
-    return ""
+    colours, samples = str(dataset.get("PhotometricInterpretation")), int(dataset.get("SamplesPerPixel") or 1)
+    if colours not in COLOURS:  # not quoted: a damaged tag may hold anything
+        return "a photometric interpretation that cannot be read; convert it to MONOCHROME2"
+    if samples != (1 if colours.startswith("MONOCHROME") else 3):
+        return f"{samples} samples of a pixel, which do not fit to its colours ({colours}); {COPY_AGAIN}"
+    if not dataset.BitsStored <= int(dataset.get("BitsAllocated") or 0) <= 32:
+        return f"bits allocated that do not hold the {dataset.BitsStored} bits stored; {COPY_AGAIN}"
+    return held().problem(int(dataset.Rows), int(dataset.Columns), samples * dataset.BitsAllocated / 8)
 
 
 def decoder_problem(dataset: Dataset) -> str:
     """What keeps the pixels from being decoded on this machine, as far as the header says; "" if nothing."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
+    if not syntax:
         return f"no transfer syntax in its header, so it cannot be decoded; {CONVERT}"
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
-    return "" if available else f"no decoder for {syntax.name}; {CONVERT}"
+    return "" if available else f"no decoder for {syntax_name(dataset)}; {CONVERT}"
+
+
+def syntax_name(dataset: Dataset) -> str:
+    """The name of the transfer syntax, where it is one of the standard: a damaged one may hold anything."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    known = syntax and UID(syntax).type == "Transfer Syntax"
+    return str(UID(syntax).name) if known else "an unknown transfer syntax" if syntax else "no transfer syntax"
 
 
 def _looked_up(stored: NDArray[Any], table: NDArray[np.float32], low: int) -> NDArray[np.float32]:

@@ -21,11 +21,13 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
-from lemlight.data.dicom import quiet, read_dicom, read_header
+from lemlight.data.dicom import COLOURS, quiet, read_dicom, read_header, syntax_name
 from lemlight.data.dicom_header import KIND_TAGS, for_processing, not_a_mammogram
 from lemlight.data.plausible import odd_pixels
-from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, is_raster, read_raster
+from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, check_page, is_raster, read_raster
 from lemlight.errors import ImageError, LemlightError, as_image_error
+from lemlight.files import open_file
+from lemlight.limits import LEAVE_OUT, check_size
 
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
 NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
@@ -43,7 +45,7 @@ def read_image(path: Path) -> Image:
 
 def is_dicom(path: Path) -> bool:
     """Tell DICOM from the raster formats; raise ImageError for anything else."""
-    with as_image_error(path, "cannot be read ({})"), path.open("rb") as file:
+    with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
         start = file.read(HEADER)
     if start[128:] != b"DICM" and not is_raster(start):
         raise ImageError(f"{path}: {NOT_KNOWN}")
@@ -121,7 +123,7 @@ def _kind(path: Path) -> str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             return UNREADABLE
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(HEADER)
         if start[128:] != b"DICM":
             words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
@@ -141,7 +143,7 @@ def _kind(path: Path) -> str:
 
 
 def _image_id(number: int, path: Path) -> str:
-    with as_image_error(path, "cannot be read ({})"), path.open("rb") as file:
+    with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
         digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
     return f"image_{number:04d}_{digest}"
 
@@ -238,15 +240,17 @@ def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileH
 def _read(path: str) -> FileHeader:
     kind = "raster"
     try:
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:
             start = file.read(HEADER)
             file.seek(0)
             if start[128:] == b"DICM":
                 kind = "DICOM"
                 return _read_dicom(file)
             return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
+    except ImageError as error:  # of the limits
+        return FileHeader(f"{kind}, too large", problem=str(error))
     except MemoryError:
-        raise
+        return FileHeader(f"{kind}, damaged", problem=f"it takes more memory than there is; {LEAVE_OUT}")
     except OSError as error:
         if error.strerror:  # Pillow's and pydicom's have none
             problem = f"cannot be read ({error.strerror}); check the path and permissions"
@@ -259,17 +263,15 @@ def _read(path: str) -> FileHeader:
 def _read_dicom(file: BinaryIO) -> FileHeader:
     dataset, problem = read_header(file, ["PresentationIntentType"])
     shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    return FileHeader(f"DICOM, {syntax.name if syntax else 'no transfer syntax'}", _grey(dataset), shape, problem)
+    return FileHeader(f"DICOM, {syntax_name(dataset)}", _grey(dataset), shape, problem)
 
 
 def _grey(dataset: Dataset) -> str:
     """Bits and colours; words of the header only where they are those of the standard: others may name a patient."""
     bits = dataset.get("BitsStored")
     colours = str(dataset.get("PhotometricInterpretation", ""))
-    known = colours in ("MONOCHROME1", "MONOCHROME2", "RGB") or colours.startswith("YBR_")
     raw = for_processing(dataset)
-    parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if known else "unknown colours"]
+    parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if colours in COLOURS else "unknown colours"]
     return ", ".join([*parts, *(["FOR PROCESSING"] if raw else [])])
 
 
@@ -279,11 +281,14 @@ def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
         if header is None:
             return FileHeader("raster, damaged", problem=DAMAGED)
         kind, width, height, maximum = (int(group) for group in header.groups())
+        check_size(height, width, 4)
         return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))
     if start.startswith(TIFF):
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
+            check_page(page)
             return FileHeader("TIFF", f"{int(page.bitspersample)} bits", (page.imagelength, page.imagewidth))
     with PIL.Image.open(file) as image:
+        check_size(image.height, image.width, len(image.getbands()))
         bits = start[24] if image.format == "PNG" else 8
         return FileHeader(str(image.format), f"{bits} bits", (image.height, image.width))

@@ -12,6 +12,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from lemlight.errors import ImageError, as_image_error
+from lemlight.files import open_file
+from lemlight.limits import check_size
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -115,8 +117,8 @@ class _Raster:
 
 
 def _read(path: Path) -> _Raster:
-    with as_image_error(path, "cannot be read ({})"):
-        data = path.read_bytes()
+    with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
+        data = file.read()
     if not is_raster(data):
         raise ImageError(f"{path}: neither PNG, JPEG, TIFF, PGM nor PPM")
     read = _read_tiff if data.startswith(TIFF) else _read_pnm if data.startswith(PNM) else _read_pil
@@ -152,6 +154,7 @@ def _read_pil(data: bytes) -> _Raster:
     with PIL.Image.open(io.BytesIO(data)) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ImageError("several images in one file; save the mammogram by itself")
+        check_size(image.height, image.width, 4 if image.mode in ("I", "F") else 2 * len(image.getbands()))
         image.load()  # EXIF may stand behind the pixels
         orientation, lossy = image.getexif().get(ORIENTATION, 1), image.format == "JPEG"
         if image.mode == "1":
@@ -182,6 +185,7 @@ def _read_pnm(data: bytes) -> _Raster:
     if not 0 < maximum < 65536:
         raise ValueError(f"a maximal value of {maximum}")
     shape = (height, width, 3 if kind in (3, 6) else 1)
+    check_size(height, width, 2 * shape[2])
     count = height * width * shape[2]
     if kind in (2, 3):
         text = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()
@@ -200,6 +204,7 @@ def _read_tiff(data: bytes) -> _Raster:
         if len(file.pages) != 1:
             raise ImageError(f"{len(file.pages)} pages; save the mammogram by itself")
         page = file.pages.first
+        check_page(page)
         ends = [offset + size for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > len(data):  # a JPEG strip cut short would be filled up without a word
             raise ValueError("its end is missing")
@@ -222,6 +227,14 @@ def _read_tiff(data: bytes) -> _Raster:
             orientation=int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1,
             lossy=page.compression in LOSSY,
         )
+
+
+def check_page(page: Any) -> None:
+    """Raise ImageError where a TIFF is larger than the limits, or a tile of it is, before anything is decoded."""
+    height, width = int(page.imagelength), int(page.imagewidth)
+    check_size(height, width, page.nbytes / max(height * width, 1))
+    if page.is_tiled:
+        check_size(int(page.tilelength), int(page.tilewidth), 4 * int(page.samplesperpixel))
 
 
 LOSSY = (6, 7, 33003, 33005, 34712)  # JPEG and JPEG 2000 in a TIFF
