@@ -21,7 +21,11 @@ from lemlight.training.trainer import build_trainer, try_parts
 from tests.composing import settings_of, values_of
 
 CPU = ("trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true")
-NEEDED = {"dataset": ["dataset.root=images"], "backbone=torchvision": ["backbone.name=mobilenet_v3_small"]}
+NEEDED = {
+    "dataset": ["dataset.root=images"],
+    "backbone=torchvision": ["backbone.name=mobilenet_v3_small"],
+    "backbone=timm": ["backbone.name=resnet10t"],
+}
 
 
 def options(group):

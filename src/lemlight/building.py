@@ -34,7 +34,7 @@ PASSED = {
 BESIDE = {"dataset": {"prepare", "split"}, "optimizer": {"lr_backbone", "lr_head"}, "scheduler": {"interval"}}
 # what the config of a checkpoint may build without the user's trust, by group
 TRUSTED = {
-    "backbone": r"lemlight\.models\.backbones\.\w+",
+    "backbone": r"lemlight\.models\.(backbones|timm_backbone)\.\w+",
     "pooling": r"lemlight\.models\.pooling\.\w+",
     "loss": r"lemlight\.models\.losses\.\w+",
     "optimizer": r"torch\.optim\.\w+",
@@ -131,10 +131,10 @@ def argument_problems(
     return problems
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known word, in brackets; empty where none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def did_you_mean(word: str, known: Iterable[str], several: int = 1) -> str:
+    """A hint at the nearest known words, in brackets; empty where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=several)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:

@@ -23,6 +23,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
 
     from lemlight.data.datamodule import MammogramFiles
     from lemlight.files import write_yaml
+    from lemlight.localization.attribution import try_methods
     from lemlight.localization.choice import build_settings, chosen_settings
     from lemlight.reporting.run_results import Run, write_results
     from lemlight.settings import plain
@@ -31,10 +32,12 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
 
     hold(settings.limits)
-    build_settings(settings.localization)  # a method that cannot be built is found now
+    localization = build_settings(settings.localization)  # a method that cannot be built is found now
     checkpoint = load_checkpoint(Path(settings.checkpoint))
     classifier = load_classifier(checkpoint, settings.trust)
     name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))
+    prepare = dataset["prepare"]
+    try_methods(classifier, localization.methods.values(), (prepare["height"], prepare["width"]))
     folder = Path(settings.output)
     levels = {name: getattr(settings, name) or value for name, value in checkpoint.levels.items()}
     settings = settings.model_copy(update={"dataset": dataset, **levels})

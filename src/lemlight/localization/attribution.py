@@ -1,6 +1,6 @@
 """What a classifier says of images and where it looks: the extrema that are followed, the methods, the regions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import Extrema, Ties, local_extrema, valid_only
 
 KEEP = 0.5
+TRIED = 128  # px
 
 
 def select_extrema(
@@ -154,6 +155,17 @@ class Importance:
             valid=scores.valid,
         )
         return passage.back(*extrema).maps
+
+
+def try_methods(classifier: MammogramClassifier, methods: Iterable[Method], shape: tuple[int, int]) -> None:
+    """Refuse importance before any work on a network without its rules: LemlightError names the function.
+
+    It is tried on noise of at most 128 px a side, within the `shape` (H, W) of the images.
+    """
+    if any(isinstance(method, Importance) for method in methods):
+        size = tuple(min(side, TRIED) for side in shape)
+        device = classifier.scorer.weight.device
+        Passage(classifier, torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0)).to(device))
 
 
 def explain(

@@ -111,9 +111,10 @@ class GradCAMPlusPlus(FeatureBaseline):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, Eq. 5, 7 and 19), with `Y = exp(y)` as there.
 
     The weight of a channel is `w_c = sum_ij alpha_cij relu(dY/dA_cij)`. By Eq. 19 and with g = dy/dA the powers of g
-    cancel out: `alpha = g^2 / (2 g^2 + g^3 sum_ab A_cab) = 1 / (2 + g sum_ab A_cab)`. Only g > 0 counts and features
-    are never negative, so that nothing is divided by 0. The factor exp(y), one per image, is left out: it would
-    overflow, and it made maps of different images incomparable.
+    cancel out: `alpha = g^2 / (2 g^2 + g^3 sum_ab A_cab) = 1 / (2 + g sum_ab A_cab)`. Only g > 0 counts and the sum is
+    never negative, so that nothing is divided by 0. The factor exp(y), one per image, is left out: it would
+    overflow, and it made maps of different images incomparable. Of features below 0, which transformers have, the sum
+    counts the others alone [reading].
     """
 
     def cell_maps(
@@ -122,7 +123,7 @@ class GradCAMPlusPlus(FeatureBaseline):
         """Compute the map of cells."""
         gradients = _feature_gradients(classifier, features, signs, valid)
         positive = functional.relu(gradients)
-        alpha = 1 / (2 + positive * features.sum(dim=(2, 3), keepdim=True))
+        alpha = 1 / (2 + positive * functional.relu(features).sum(dim=(2, 3), keepdim=True))
         return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
 
 

@@ -246,7 +246,7 @@ def _check_ruled(tensor: Tensor) -> None:
 def _refuse(what: str) -> NoReturn:
     raise LemlightError(
         f"importance has no rule for {what} of this network: use another backbone, or a map that needs no rule, "
-        "method=cam or method=grad_cam"
+        "localization.method=cam or grad_cam (localize: method=)"
     )
 
 

@@ -28,7 +28,7 @@ from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
 from lemlight.data.store import PrepareSettings, read_prepared
 from lemlight.errors import ImageError, LemlightError
-from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
+from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of, try_methods
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
 from lemlight.localization.regions import Region, cutoff_in, smoothed
 from lemlight.metrics import LevelRule
@@ -251,6 +251,7 @@ def _from_checkpoint(config: LocalizeSettings) -> Predictor:
     trained = open_checkpoint(Path(config.checkpoint), config.trust)
     device, name = device_of(config.accelerator), config.method or "importance"
     method = build_methods({name: config.localization["methods"][name]})[name]
+    try_methods(trained.classifier, [method], (trained.preprocessing.height, trained.preprocessing.width))
     regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride, config.cutoff_by)
     threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
     options: dict[str, Any] = {"follow": config.follow, "keep": regions.keep, "threshold": threshold}

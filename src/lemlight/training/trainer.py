@@ -15,14 +15,16 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 import lemlight
 from lemlight.building import argument_problems, build
 from lemlight.data.datamodule import MammogramData, say
 from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
+from lemlight.localization.attribution import try_methods
 from lemlight.localization.choice import build_settings
+from lemlight.models.backbones import Backbone
+from lemlight.models.classifier import MammogramClassifier
 from lemlight.training.callbacks import check_monitors
 from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights
 from lemlight.training.module import MammogramModule, build_loss, quiet
@@ -98,11 +100,12 @@ def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> None:
         )
 
 
-def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
+def try_parts(config: Mapping[str, Any], classifier: MammogramClassifier) -> None:
     """Build trainer, loss, optimizer, scheduler and localization once and forget them: what they refuse comes early.
 
     Raises:
-        LemlightError: as their constructors; a device that is not there, or half precision on a CPU.
+        LemlightError: as their constructors; a device that is not there, or half precision on a CPU; a network that
+            does not take images of the prepared size, or that importance has no rules for.
     """
     quiet()
     try:
@@ -115,7 +118,11 @@ def try_parts(config: Mapping[str, Any], classifier: nn.Module) -> None:
             "trainer.precision=32-true"
         )
     build_loss(config["loss"], [0, 1])
-    build_settings(config["localization"])
+    prepare = config["dataset"]["prepare"]
+    shape = int(prepare["height"]), int(prepare["width"])
+    if isinstance(classifier.backbone, Backbone):
+        classifier.backbone.check_size(*shape)
+    try_methods(classifier, build_settings(config["localization"]).methods.values(), shape)
     optimizer, epochs = build_optimizer(classifier, config["optimizer"]), config["trainer"].get("max_epochs") or 1
     build_scheduler(optimizer, config["scheduler"], total_steps=max(epochs, 1), epochs=max(epochs, 1))
 
