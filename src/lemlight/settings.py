@@ -8,7 +8,7 @@ from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCou
 from lemlight.building import Part, Settings
 from lemlight.limits import Limits
 from lemlight.localization.choice import CutoffBy, Follow, check_names
-from lemlight.metrics import Level, LevelRule
+from lemlight.metrics import Group, Level, LevelRule
 from lemlight.metrics.operating import Threshold
 
 Parts = dict[str, Part | None]
@@ -29,6 +29,7 @@ class Command(Settings):
     examples: NotNegativeCount
     limits: Limits
     prevalence: InnerFraction | None
+    subgroups: list[Group]
     output: str
     choices: Choices
 

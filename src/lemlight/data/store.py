@@ -101,6 +101,11 @@ class PreparedStore:
         """Types of the lesions of an image, "" where unknown; those of a number without pixels were not drawn."""
         return [str(kind) for kind in self._records[i]["lesion_types"]]
 
+    def pixel_mm2(self, i: int) -> float | None:
+        """Area of a pixel of the prepared image on the original, in square mm; None where the spacing is not known."""
+        spacing, scale = self._records[i]["spacing"], self._records[i]["geometry"]["scale"]
+        return spacing[0] * spacing[1] / (scale[0] * scale[1]) if spacing else None
+
     def sides(self, i: int) -> tuple[str, str]:
         """Laterality by the header, and side of the image where the chest wall was found; each L, R or "" (unknown)."""
         flips, geometry = self.settings["flip"], self._records[i]["geometry"]

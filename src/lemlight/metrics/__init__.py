@@ -4,6 +4,7 @@ from typing import Literal
 
 Level = Literal["image", "breast", "exam", "patient"]
 LevelRule = Literal["mean_logit", "max", "noisy_or"]
+Group = Literal["view", "laterality", "lesion_type", "lesion_size", "density", "vendor", "age_band", "site"]
 CLASSIFICATION_NAMES = {
     "auroc": "AUC",
     "acc": "accuracy",

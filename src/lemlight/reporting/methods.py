@@ -23,7 +23,7 @@ REPEATS = ("seed", "dataset.split.fold")
 # settings that change no network: of the machine, of what is shown, of how lesions are drawn and measured
 NO_METHOD = (
     *WITHOUT_EFFECT, "bootstrap", "resume", "label_names", "localization", "trainer.accelerator", "primary_level",
-    "level_rule",
+    "level_rule", "prevalence", "subgroups",
 )  # fmt: skip
 CLASS = ".class"
 ABSENT = "(none)"

@@ -7,6 +7,8 @@ from typing import Any
 
 from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
 from lemlight.metrics.levels import RULES, UNITS, known_levels, level_section
+from lemlight.metrics.significance import SIGNIFICANT
+from lemlight.metrics.subgroups import TESTED, group_name, subgroup_rows
 from lemlight.reporting.page import base64_of, write_page
 from lemlight.text import heading, interval_text, plain_table, value_text
 
@@ -40,6 +42,11 @@ PLOT_TEXTS = {
     "froc": (
         "FROC curve",
         "Fraction of lesions found against false positives per image, as the score from which a region counts falls.",
+    ),
+    "subgroups": (
+        "Subgroups, drawn",
+        "AUC, sensitivity and specificity of each subgroup with 95 % intervals; in brackets its images and patients; "
+        "the dotted line is that of all images, a subgroup that is too small has none.",
     ),
     "curves": ("Training", "Losses, metrics on the validation split and lambda over the training."),
 }
@@ -83,6 +90,27 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
             if sections[level]["mixed"]
         ]
     return notes + [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
+
+
+def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
+    """Return what the page says of every subgroup: its name, images and patients, and the TESTED metrics."""
+    rows = []
+    for name, value, group in subgroup_rows(summary):
+        counts = f"{group['images']}, {group['patients']}"
+        rows.append((group_name(name, value), counts, [_figure(group[metric]) for metric in TESTED]))
+    return rows
+
+
+def group_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Say which differences between subgroups are shown, and which variables are not available."""
+    section = summary.get("subgroups", {"by": {}, "differences": []})
+    shown = [one for one in section["differences"] if (one["p_corrected"] or 1) <= SIGNIFICANT]
+    sentences = [f"{one['sentence'][0].upper()}{one['sentence'][1:]}." for one in shown]
+    if section["differences"] and not shown:
+        sentences = ["No difference between subgroups is shown, which does not mean that there is none."]
+    absent = {name: part["reason"] for name, part in section["by"].items() if "reason" in part}
+    names = ", ".join(name.replace("_", " ") for name in absent)
+    return sentences + ([f"Not available: {names} ({next(iter(absent.values()))})."] if absent else [])
 
 
 def threshold_text(section: Mapping[str, Any]) -> str:
@@ -131,14 +159,15 @@ def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
 
 
 def operating_note(summary: Mapping[str, Any]) -> str:
-    """Say what temperature the probabilities have gone through, or why there is none."""
-    section = summary["calibration"]
+    """Say who chose the threshold, what temperature the probabilities have gone through, or why there is none."""
+    section, notes = summary["calibration"], []
+    if "oracle" in summary.get("operating", {}):
+        notes.append("The threshold comes from the validation split; the oracle is no figure to expect.")
     if section.get("uncalibrated"):
-        return f"Not calibrated: {section['uncalibrated']}."
-    temperature = section.get("temperature", 1.0)
-    return (
-        "" if temperature == 1 else f"Logits are divided by the temperature {temperature:.3f} of the validation split."
-    )
+        notes.append(f"Not calibrated: {section['uncalibrated']}.")
+    elif section.get("temperature", 1) != 1:
+        notes.append(f"Logits are divided by {section['temperature']:.3f}, the temperature of the validation split.")
+    return " ".join(notes)
 
 
 def _plain(value: float | None) -> tuple[str, str, str]:
@@ -274,6 +303,9 @@ def write_run_page(
         rows=level_rows(summary),
         level_notes=level_notes(summary),
         operating=operating_rows(summary),
+        groups=group_rows(summary),
+        group_notes=group_notes(summary),
+        group_metrics=[heading(name) for name in TESTED],
         operating_note=operating_note(summary),
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],

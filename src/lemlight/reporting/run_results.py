@@ -14,6 +14,7 @@ from scipy.special import expit
 from torch.utils.data import DataLoader
 
 from lemlight.data.datamodule import MammogramFiles, unit_range
+from lemlight.data.groups import ORDER, group_columns
 from lemlight.files import write_json
 from lemlight.localization.choice import Chosen, build_settings
 from lemlight.localization.evaluation import Localizing
@@ -22,8 +23,10 @@ from lemlight.metrics.calibration import fit_temperature, log_odds
 from lemlight.metrics.classification import summarize, write_predictions
 from lemlight.metrics.levels import TOGETHER, choose_points, level_tables, summarize_levels, write_level_tables
 from lemlight.metrics.operating import Operating
+from lemlight.metrics.subgroups import summarize_subgroups
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
+from lemlight.plots.subgroups import any_group_is_large_enough, subgroup_figure
 from lemlight.reporting.localization_results import choose_settings, measure_localization
 from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
@@ -168,6 +171,10 @@ def summarize_all(predictions: pd.DataFrame, run: Run) -> dict[str, Any]:
     images = summarize(predictions, point=chosen.point("image"), rule=rule, temperature=chosen.temperature, **how)
     if chosen.uncalibrated:
         images["calibration"]["uncalibrated"] = chosen.uncalibrated
+    groups = group_columns(predictions, run.data.store, run.settings.subgroups)
+    images["subgroups"] = summarize_subgroups(
+        predictions, groups, threshold=images["threshold"], order=ORDER, resamples=run.settings.bootstrap
+    )
     return images | {"primary_level": run.level, "levels": levels}
 
 
@@ -181,6 +188,8 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
         figures["sheet"] = image_sheet(items, folder / "sheet.png")
     figures["roc"] = roc_figure(predictions, summary, folder / "roc.png")
     figures["reliability"] = reliability_figure(summary, folder / "reliability.png")
+    if any_group_is_large_enough(summary):
+        figures["subgroups"] = subgroup_figure(summary, folder / "subgroups.png")
     log = run.folder / "logs" / "metrics.csv"
     if log.is_file():
         figures["curves"] = training_curves(pd.read_csv(log), folder / "curves.png")

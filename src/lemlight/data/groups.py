@@ -1,0 +1,88 @@
+"""What groups images: view, side, lesion, density, vendor, age, site; from the table, the lesions, or the header."""
+
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lemlight.data.dicom import quiet, read_header
+from lemlight.data.io import is_dicom
+from lemlight.data.store import PreparedStore
+
+IN_TABLE = ("view", "laterality", "density", "vendor", "site")
+HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge"}  # never a name, never a birth date
+SIZES = {"up to 10 mm": 0.0, "10 to 20 mm": 10.0, "above 20 mm": 20.0}  # diameter of a disc of the lesion's area
+AGES = {"below 40": 0, "40 to 49": 40, "50 to 59": 50, "60 to 69": 60, "70 and older": 70}
+NO_LESION = "no lesion"
+ORDER = (*SIZES, *AGES, NO_LESION)  # other values stand in alphabetical order
+THREADS = 8
+
+
+def group_columns(table: pd.DataFrame, store: PreparedStore, names: Sequence[str]) -> pd.DataFrame:
+    """Return a column of texts for each of the names, "" where a value is not known, with table's index.
+
+    What the table does not say of vendor and age is read from the headers of its DICOM files; lesion_size is that of
+    the largest lesion of the image, where the spacing of its pixels is known.
+    """
+    found = pd.DataFrame(index=table.index)
+    wanted = [tag for tag, name in (("vendor", "vendor"), ("age", "age_band")) if name in names]
+    said = _from_headers(table, [tag for tag in wanted if (table[tag] == "").all()])
+    for name in names:
+        if name in IN_TABLE:
+            found[name] = said[name] if name in said else table[name]
+        elif name == "age_band":
+            found[name] = (said["age"] if "age" in said else table["age"]).map(age_band)
+        else:
+            of_image = _lesion_type if name == "lesion_type" else _lesion_size
+            found[name] = [of_image(store, store.index_of(image_id)) for image_id in table["image_id"]]
+    return found
+
+
+def age_band(age: str) -> str:
+    """Return the band of an age in years, as a table (55) or a header (055Y) says it; "" where that is none."""
+    years = re.fullmatch(r"0*(\d{1,3})Y?", age.strip().upper())
+    return [name for name, least in AGES.items() if int(years[1]) >= least][-1] if years else ""
+
+
+def _lesion_type(store: PreparedStore, place: int) -> str:
+    if store.mask(place) is None:
+        return ""
+    types = set(store.lesion_types(place))
+    return NO_LESION if not types else "several types" if len(types) > 1 else types.pop()
+
+
+def _lesion_size(store: PreparedStore, place: int) -> str:
+    mask = store.mask(place)
+    if mask is None:
+        return ""
+    pixels = np.bincount(mask.ravel())[1:].max(initial=0)
+    if not pixels:
+        return NO_LESION
+    area = store.pixel_mm2(place)
+    diameter = 2 * math.sqrt(pixels * (area or 0) / math.pi)
+    return [name for name, least in SIZES.items() if diameter >= least][-1] if area else ""
+
+
+def _from_headers(table: pd.DataFrame, wanted: Sequence[str]) -> pd.DataFrame:
+    """Read tags of HEADER_TAGS from every DICOM file; a file that does not say, or is no DICOM, gives ""."""
+    if not wanted:
+        return pd.DataFrame(index=table.index)
+    tags = [HEADER_TAGS[name] for name in wanted]
+
+    def read(path: str) -> list[str]:
+        try:
+            if is_dicom(Path(path)):
+                with Path(path).open("rb") as file:
+                    header, _ = read_header(file, tags)
+                return [" ".join(str(header.get(tag) or "").split()) for tag in tags]
+        except Exception:  # it was read when it was prepared; what its header lacks now is not known
+            pass
+        return [""] * len(tags)
+
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:
+        rows = list(pool.map(read, table["path"]))
+    return pd.DataFrame(rows, columns=list(wanted), index=table.index)

@@ -1,0 +1,70 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from lemlight.data.groups import age_band, group_columns
+from lemlight.data.table import check_table
+from tests.layouts.drawing import save_mammogram
+
+
+class Store:
+    """Four images: a lesion of 314 px of 1 square mm, none, two types, and nothing known."""
+
+    def __init__(self, area=1.0):
+        self.area = area
+
+    def index_of(self, image_id):
+        return int(image_id)
+
+    def mask(self, place):
+        mask = np.zeros((40, 40), np.uint8)
+        if place == 0:
+            mask.ravel()[:314] = 1  # a disc of 20 mm
+        if place == 2:
+            mask[0, :3], mask[5, :2] = 1, 2
+        return None if place == 3 else mask
+
+    def lesion_types(self, place):
+        return {0: ["mass"], 2: ["mass", "calcification"]}.get(place, [])
+
+    def pixel_mm2(self, place):
+        return self.area
+
+
+@pytest.fixture
+def table(tmp_path):
+    headers = [{"Manufacturer": " ACME  Inc ", "PatientAge": "048Y"}, {"PatientAge": "070Y"}, {"Manufacturer": "Other"}]
+    for number, tags in enumerate(headers):
+        save_mammogram(tmp_path / f"{number}.dcm", np.full((60, 40), 9, np.uint16), f"P{number}", **tags)
+    (tmp_path / "3.png").write_bytes(b"no image")
+    paths = [*(tmp_path / f"{number}.dcm" for number in range(3)), tmp_path / "3.png"]
+    rows = {"image_id": list("0123"), "path": paths, "label": 0, "patient_id": list("abcd"), "view": "CC"}
+    return check_table(pd.DataFrame(rows).assign(density=["2.0", "2", "", None]))
+
+
+def test_what_the_table_the_lesions_and_the_headers_say(table):
+    names = ["view", "laterality", "lesion_type", "lesion_size", "density", "vendor", "age_band", "site"]
+    found = group_columns(table, Store(), names)
+    assert list(found) == names
+    assert found["density"].tolist() == ["2", "2", "", ""]
+    assert found["lesion_type"].tolist() == ["mass", "no lesion", "several types", ""]
+    assert found["lesion_size"].tolist() == ["10 to 20 mm", "no lesion", "up to 10 mm", ""]
+    assert found["vendor"].tolist() == ["ACME Inc", "", "Other", ""]
+    assert found["age_band"].tolist() == ["40 to 49", "70 and older", "", ""]
+    assert set(found["site"]) == set(found["laterality"]) == {""}
+
+
+def test_the_table_comes_before_the_headers_and_without_a_spacing_there_is_no_size(table):
+    given = table.assign(vendor=["A", "", "B", ""], age=["39", "69", "", ""])
+    found = group_columns(given, Store(area=None), ["lesion_size", "vendor", "age_band"])
+    assert found["vendor"].tolist() == ["A", "", "B", ""]
+    assert found["age_band"].tolist() == ["below 40", "60 to 69", "", ""]
+    assert found["lesion_size"].tolist() == ["", "no lesion", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [("055Y", "50 to 59"), ("8", "below 40"), ("100", "70 and older"), ("006M", ""), ("", ""), ("old", "")],
+)
+def test_ages_in_years(age, band):
+    assert age_band(age) == band
