@@ -26,6 +26,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.localization.attribution import try_methods
     from lemlight.localization.choice import build_settings, chosen_settings
     from lemlight.reporting.run_results import Run, write_results
+    from lemlight.reporting.transfer import about, describe
     from lemlight.settings import plain
     from lemlight.training.checkpoint import load_checkpoint, load_classifier
     from lemlight.training.module import MammogramModule
@@ -53,14 +54,17 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     )
     data.setup()
     data.record(folder)
-    say_known(data.fingerprints(settings.split), checkpoint)
+    known = say_known(data.fingerprints(settings.split), checkpoint)
     module = MammogramModule(checkpoint.config, None, classifier)
     module.lam = checkpoint.lam
     title = f"{checkpoint.run_name}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
     operating = checkpoint.operating.with_threshold(settings.threshold)
     trainer = evaluation_trainer(settings.accelerator, folder)
     chosen = chosen_settings(checkpoint.localization, checkpoint.path)
-    given = (operating, levels["primary_level"], levels["level_rule"])
+    trained_on = str(checkpoint.choices.get("dataset"))
+    sets = describe(checkpoint.config["dataset"], trained_on), describe(dataset, name)
+    said = about(sets[0], checkpoint.run_name, sets[1], known)
+    given = (operating, levels["primary_level"], levels["level_rule"], said)
     run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, *given)
     return write_results(run, data.eval_dataloader(settings.split))
 

@@ -23,13 +23,24 @@ def report(settings: ReportSettings) -> Path:
     from lemlight.reporting.pooled_settings import FILE, pooled_table
     from lemlight.reporting.runs import find_runs
     from lemlight.reporting.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
+    from lemlight.reporting.transfer import PAGE, find_evaluations, transfer_text, write_transfer
     from lemlight.reporting.wandb_dashboard import send_dashboard
     from lemlight.text import folded
 
     folder = Path(settings.output)
     if (folder / "metrics.json").exists() or (folder / "state.json").exists():
         raise LemlightError(f"{folder} is the folder of a run, whose report would be lost: set output=DIR")
-    compared = compare_runs(find_runs(Path(settings.runs)), settings.resamples)
+    evaluations = find_evaluations(Path(settings.runs))
+    if evaluations:
+        other, written = write_transfer(evaluations, settings.resamples, folder)
+        print(f"\n{transfer_text(other)}\nother hospitals: {', '.join(map(str, written))}")
+    try:
+        runs = find_runs(Path(settings.runs))
+    except LemlightError:
+        if not evaluations:
+            raise
+        return folder / PAGE
+    compared = compare_runs(runs, settings.resamples)
     tables = tables_of(compared)
     table = tables["image"]
     question = settings.question or QUESTION

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from lemlight.data.breast import breast_mask, chest_wall_on_right
@@ -95,3 +96,21 @@ def test_labels_bars_and_padding_stay_out_of_the_mask(films, found):
         size, beyond = film.breast.sum(), found[key] & ~film.breast
         assert beyond.sum() < (0.12 if "leak" in film.film else 0.05) * size, key  # light that touches the breast stays
         assert "leak" in film.film or (beyond & (film.pixels > 0.6)).sum() < 0.002 * size, key
+
+
+@pytest.mark.parametrize("vendor", ["soft", "hard"])
+def test_a_vendor_changes_the_look_of_the_breast_and_nothing_else(vendor, tmp_path):
+    plain, shown = (
+        render(PhantomSettings(patients=4, scale=0.25, vendor=name), 1, "R", "CC") for name in ("plain", vendor)
+    )
+    np.testing.assert_array_equal(plain.mask, shown.mask)
+    np.testing.assert_array_equal(plain.pixels[~plain.breast], shown.pixels[~plain.breast])
+    inside = np.corrcoef(plain.pixels[plain.breast], shown.pixels[plain.breast])[0, 1]
+    assert 0.5 < inside < 0.999
+    rough = [np.abs(np.diff(one.pixels, axis=1))[:, 1:][one.breast[:, 2:]].mean() for one in (plain, shown)]
+    assert (rough[1] > rough[0]) == (vendor == "hard")
+    settings = PhantomSettings(patients=1, scale=0.25, vendor=vendor)
+    folder = write_phantom(tmp_path, settings, workers=1, progress=False)
+    file = next((folder / "images").rglob("*.dcm"))
+    assert pydicom.dcmread(file, stop_before_pixels=True).Manufacturer == f"lemlight phantom, {vendor}"
+    assert json.loads((folder / "phantom.json").read_text())["vendor"] == vendor

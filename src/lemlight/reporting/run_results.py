@@ -1,7 +1,7 @@
 """What a tested network leaves in the run folder: metrics, predictions, figures, the run page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from lemlight.reporting.localization_results import choose_settings, measure_loc
 from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
+from lemlight.reporting.transfer import ABOUT
 from lemlight.settings import Command, TrainSettings, plain
 from lemlight.training.checkpoint import add_to_metadata, load_checkpoint, load_weights
 from lemlight.training.logging import log_results
@@ -45,6 +46,7 @@ class Run:
 
     `command` is train or evaluate, `title` heads the page, `overrides` is what the command line changed, `chosen` are
     the localization settings of the validation split; `level` is the primary one, `rule` how images make a level.
+    `about` is what an evaluation says of the network and the data.
     """
 
     command: str
@@ -59,6 +61,7 @@ class Run:
     operating: Operating
     level: Level
     rule: LevelRule
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def localizing(self) -> Localizing:
         """The network on its device, ready to localize."""
@@ -144,6 +147,7 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
         run.localizing(), run.chosen, str(summary["split"]), run.folder if first else None, run.settings.bootstrap
     )
     summary |= localized | {"lambda": run.module.lam}
+    summary |= {ABOUT: run.about} if run.about else {}
     if not first:
         return summary
     write_json(summary, run.folder / "metrics.json")

@@ -91,13 +91,14 @@ def dataset_to_test(
     return trained_on, dataset
 
 
-def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> None:
-    """Warn of images that the network was trained on: their figures say nothing of new images."""
+def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> int:
+    """Count the images that the network was trained on, and warn of them: their figures say nothing of new images."""
     known = len(set(checkpoint.trained_on).intersection(fingerprints))
     if known:
         say(
             f"warning: the network was trained on {known} of these {len(fingerprints)} images: their figures flatter it"
         )
+    return known
 
 
 def try_parts(config: Mapping[str, Any], classifier: MammogramClassifier) -> None:

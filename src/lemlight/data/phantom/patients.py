@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,27 @@ DEVICES = (
 
 
 @dataclass(frozen=True)
+class Vendor:
+    """How a vendor's images look: grey curve (exponent), noise (deviation at brightness 1), blur (px at 1024 rows).
+
+    sharpening: how much of what a blur takes away is added instead, 0 for none.
+    """
+
+    curve: float = 1.0
+    noise: float = 0.0
+    blur: float = 0.0
+    sharpening: float = 0.0
+
+
+VENDORS = {
+    "plain": Vendor(),
+    "soft": Vendor(curve=0.6, blur=2.5),  # flat and unsharp
+    "hard": Vendor(curve=1.7, noise=0.05, blur=2.0, sharpening=1.5),  # steep, grainy, edges enhanced
+}
+VendorName = Literal["plain", "soft", "hard"]
+
+
+@dataclass(frozen=True)
 class PhantomSettings:
     """The size, seed and difficulty of a phantom; LemlightError lists every impossible value.
 
@@ -43,6 +64,7 @@ class PhantomSettings:
     malignant_share: fraction of the patients with a malignant lesion in one breast.
     benign_share: fraction of all other breasts with a benign lesion; the rest is normal.
     film: fraction of the patients whose images are scanned film.
+    vendor: of the machine, see VENDORS; its images look different, and nothing else does.
     """
 
     patients: Patients = 120
@@ -52,11 +74,13 @@ class PhantomSettings:
     malignant_share: Probability = 0.45
     benign_share: Probability = 0.6
     film: Probability = 0.0
+    vendor: VendorName = "plain"
 
-    def stamp(self) -> dict[str, float]:
-        """All that decides the files; no film is no setting, as it was before there was any."""
+    def stamp(self) -> dict[str, float | str]:
+        """All that decides the files; no film and no vendor are no setting, as it was before there were any."""
         stamp = {**asdict(self), "generator_version": GENERATOR_VERSION}
-        return stamp if self.film else {name: value for name, value in stamp.items() if name != "film"}
+        without = [name for name, value in (("film", 0), ("vendor", "plain")) if stamp[name] == value]
+        return {name: value for name, value in stamp.items() if name not in without}
 
     def folder_name(self) -> str:
         """`phantom-<hash>`: another setting or generator makes another folder, never a mix."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from lemlight.data.phantom.film import on_film, scan
 from lemlight.data.phantom.findings import (
@@ -18,6 +19,7 @@ from lemlight.data.phantom.findings import (
 )
 from lemlight.data.phantom.patients import (
     SIDES,
+    VENDORS,
     VIEWS,
     Lesion,
     Patient,
@@ -68,6 +70,7 @@ def render(settings: PhantomSettings, number: int, side: str, view: str) -> Rend
     pixels, mask, breast = (_widen(array, patient.device.shape) for array in (tone, mask, anatomy.skin > 0))
     noise = rng.standard_normal(pixels.shape, dtype=np.float32)
     pixels = np.clip(pixels + noise * (0.002 + 0.008 * np.sqrt(pixels)), 0, 1)
+    pixels = _as_vendor(settings, number, side, view, pixels, breast)
     if side == "R":
         pixels, mask, breast = (np.ascontiguousarray(array[:, ::-1]) for array in (pixels, mask, breast))
     _add_marker(rng, pixels, breast, side, view)
@@ -75,6 +78,19 @@ def render(settings: PhantomSettings, number: int, side: str, view: str) -> Rend
     if on_film(settings, number):
         pixels, breast, mask, film = scan(settings, number, side, view, pixels, breast, mask)
     return Rendering(pixels, mask, breast, lesion, patient, anatomy.grid.spacing, film)
+
+
+def _as_vendor(settings: PhantomSettings, number: int, side: str, view: str, pixels: Array, breast: Mask) -> Array:
+    """Give the breast in pixels (H, W) the look of the vendor; air stays as it is. The plain one changes no bit."""
+    vendor = VENDORS[settings.vendor]
+    if settings.vendor == "plain":
+        return pixels
+    rng = generator(settings.seed, number, SIDES.index(side), VIEWS.index(view), 4)
+    blurred = ndimage.gaussian_filter(pixels, vendor.blur * pixels.shape[0] / 1024)
+    shown = pixels + vendor.sharpening * (pixels - blurred) if vendor.sharpening else blurred
+    shown = np.clip(shown, 0, 1) ** np.float32(vendor.curve)
+    shown += rng.standard_normal(shown.shape, dtype=np.float32) * np.float32(vendor.noise) * np.sqrt(shown)
+    return np.asarray(np.where(breast, np.clip(shown, 0, 1), pixels), dtype=np.float32)
 
 
 def _add_lesion(

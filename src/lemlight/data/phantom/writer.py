@@ -47,6 +47,7 @@ from lemlight.data.phantom.patients import (
     PhantomSettings,
     Scale,
     Seed,
+    VendorName,
     generator,
     in_turn,
 )
@@ -104,6 +105,8 @@ def _describe(dataset: Dataset, settings: PhantomSettings, rendering: Rendering,
     dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20200101", "120000", "1", ""
     dataset.ReferringPhysicianName = ""
     dataset.Modality, dataset.Manufacturer = "MG", "lemlight phantom"
+    if settings.vendor != "plain":
+        dataset.Manufacturer = f"lemlight phantom, {settings.vendor}"
     dataset.SoftwareVersions = str(GENERATOR_VERSION)
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1 + SIDES.index(side) * len(VIEWS) + VIEWS.index(view)
     dataset.PositionReferenceIndicator = ""
@@ -248,6 +251,7 @@ def phantom(
     difficulty: Difficulty,
     scale: Scale,
     film: Probability = 0.0,
+    vendor: VendorName = "plain",
 ) -> pd.DataFrame:
     """Build the image table of the phantom with these settings, written below `root` at the first call.
 
@@ -255,4 +259,6 @@ def phantom(
     lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
     whatever else in it looks like one. No split is given. The arguments are explained at `PhantomSettings`.
     """
-    return folder(write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale, film=film)))
+    return folder(
+        write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale, film=film, vendor=vendor))
+    )
