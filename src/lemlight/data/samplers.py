@@ -102,7 +102,9 @@ class TrainBags(Sampler[list[tuple[int, int]]]):
     Args:
         bags: the positions of the views of each bag.
         images: the most that a batch holds.
-        seed, rank, world_size: as of `TrainSampler`.
+        seed: of order and draw.
+        rank: of this process.
+        world_size: how many processes there are.
     """
 
     def __init__(
