@@ -1,12 +1,21 @@
 """python -m lemlight.localize: probability, location map and regions of images, in original pixels."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lemlight.data.io import FoundImage
+    from lemlight.errors import ImageError
+    from lemlight.localization.predictor import Prediction, Predictor
+    from lemlight.reporting.prediction_files import Localized
 
 
 def task(cfg: DictConfig) -> None:
@@ -17,7 +26,8 @@ def task(cfg: DictConfig) -> None:
 def localize(config: LocalizeSettings) -> None:
     """Localize in every image of `config.input` and write the run folder, a row of predictions.csv as each is done.
 
-    An image that cannot be read is a row with its error, and does not stop the rest.
+    An image that cannot be read is a row with its error, and does not stop the rest. Processes read while the network
+    is at the images before, and others write; rows come in the order of the folder.
 
     Raises:
         LemlightError: a checkpoint that cannot be used, no image at all, or none that can be read.
@@ -26,9 +36,9 @@ def localize(config: LocalizeSettings) -> None:
 
     from lemlight.data.io import find_images
     from lemlight.errors import ImageError, LemlightError
-    from lemlight.localization.predictor import build_predictor, read_images
+    from lemlight.localization.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
-    from lemlight.reporting.localization_results import write_prediction, write_row
+    from lemlight.reporting.prediction_files import is_done, sort_rows, start_rows, write_row
 
     hold(config.limits)
     if config.dicom_seg:
@@ -36,17 +46,20 @@ def localize(config: LocalizeSettings) -> None:
     predictor = build_predictor(config)
     found, folder = find_images(Path(config.input)), Path(config.output)
     predictions, failed, odd = folder / "predictions.csv", [], []
-    predictions.unlink(missing_ok=True)
-    read = read_images([item.path for item in found], predictor.preprocessing)
-    for item, image in tqdm(zip(found, read, strict=True), "localizing", len(found), unit="image"):
-        if isinstance(image, ImageError):
-            row = {"image_id": item.image_id, "path": str(item.path), "error": str(image)}
-        else:
-            (prediction,) = predictor.predict_prepared([image])
-            row = write_prediction(prediction, item, predictor, config, folder)
+    paths = [item.path for item in found]
+    done = start_rows(predictions, _what_decides(config), paths, config.resume)
+    todo = [item for item in found if not is_done(item.path, done)]
+    if done:
+        print(f"{len(found) - len(todo)} of {len(found)} images were done before")
+    rows = _rows(todo, predictor, config, folder)
+    for item, row in tqdm(zip(todo, rows, strict=True), "localizing", len(todo), unit="image"):
+        if isinstance(row, ImageError):
+            row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
         write_row(row, predictions)
         failed += [row["error"]] if row["error"] else []
         odd += [f"{row['path']}: {row['note']}"] if row.get("note") else []
+    if done:
+        sort_rows(predictions, paths)
     for what in odd:
         print(f"used, but {what}")
     for reason in failed:
@@ -60,6 +73,72 @@ def localize(config: LocalizeSettings) -> None:
             print(f"{name + ':':<26} {folder / name}")
     if config.dicom_seg and not (folder / "segmentations").is_dir():
         print(f"{'segmentations:':<26} none; written for DICOM images with a region that speaks for malignancy")
+
+
+def _what_decides(config: LocalizeSettings) -> dict[str, Any]:
+    """The settings that decide what is written, and which checkpoint it is: a run that goes on needs the same."""
+    free = {"resume", "output", "workers", "batch_size", "accelerator", "limits", "choices", "trust"}
+    status = Path(config.checkpoint).stat()
+    return config.model_dump(mode="json", exclude=free) | {"checkpoint bytes": [status.st_size, status.st_mtime_ns]}
+
+
+def _rows(
+    items: "Sequence[FoundImage]", predictor: "Predictor", config: LocalizeSettings, folder: Path
+) -> "Iterator[dict[str, Any] | ImageError]":
+    """The row of each image once its files are written, or why there is none: read, predicted and written at once."""
+    from functools import partial
+    from itertools import islice
+
+    from lemlight.data.isolated import map_isolated
+    from lemlight.errors import ImageError
+    from lemlight.localization.predictor import read_images
+    from lemlight.plots.overlays import LONGEST
+    from lemlight.reporting.prediction_files import Wanted, write_files
+
+    writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings
+    read = read_images([item.path for item in items], predictor.preprocessing, max(1, writers), LONGEST)
+
+    def predicted() -> "Iterator[Localized | dict[str, Any]]":
+        pairs = zip(items, read, strict=True)
+        while batch := list(islice(pairs, config.batch_size)):
+            whole = [image for _, image in batch if not isinstance(image, ImageError)]
+            predictions = iter(predictor.predict_prepared(whole))
+            for item, image in batch:
+                if isinstance(image, ImageError):
+                    yield {"image_id": item.image_id, "path": str(item.path), "error": str(image)}
+                else:
+                    yield _localized(item, next(predictions))
+
+    wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
+    writing = partial(write_files, wanted=wanted)
+    if writers < 1:
+        return map(writing, predicted())
+    return map_isolated(
+        writing, predicted(), writers, lambda one: one["path"] if isinstance(one, dict) else one.item.path, ahead=1
+    )
+
+
+def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":
+    """What the processes that write need of a prediction."""
+    from lemlight.reporting.prediction_files import Localized
+
+    explanation = prediction.explanation
+    return Localized(
+        item=item,
+        picture=prediction.image.pixels,
+        spacing_mm=prediction.image.spacing_mm,
+        notes=prediction.image.notes,
+        geometry=prediction.geometry,
+        strength=prediction.strength,
+        location_map=explanation.maps[0].cpu().numpy(),
+        score_map=explanation.score_map[0].cpu().numpy(),
+        regions=prediction.regions,
+        probability=prediction.probability,
+        prediction=prediction.label,
+        n_maxima=int(explanation.maxima.sum()),
+        n_minima=int(explanation.minima.sum()),
+        lost=float(explanation.lost[0]),
+    )
 
 
 def main() -> None:

@@ -91,6 +91,9 @@ class LocalizeSettings(Settings):
     overlays: bool
     maps: bool
     dicom_seg: bool
+    resume: bool
+    workers: NotNegativeCount
+    batch_size: Count
     accelerator: Accelerator
     limits: Limits
     output: str

@@ -23,7 +23,14 @@ SMALL = ["prepare_workers=1", "dataset.prepare.height=96", "dataset.prepare.widt
 TINY = [*MACHINE, *SMALL, "trainer=cpu", "trainer.max_epochs=1", "scheduler.warmup_epochs=0", "batch_size=8"]
 TINY += ["trainer.enable_progress_bar=false", "examples=0"]
 TINY += ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"]
-ALWAYS = {"train": TINY, "localize": [], "export": [], "prepare": SMALL, "report": ["resamples=1000"], "download": []}
+ALWAYS = {
+    "train": TINY,
+    "localize": ["workers=0"],
+    "export": [],
+    "prepare": SMALL,
+    "report": ["resamples=1000"],
+    "download": [],
+}
 
 
 @dataclass(frozen=True)

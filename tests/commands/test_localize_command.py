@@ -14,7 +14,7 @@ import pytest
 
 from lemlight.data.geometry import BreastGeometry
 from lemlight.models.exported import METADATA_KEY
-from lemlight.reporting import localization_results
+from lemlight.reporting import prediction_files
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +69,70 @@ def test_a_name_that_is_no_utf8_has_its_row_like_any_other(lemlight_run, best, d
 
 
 def test_rows_are_there_as_they_come(lemlight_run, best, dicoms, tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
     for number, path in enumerate(dicoms):
-        shutil.copy(path, tmp_path / f"{number}.dcm")
-    whole = rows(lemlight_run("localize", best, f"input={tmp_path}"))
+        shutil.copy(path, source / f"{number}.dcm")
+    whole = rows(lemlight_run("localize", best, f"input={source}"))
     calls = []
 
-    def ends_at_the_third(*arguments):
+    write_files = prediction_files.write_files
+
+    def ends_at_the_third(*arguments, **wanted):
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return write_prediction(*arguments)
+        return write_files(*arguments, **wanted)
 
-    write_prediction = localization_results.write_prediction
-    monkeypatch.setattr(localization_results, "write_prediction", ends_at_the_third)
+    monkeypatch.setattr(prediction_files, "write_files", ends_at_the_third)
     folder = tmp_path / "out"
     with pytest.raises(AssertionError):
-        lemlight_run("localize", best, f"input={tmp_path}", folder=folder)
+        lemlight_run("localize", best, f"input={source}", folder=folder)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "predictions.csv", keep_default_na=False), whole[:2])
+    monkeypatch.setattr(prediction_files, "write_files", write_files)
+    with (folder / "predictions.csv").open("a") as file:
+        file.write("image_0003_")  # cut off by a kill
+    (folder / "maps" / f"{whole['image_id'][0]}.npz").unlink()
+    done = lemlight_run("localize", best, f"input={source}", "resume=true", folder=folder)
+    pd.testing.assert_frame_equal(rows(done), whole)
+    assert "2 of 3 images were done before" in done.out
+    assert len(list((folder / "maps").iterdir())) == 2  # what is done is not done again
+
+
+def test_a_run_goes_on_with_the_same_settings_only_and_tries_again_what_failed(
+    lemlight_run, refused, best, dicoms, tmp_path
+):
+    source, folder = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.dcm", "c.dcm"):
+        shutil.copy(dicoms[0], source / name)
+    (source / "b.dcm").write_bytes(dicoms[1].read_bytes()[:900])
+    common = (best, f"input={source}", "maps=false", "resume=true")
+    first = rows(lemlight_run("localize", *common, folder=folder))  # nothing there: it begins
+    assert (first["error"] == "").tolist() == [True, False, True]
+    assert "other settings (cutoff)" in refused("localize", *common, "cutoff=0.7", folder=folder)
+    shutil.copy(dicoms[1], source / "b.dcm")
+    second = rows(lemlight_run("localize", *common, folder=folder))
+    assert (second["error"] == "").all()
+    assert second["path"].tolist() == first["path"].tolist()
+    pd.testing.assert_frame_equal(second.iloc[[0, 2]].astype(str), first.iloc[[0, 2]].astype(str))
+
+
+def test_processes_and_batches_change_no_row_and_no_file(lemlight_run, done, best, mixed):
+    options = (f'input="{mixed}"', "dicom_seg=true", "cutoff=0.2", "threshold=0", "workers=2")
+    for other in (
+        lemlight_run("localize", best, *options),
+        lemlight_run("localize", best, *options[:-1], "batch_size=3"),
+    ):
+        table, expected = rows(other), rows(done)
+        assert table["path"].tolist() == expected["path"].tolist()
+        np.testing.assert_allclose(
+            pd.to_numeric(table["probability"]), pd.to_numeric(expected["probability"]), rtol=1e-5
+        )
+        names = [sorted(str(path.relative_to(one.folder)) for path in one.folder.rglob("*")) for one in (other, done)]
+        assert names[0] == names[1]
+    picture = next((done.folder / "overlays").iterdir()).name
+    assert (other.folder / "overlays" / picture).stat().st_size > 1000
 
 
 def test_no_file_but_predictions_names_a_patient_or_a_path(done, dicoms):

@@ -29,7 +29,7 @@ START = 120  # s that a process may take to start: Python and the libraries may 
 REST = 10  # s after which a process without work ends
 BEGIN = "import sys; sys.path[:] = {path!r}; from lemlight.data.isolated import serve; serve({pipe})"
 READY = "ready"
-AHEAD = 4  # items of each process that wait to be worked on or fetched
+AHEAD = 4
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
@@ -43,7 +43,11 @@ class ProcessLost(ImageError):
 
 
 def map_isolated(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, name: Callable[[Item], object] = str
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    name: Callable[[Item], object] = str,
+    ahead: int = AHEAD,
 ) -> Iterator[Result | ImageError]:
     """Yield `function(item)` for each item, in their order; an ImageError in the place of what a file did not give.
 
@@ -56,6 +60,7 @@ def map_isolated(
         items: taken a few at a time, as they are needed.
         workers: how many processes.
         name: of an item, at the head of its reason: the path.
+        ahead: items of each process that wait to be worked on or fetched.
 
     Raises:
         LemlightError: no process can be started.
@@ -84,7 +89,7 @@ def map_isolated(
     with ThreadPoolExecutor(workers) as threads:
         try:
             while True:
-                waiting.extend(threads.submit(work, item) for item in islice(left, AHEAD * workers - len(waiting)))
+                waiting.extend(threads.submit(work, item) for item in islice(left, ahead * workers - len(waiting)))
                 if not waiting:
                     break
                 yield waiting.popleft().result()

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import cv2
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -265,13 +266,21 @@ def _fill(
     write_csv(left_out, folder / LEFT_OUT)
 
 
-def read_prepared(path: Path, settings: PrepareSettings) -> tuple[Image, BreastGeometry, NDArray[np.uint16]]:
-    """Read one image and prepare it: (H, W), air 0; its notes say what is odd. ImageError where it cannot be used."""
+def read_prepared(
+    path: Path, settings: PrepareSettings, longest: int | None = None
+) -> tuple[Image, BreastGeometry, NDArray[np.uint16]]:
+    """Read one image and prepare it: (H, W), air 0; its notes say what is odd. ImageError where it cannot be used.
+
+    With `longest` the pixels of the image itself are made smaller, to so many px: they travel between processes.
+    """
     image = read_image(path)
     with as_image_error(path, "cannot be prepared ({}): it is damaged, or no mammogram; leave it out"):
         shape = settings.height, settings.width
         geometry, pixels, notes = prepare_image(image, shape, settings.crop, settings.flip)
-    return replace(image, notes=(*image.notes, *notes)), geometry, pixels
+    full, factor = image.pixels, min(1.0, (longest or np.inf) / max(image.pixels.shape))
+    size = [max(1, round(side * factor)) for side in full.shape[::-1]]
+    small = full if factor == 1 else np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA), np.float32)
+    return replace(image, pixels=small, notes=(*image.notes, *notes)), geometry, pixels
 
 
 def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict[str, Any]:

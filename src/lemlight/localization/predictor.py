@@ -196,10 +196,15 @@ def image_of(pixels: Any) -> Image:
     return Image(values, bits=bits)
 
 
-def read_images(paths: Iterable[Path], prepare: Preprocessing) -> Iterator[Read | ImageError]:
-    """Read images and prepare them, while the network is at those before; or say why not, in their order."""
-    reading = partial(read_prepared, settings=PrepareSettings(**prepare.model_dump()))
-    return map_isolated(reading, paths, workers=1)
+def read_images(
+    paths: Iterable[Path], prepare: Preprocessing, workers: int = 1, longest: int | None = None
+) -> Iterator[Read | ImageError]:
+    """Read images and prepare them, while the network is at those before; or say why not, in their order.
+
+    With `longest` px their own pixels are made smaller.
+    """
+    reading = partial(read_prepared, settings=PrepareSettings(**prepare.model_dump()), longest=longest)
+    return map_isolated(reading, paths, workers=workers)
 
 
 def phantom_as_prepared(prepare: Preprocessing) -> NDArray[np.uint16]:

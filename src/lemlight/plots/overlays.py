@@ -85,11 +85,11 @@ INK = HEAT[:, :3] * OPACITY  # what the colours add
 class OverlayItem:
     """One image and what the model says about it, all in the original orientation and px (H, W).
 
-    `image` in [0, 1]; `strength` the location map in [0, 1], zeros where there is no extremum; `regions` found in it,
-    of which `contour` and `score` are drawn, see `lemlight.localization.regions.Region`;
-    `probability` in [0, 1] and the `prediction` from it, a class name; `spacing` (row, column) mm or None;
-    `lesions` bool, the true ones, all False for none, or None where unknown. `image_id` is printed and may be empty: it
-    must not name a patient.
+    `image` in [0, 1], which may be smaller than the original; `strength` the location map in [0, 1], zeros where there
+    is no extremum; `regions` found in it, of which `contour` and `score` are drawn, see
+    `lemlight.localization.regions.Region`; `probability` in [0, 1] and the `prediction` from it, a class name;
+    `spacing` (row, column) mm or None; `lesions` bool, the true ones, all False for none, or None where unknown.
+    `image_id` is printed and may be empty: it must not name a patient.
     """
 
     image_id: str
@@ -107,8 +107,8 @@ def draw_pair(item: OverlayItem, longest: int) -> tuple[Panel, Panel]:
 
     The colours mean the same in every picture: 0 to 1. A map of zeros is stated in words.
     """
-    factor = longest / max(item.image.shape)
-    height, width = (max(1, round(side * factor)) for side in item.image.shape)
+    factor = longest / max(item.strength.shape)
+    height, width = (max(1, round(side * factor)) for side in item.strength.shape)
     grey = np.rint(255 * _resized(item.image, (height, width))).astype(np.uint8)
     plain = np.repeat(grey[:, :, None], 3, axis=2)
     overlay = heated(plain, _resized(item.strength, (height, width)))
@@ -160,7 +160,7 @@ def _labelled(item: OverlayItem, plain: Panel, overlay: Panel, factor: float) ->
         _draw_scale(left, item.spacing[1] / factor, size)
     for region in item.regions:
         x, (top, bottom) = region.contour[:, 0].mean(), (region.contour[:, 1].min(), region.contour[:, 1].max())
-        above = top > 0.05 * item.image.shape[0]
+        above = top > 0.05 * item.strength.shape[0]
         at = ((x + 0.5) * factor, (top * factor - 0.4 * size) if above else (bottom * factor + 0.4 * size))
         said = "benign" if region.score is None else f"{region.score:.2f}"
         _write(right, at, said, size, "ms" if above else "ma")

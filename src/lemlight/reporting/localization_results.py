@@ -1,51 +1,31 @@
-"""What localization leaves in a run folder: figures and tables of a split, examples, and files for single images."""
+"""What localization leaves in a run folder: figures and tables of a split, and examples."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-import lemlight
 from lemlight.data.geometry import BreastGeometry
-from lemlight.data.io import FoundImage
-from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, settings_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
 from lemlight.localization.pooled import tried_path, write_tried
-from lemlight.localization.predictor import Prediction, Predictor
-from lemlight.localization.regions import cutoff_in, regions_to_rows
+from lemlight.localization.regions import cutoff_in
 from lemlight.metrics.location_maps import FIGURES
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
-from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_figure, overlay_sheet, type_of
+from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_sheet, type_of
 from lemlight.plots.style import CLASS_NAMES
-from lemlight.reporting.dicom_seg import write_dicom_seg
+from lemlight.reporting.prediction_files import write_arrays
 from lemlight.reporting.runs import FOLDER, LIST
-from lemlight.settings import LocalizeSettings
 
 MALIGNANT, BENIGN = 4, 2  # examples of each class
 SEED = 0  # of the draw: the same test images give the same examples in every run
-COLUMNS = (
-    "image_id",
-    "path",
-    "probability",
-    "prediction",
-    "n_maxima",
-    "n_minima",
-    "regions",
-    "lost_importance",
-    "note",
-    "error",
-)
 
 
 def choose_settings(place: Localizing, folder: Path | None, split: str = "val") -> dict[str, Chosen]:
@@ -194,7 +174,7 @@ def write_examples(place: Localizing, settings: RegionSettings, split: str, fold
         valid = None if one.explanation.valid is None else one.explanation.valid[one.number][None].cpu()
         maxima, minima = (kind[0].numpy() for kind in local_extrema(score_map[None], place.classifier.ties, valid))
         scores = {"score_map": score_map.numpy(), "maxima": maxima, "minima": minima}
-        _write_arrays(folder / f"{number}_scores.npz", scores)
+        write_arrays(folder / f"{number}_scores.npz", scores)
         prediction = CLASS_NAMES[int(one.probability > place.threshold)]
         lines.append((number, one.image_id, one.probability, prediction, cutoff_in(one.strength, settings)))
     if lines:
@@ -210,86 +190,6 @@ def draw_examples(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([apart[apart["label"] == 1][:MALIGNANT], apart[apart["label"] == 0][:BENIGN]])
 
 
-def write_prediction(
-    prediction: Prediction, item: FoundImage, predictor: Predictor, config: LocalizeSettings, folder: Path
-) -> dict[str, Any]:
-    """Write map, overlay and segmentation of one image, as far as they are wanted; its row of predictions.csv."""
-    explanation = prediction.explanation
-    if config.maps:
-        _write_maps(prediction, folder / "maps" / f"{item.image_id}.npz")
-    if config.overlays:
-        overlay_figure(prediction.overlay(item.image_id), folder / "overlays" / f"{item.image_id}.png")
-    error = ""
-    if config.dicom_seg and item.is_dicom:
-        try:
-            _write_segmentation(prediction, item, predictor, folder / "segmentations" / f"{item.image_id}.dcm")
-        except ImageError as reason:  # the probability and the regions hold all the same
-            error = f"no segmentation: {reason}"
-    return {
-        "image_id": item.image_id,
-        "path": str(item.path),
-        "probability": prediction.probability,
-        "prediction": prediction.label,
-        "n_maxima": int(explanation.maxima.sum()),
-        "n_minima": int(explanation.minima.sum()),
-        "regions": json.dumps(regions_to_rows(prediction.regions)),
-        "lost_importance": float(explanation.lost[0]),
-        "note": "; ".join(prediction.image.notes),
-        "error": error,
-    }
-
-
-def write_row(row: Mapping[str, Any], path: Path) -> None:
-    """Add the row of an image to predictions.csv, so that it is there whatever the next image brings.
-
-    Bytes of a file's name that are no UTF-8 are written as `\\udcfc`. Raises LemlightError where it cannot be written.
-    """
-    table = pd.DataFrame([row], columns=list(COLUMNS))
-    try:
-        table.to_csv(path, mode="a", header=not path.exists(), index=False, errors="backslashreplace")
-    except OSError as error:
-        why = error.strerror or error
-        raise LemlightError(f"cannot write {path}: {why}; check that folder and the room on its disk") from error
-
-
-def _write_segmentation(prediction: Prediction, item: FoundImage, predictor: Predictor, path: Path) -> None:
-    """Write the regions that speak for malignancy, numbered as in predictions.csv: the others are no lesions."""
-    suspicious = {
-        number: region for number, region in enumerate(prediction.regions, start=1) if region.score is not None
-    }
-    if not suspicious:
-        return
-    write_dicom_seg(
-        item.path,
-        np.stack([prediction.geometry.mask_to_original(region.mask) for region in suspicious.values()]),
-        [f"Region {number}" for number in suspicious],
-        path,
-        algorithm=f"lemlight {predictor.method}",
-        version=lemlight.__version__,
-        scores=[region.score for region in suspicious.values() if region.score is not None],
-    )
-
-
-def _write_maps(prediction: Prediction, path: Path) -> None:
-    """Keep the location map as it came from the network and as it lies on the original, with the way between them."""
-    arrays = {
-        "location_map": prediction.explanation.maps[0].cpu().numpy(),  # (H, W) as prepared, sums to the extrema
-        # original px, [0, 1]; numpy's astype takes ten times as long
-        "strength": torch.from_numpy(prediction.location_map).half().numpy(),
-        "score_map": prediction.explanation.score_map[0].cpu().numpy(),
-        "geometry": np.array(json.dumps(prediction.geometry.to_dict())),
-    }
-    _write_arrays(path, arrays)
-
-
 def _write_png(pixels: NDArray[np.generic], path: Path) -> None:
     with written_aside(path) as aside:
         aside.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an npz; maps are mostly 0, of which the fastest level makes nearly as little as numpy's does."""
-    with written_aside(path) as aside, ZipFile(aside, "w", ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
