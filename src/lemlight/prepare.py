@@ -52,7 +52,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
         findings = inventory_page.prepare_images(table, size, Path(config.store), workers, config.thumbnails)
         done = f"Prepared: every image that is used is stored with {size.height} x {size.width} px."
     scheme = "" if no_split else dataset["split"]["scheme"]
-    found = take_inventory(table, headers, findings.left_out, findings.store, scheme)
+    found = take_inventory(table, headers, findings.left_out, findings.store, scheme, findings.notes)
 
     published = PUBLISHED.get(name)
     head = {"dataset": name, "check_only": config.check_only, "published": published}

@@ -9,6 +9,7 @@ from lemlight.data.inventory import same_pixels, take_inventory, without_names
 from lemlight.data.io import FileHeader, read_file_headers
 from lemlight.data.lesions import Lesion
 from lemlight.data.store import PrepareSettings, prepare
+from lemlight.data.table import check_table
 from lemlight.reporting.inventory_page import HEIGHT, check_images, choose_images, draw_thumbnails
 
 SETTINGS = PrepareSettings(64, 48)
@@ -135,6 +136,55 @@ def test_a_check_shows_what_the_store_would_hold_and_names_what_cannot_be_decode
         np.testing.assert_array_equal(seen.lesions, stored.lesions)
         assert seen.caption() == stored.caption()
     assert [seen.lesions is not None for seen in findings.thumbnails] == [True, False, False]
+
+
+def odd_files(folder, write_dicom, draw):
+    """Images that are odd by their headers and tables, one that only its pixels tell, and a good one."""
+    odd = {
+        "modality": {"Modality": "CR"},
+        "raw": {"PresentationIntentType": "FOR PROCESSING"},
+        "spot": {"PaddleDescription": "10CM SPOT"},
+        "slice": {"ImagePositionPatient": [0, 0, 3]},
+        "rescale": {"RescaleSlope": "0", "RescaleIntercept": "0"},
+        "window": {"WindowCenter": "2000", "WindowWidth": "0"},
+        "function": {"WindowCenter": "2000", "WindowWidth": "4000", "VOILUTFunction": "SQUARE"},
+        "good": {},
+    }
+    rows = [(name, write_dicom(folder / f"{name}.dcm", draw(n) // 16, BitsStored=12, **tags), ())
+            for n, (name, tags) in enumerate(odd.items())]  # fmt: skip
+    rows.append(("dark", write_dicom(folder / "dark.dcm", draw(9) // 16, BitsStored=16), ()))
+    height, width = draw(1).shape
+    cv2.imwrite(
+        str(folder / "twice.png"), np.pad(np.ones((60, 40), np.uint8), ((60, 2 * height - 120), (40, 2 * width - 80)))
+    )
+    cv2.imwrite(str(folder / "foreign.png"), np.eye(64, dtype=np.uint8))
+    lesions = {
+        "twice": Lesion("mask", path=str(folder / "twice.png")),
+        "foreign": Lesion("mask", path=str(folder / "foreign.png")),
+        "out": Lesion("circle", points=((0.0, height / 2),), radius=30.0),
+        "beyond": Lesion("box", points=((2.0 * width, 1.0), (2.0 * width + 9, 9.0))),
+        "scaled": Lesion("circle", points=((width, height),), radius=20.0, size=(2 * height, 2 * width)),
+    }
+    for n, (name, lesion) in enumerate(lesions.items()):
+        rows.append((name, write_dicom(folder / f"{name}_image.dcm", draw(20 + n) // 16, BitsStored=12), (lesion,)))
+    table = pd.DataFrame(rows, columns=["image_id", "path", "lesions"])
+    table["path"] = table["path"].map(str)
+    return check_table(table.assign(label=0, patient_id=table["image_id"], split="train"))
+
+
+def test_a_check_notes_what_preparing_will_as_far_as_headers_and_tables_tell(tmp_path, write_dicom, draw):
+    table = odd_files(tmp_path, write_dicom, draw)
+    store = prepare(table, SETTINGS, tmp_path / "store", workers=1, progress=False)
+    prepared = set(store.notes.itertuples(index=False, name=None))
+    by_pixels = {(name, note) for name, note in prepared if "bits (" in note or "outside the breast" in note}
+    assert {name for name, _ in by_pixels} >= {"dark"}
+    found = check_images(table, headers_of(table), SETTINGS, workers=1, thumbnails=0)
+    assert set(found.notes.itertuples(index=False, name=None)) == prepared - by_pixels
+    assert {name for name, _ in prepared} == set(table["image_id"]) - {"good"}
+    counted = take_inventory(table, headers_of(table), found.left_out, notes=found.notes)["lesions"]["notes"]
+    assert sum(counted.values()) == len(found.notes)
+    shown = check_images(table, headers_of(table), SETTINGS, workers=1, thumbnails=len(table))
+    assert set(shown.notes.itertuples(index=False, name=None)) >= prepared - by_pixels  # and what decoding told
 
 
 def test_a_thumbnail_is_small_and_keeps_a_lesion_of_one_pixel(table, tmp_path):

@@ -254,6 +254,7 @@ def test_an_orientation_tag_turns_image_and_mask_alike(tmp_path, kind, orientati
     shown = np.asarray(PIL.ImageOps.exif_transpose(plain))
     np.testing.assert_allclose(read_raster(path).pixels, shown / 255, atol=0.01)
     np.testing.assert_array_equal(read_mask(path), shown > 0)
+    assert read_file_headers([str(path)], progress=False)[0].shape == shown.shape
 
 
 y, x = np.mgrid[:64, :48]

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
+BRIGHTNESS_TAGS = (
+    *("PixelRepresentation", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+)
 LEAST_CONTRAST = 0.01  # of the full range: a window or table that leaves less of the image shows nothing
 
 

@@ -140,6 +140,14 @@ def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, 
     return dataset, problem
 
 
+def header_notes(dataset: Dataset) -> tuple[str, ...]:
+    """What `read_dicom` notes of a file that its header alone tells: its kind, tables and windows that are invalid."""
+    notes = list(doubts(dataset))
+    if dataset.get("SamplesPerPixel", 1) == 1:
+        brightness_table(dataset, *stored_range(dataset), notes)
+    return tuple(dict.fromkeys(notes))
+
+
 def header_problem(dataset: Dataset, has_pixels: bool) -> str:
     """What keeps a file from being a mammogram that can be read, as far as its header says; "" if nothing."""
     if int(dataset.get("NumberOfFrames") or 1) > 1:

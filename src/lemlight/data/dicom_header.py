@@ -76,6 +76,7 @@ KIND_TAGS = (
     *("SOPClassUID", "Modality", "ImageType", "ViewPosition", "ViewCodeSequence", "PaddleDescription"),
     *("BodyPartExamined", "EstimatedRadiographicMagnificationFactor"),
 )
+DOUBT_TAGS = (*KIND_TAGS, "PresentationIntentType", "ImagePositionPatient")
 OTHER_MODALITIES = {
     *("MR", "CT", "US", "PT", "NM", "XA", "RF", "IVUS", "IVOCT", "OPT", "OP", "ES", "XC", "SM", "GM", "BI", "TG"),
     *("SEG", "SR", "PR", "KO", "DOC", "RTIMAGE", "RTDOSE", "RTSTRUCT", "RTPLAN"),

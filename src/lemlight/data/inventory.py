@@ -24,6 +24,7 @@ def take_inventory(
     left_out: pd.DataFrame,
     store: PreparedStore | None = None,
     scheme: str = "",
+    notes: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Count a data set: plain values for JSON that name no patient, no file and no folder.
 
@@ -33,6 +34,7 @@ def take_inventory(
         left_out: image_id and reason of the images that cannot be used.
         store: the prepared images; None where only the headers were looked at.
         scheme: of the split, for the leak report.
+        notes: image_id and what is odd about images, where there is no store that knows it.
 
     Returns:
         `images` of the table and those `used`; `left_out` by reason; `duplicates`, images whose pixels another one has
@@ -54,7 +56,7 @@ def take_inventory(
         "formats": _count(header.format for header in headers),
         "greys": _count(header.grey for header in headers if header.grey),
         "sizes": _count(f"{header.shape[0]} x {header.shape[1]}" for header in headers if header.shape),
-        "lesions": _count_lesions(used, store),
+        "lesions": _count_lesions(used, store, store.notes if store else notes),
         "leaks": {
             "scheme": scheme,
             "splits": [asdict(split) for split in leaks.splits],
@@ -92,7 +94,7 @@ def other_sides(used: pd.DataFrame, store: PreparedStore) -> dict[str, str]:
     }
 
 
-def _count_lesions(used: pd.DataFrame, store: PreparedStore | None) -> dict[str, Any]:
+def _count_lesions(used: pd.DataFrame, store: PreparedStore | None, notes: pd.DataFrame | None) -> dict[str, Any]:
     """Images by what is known of their lesions, lesions by type ("unknown" without one), and what was odd about them.
 
     As drawn in the store, or else as annotated. An image is `rejected` where an annotated lesion could not be drawn.
@@ -108,7 +110,7 @@ def _count_lesions(used: pd.DataFrame, store: PreparedStore | None) -> dict[str,
     known = [one for one in types if one is not None]
     several = sum(map(bool, known))
     unknown = int((~used["lesions_known"]).sum())
-    notes = None if store is None else store.notes[store.notes["image_id"].isin(used["image_id"])]
+    notes = None if notes is None else notes[notes["image_id"].isin(used["image_id"])]
     return {
         "with_lesions": several,
         "without_lesions": len(known) - several,

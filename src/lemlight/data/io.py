@@ -21,10 +21,21 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
-from lemlight.data.dicom import COLOURS, quiet, read_dicom, read_header, syntax_name
-from lemlight.data.dicom_header import KIND_TAGS, for_processing, not_a_mammogram
+from lemlight.data.brightness import BRIGHTNESS_TAGS
+from lemlight.data.dicom import COLOURS, header_notes, quiet, read_dicom, read_header, syntax_name
+from lemlight.data.dicom_header import DOUBT_TAGS, KIND_TAGS, for_processing, not_a_mammogram
 from lemlight.data.plausible import odd_pixels
-from lemlight.data.raster import PNM, PNM_HEADER, TIFF, Image, check_page, is_raster, read_raster
+from lemlight.data.raster import (
+    ORIENTATION,
+    PNM,
+    PNM_HEADER,
+    QUARTERS,
+    TIFF,
+    Image,
+    check_page,
+    is_raster,
+    read_raster,
+)
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import open_file
 from lemlight.limits import LEAVE_OUT, check_size
@@ -215,14 +226,15 @@ DAMAGED = "its header is damaged; fetch the file again or leave it out"
 class FileHeader:
     """One file: its format (of DICOM the transfer syntax), bits and colours, and why it cannot be used, "" if it can.
 
-    `shape` (H, W) px. What the header does not say is "" or None. What only decoding tells (damaged pixels, no breast)
-    is not known here.
+    `shape` (H, W) px; `notes` are those of `read_image` that the header alone gives. What the header does not say is ""
+    or None. What only decoding tells (damaged pixels, no breast, polarity, depth) is not known here.
     """
 
     format: str
     grey: str = ""
     shape: tuple[int, int] | None = None
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileHeader]:
@@ -261,9 +273,10 @@ def _read(path: str) -> FileHeader:
 
 
 def _read_dicom(file: BinaryIO) -> FileHeader:
-    dataset, problem = read_header(file, ["PresentationIntentType"])
+    dataset, problem = read_header(file, [*DOUBT_TAGS, *BRIGHTNESS_TAGS])
     shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
-    return FileHeader(f"DICOM, {syntax_name(dataset)}", _grey(dataset), shape, problem)
+    notes = () if problem else header_notes(dataset)
+    return FileHeader(f"DICOM, {syntax_name(dataset)}", _grey(dataset), shape, problem, notes)
 
 
 def _grey(dataset: Dataset) -> str:
@@ -287,8 +300,11 @@ def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
             check_page(page)
-            return FileHeader("TIFF", f"{int(page.bitspersample)} bits", (page.imagelength, page.imagewidth))
+            turned = ORIENTATION in page.tags and page.tags[ORIENTATION].value in QUARTERS
+            shape = (page.imagelength, page.imagewidth)
+            return FileHeader("TIFF", f"{int(page.bitspersample)} bits", shape[::-1] if turned else shape)
     with PIL.Image.open(file) as image:
         check_size(image.height, image.width, len(image.getbands()))
         bits = start[24] if image.format == "PNG" else 8
-        return FileHeader(str(image.format), f"{bits} bits", (image.height, image.width))
+        turned = image.getexif().get(ORIENTATION) in QUARTERS
+        return FileHeader(str(image.format), f"{bits} bits", image.size if turned else image.size[::-1])

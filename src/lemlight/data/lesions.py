@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,12 +165,18 @@ class Lesion:
         contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         filled = cv2.drawContours(np.zeros(mask.shape, dtype=np.uint8), contours, -1, 1, thickness=cv2.FILLED)
         note = f"mask {path.name} is an outline, not filled?" if filled.sum() > OUTLINE * mask.sum() else ""
-        if mask.shape == shape:
-            return mask, note
-        _scale(mask.shape, shape, f"{path.name}")
-        rescaled = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
-        notes = [f"mask {path.name} rescaled from {mask.shape} to {shape}", note]
-        return np.asarray(rescaled > 0), "; ".join(filter(None, notes))
+        notes = [self._size_note(mask.shape, shape), note]
+        if mask.shape != shape:
+            mask = cv2.resize(mask.view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return mask, "; ".join(filter(None, notes))
+
+    def _size_note(self, size: tuple[int, ...], shape: tuple[int, int]) -> str:
+        """Say that a mask file (H, W) is of another size than its image; ImageError where it is of another aspect."""
+        name = Path(self.path).name
+        if size == shape:
+            return ""
+        _scale(size, shape, name)
+        return f"mask {name} rescaled from {size} to {shape}"
 
 
 def _scale(size: tuple[int, ...], shape: tuple[int, int], what: str) -> tuple[float, float]:
@@ -215,6 +221,29 @@ def label_image(
         notes.append(f"{len(lesions)} lesions: those beyond {HIGHEST} share the last number")
     notes += [] if seen_at_all else ["lesions left out: none of them lies on the breast that was found"]
     return labels if seen_at_all else None, list(dict.fromkeys(notes))
+
+
+def size_notes(
+    lesions: Sequence[Lesion], shape: tuple[int, int], masks: Mapping[str, tuple[int, int] | None]
+) -> list[str]:
+    """Say what is odd about the lesions of an image (H, W) as `label_image` does, as far as sizes tell.
+
+    Args:
+        lesions: of the image.
+        shape: of the original image.
+        masks: the size (H, W) of each mask file by its path, None where it is not known.
+    """
+    notes = []
+    for lesion in lesions:
+        size = masks.get(lesion.path)
+        try:
+            if lesion.shape != "mask":
+                notes.append(lesion.pixels(shape)[2])
+            elif size is not None:
+                notes.append(lesion._size_note(size, shape))
+        except ImageError as error:
+            return [f"lesions left out: {error}"]
+    return list(filter(None, dict.fromkeys(notes)))
 
 
 def _prepared(lesion: Lesion, geometry: BreastGeometry) -> tuple[NDArray[np.intp], NDArray[np.intp], str]:

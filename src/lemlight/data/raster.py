@@ -136,6 +136,7 @@ def _read(path: Path) -> _Raster:
 
 
 ORIENTATION = 274  # the tag of EXIF and TIFF
+QUARTERS = (5, 6, 7, 8)  # its values that exchange height and width
 
 
 def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:

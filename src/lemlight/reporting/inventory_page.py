@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from lemlight.data.inventory import other_sides, plain_texts, same_pixels
-from lemlight.data.io import FileHeader
+from lemlight.data.io import FileHeader, read_file_headers
+from lemlight.data.lesions import Lesion, size_notes
 from lemlight.data.plausible import mixed
 from lemlight.data.splits import leak_report
 from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
@@ -32,6 +33,10 @@ TOGETHER = "\N{NO-BREAK SPACE}"
 INDENT = 17  # columns of a heading on the terminal
 NOTES = "notes.csv"
 BY_NAME = ("Images left out", "Notes on images")  # on the terminal `names_text` says it
+UNCHECKED = (
+    "not checked, as it needs the pixels: whether they can be decoded, overlays, padding, polarity and depth, the "
+    "breast and its side, lesions beside it, what masks hold, pictures that stand twice"
+)
 SAME = "the same pixels as"
 
 
@@ -52,11 +57,14 @@ class Findings:
 def check_images(
     table: pd.DataFrame, headers: Sequence[FileHeader], settings: PrepareSettings, workers: int, thumbnails: int
 ) -> Findings:
-    """Look at the headers only, and decode no images but those that become thumbnails."""
+    """Look at the headers only, and decode no images but those that become thumbnails; notes as far as that tells."""
     rows = zip(table["image_id"], table["path"], headers, strict=True)
     left_out = _frame({name: f"{path}: {header.problem}" for name, path, header in rows if header.problem}, "reason")
     chosen = choose_images(table[~table["image_id"].isin(left_out["image_id"])], thumbnails)
     shown: list[Thumbnail] = []
+    notes = _header_notes(
+        table[~table["image_id"].isin(left_out["image_id"])], dict(zip(table["path"], headers, strict=True))
+    )
     if len(chosen):
         height = min(HEIGHT, settings.height)
         width = max(LEAST_SIDE, round(settings.width * height / settings.height))
@@ -64,7 +72,21 @@ def check_images(
             store = fill_store(chosen, replace(settings, height=height, width=width), Path(folder), workers)
             shown = draw_thumbnails(chosen[~chosen["image_id"].isin(store.left_out["image_id"])], store)
         left_out = pd.concat([left_out, store.left_out]).sort_values("image_id", ignore_index=True)
-    return Findings(left_out, _frame({}, "note"), None, shown)
+        notes = pd.concat([notes[~notes["image_id"].isin(chosen["image_id"])], store.notes], ignore_index=True)
+    return Findings(left_out, notes, None, shown)
+
+
+def _header_notes(used: pd.DataFrame, headers: Mapping[str, FileHeader]) -> pd.DataFrame:
+    """What `prepare` will note of images, as far as their headers, their lesions and the size of their masks tell."""
+    lesions = [cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else () for row in used.itertuples()]
+    masks = sorted({lesion.path for own in lesions for lesion in own if lesion.path})
+    sizes = dict(zip(masks, (header.shape for header in read_file_headers(masks, progress=False)), strict=True))
+    rows: list[tuple[str, str]] = []
+    for row, own in zip(used.itertuples(), lesions, strict=True):
+        header = headers[str(row.path)]
+        drawn = size_notes(own, header.shape, sizes) if header.shape else []
+        rows += [(str(row.image_id), note) for note in (*header.notes, *drawn)]
+    return pd.DataFrame(rows, columns=["image_id", "note"])
 
 
 def prepare_images(
@@ -213,6 +235,8 @@ def _images(found: Mapping[str, Any], published: int | None) -> Section:
         if found["images"] < published:
             notes = ["fewer than published: options of the data set leave images out, or the download is not complete"]
     counts |= {"left out": found["images"] - found["used"], "used": found["used"]}
+    if found["duplicates"] is None:
+        notes.append(UNCHECKED)
     if found["duplicates"]:
         counts["of these with the pixels of another one"] = found["duplicates"]
     if found["duplicates_in_splits"]:
