@@ -137,6 +137,17 @@ def test_all_cells_and_bags_of_one_view_change_no_digit(name, options):
     assert torch.equal(among.logit[[0, 2]], without[0][[2, 4]])
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+def test_gradients_are_added_up_in_the_order_of_before_which_rounds_them(name):
+    classifier, features = build(build_pooling(name, CHANNELS), shape=(9, 7), dtype=torch.float32)
+    found = outcome(classifier, features)
+    features = features.requires_grad_()
+    score_map = classifier.scorer(features)
+    logit, gap_logit = classifier.pooling(score_map, features, classifier.scorer), score_map.mean(dim=(1, 2))
+    total = (logit + 2 * gap_logit).sum() + classifier.pooling.regularizer(score_map)
+    assert torch.equal(found[-1], torch.autograd.grad(total, features)[0])
+
+
 @pytest.mark.parametrize("pooling", [*POOLINGS, "own"])
 def test_what_does_not_count_has_no_say_and_no_gradient(pooling):
     own = TopMean() if pooling == "own" else build_pooling(pooling, CHANNELS)

@@ -93,17 +93,18 @@ class MammogramClassifier(nn.Module):
     def _pooled(self, score_map: Tensor, features: Tensor, valid: Tensor | None) -> Scores:
         """Pool each map on its own; a pooling that does not take `valid` gets the list of the cells that count."""
         regularizer = getattr(self.pooling, "regularizer", _nothing)
-        gap_logit = valid_only(score_map, valid).mean(dim=(1, 2))
+        # in this order: gradients are added up in it, and rounded so
         if valid is None:
             logit = self.pooling(score_map, features, self.scorer)
-            return Scores(self.calibrated(logit), gap_logit, score_map, regularizer(score_map))
-        if self.takes_valid:
+        elif self.takes_valid:
             logit = self.pooling(score_map, features, self.scorer, valid=valid)
         else:
-            logit = torch.cat(
-                [self.pooling(*cells, self.scorer) for cells in lists_of_cells(score_map, features, valid)]
-            )
-        if has_valid(regularizer):
+            cells = lists_of_cells(score_map, features, valid)
+            logit = torch.cat([self.pooling(scores, vectors, self.scorer) for scores, vectors in cells])
+        gap_logit = valid_only(score_map, valid).mean(dim=(1, 2))
+        if valid is None:
+            term = regularizer(score_map)
+        elif has_valid(regularizer):
             term = regularizer(score_map, valid=valid)
         else:
             term = torch.stack([regularizer(scores) for scores, _ in lists_of_cells(score_map, features, valid)]).mean()
