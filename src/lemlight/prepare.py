@@ -13,6 +13,8 @@ from lemlight.limits import hold
 def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     """Check a data set, prepare it unless `check_only`, write the run folder, and return what was found.
 
+    With `part` that part of the images is prepared and nothing else is done.
+
     Raises:
         LemlightError: anything that the user can mend; a check says on its page what was found before it does.
     """
@@ -25,7 +27,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     from lemlight.data.inventory import take_inventory
     from lemlight.data.io import read_file_headers
     from lemlight.data.splits import split_table
-    from lemlight.data.store import LEFT_OUT, PrepareSettings
+    from lemlight.data.store import LEFT_OUT, PrepareSettings, fill_store
     from lemlight.errors import LemlightError
     from lemlight.files import cores, write_yaml
     from lemlight.plots.sheets import contact_sheet
@@ -43,8 +45,14 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
             raise
         no_split = error
 
-    headers = read_file_headers(table["path"].tolist())
     size, workers = PrepareSettings(**dataset["prepare"]), config.prepare_workers or cores()
+    if config.part is not None:
+        number, parts = map(int, config.part.split("/"))
+        store = fill_store(table, size, Path(config.store), workers, part=(number, parts))
+        print(f"part {config.part} of {len(table)} images is prepared; {len(store)} of all are there: {store.folder}")
+        print("once all parts are, the same command without part= joins them and writes the page")
+        return {"used": len(store)}
+    headers = read_file_headers(table["path"].tolist())
     if config.check_only:
         findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
         done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
 from lemlight.building import Part, Settings
@@ -121,12 +121,20 @@ class PrepareSettings(Settings):
 
     dataset: Part
     check_only: bool
+    part: Annotated[str, Field(pattern=r"^\d+/\d+$")] | None
     store: str
     prepare_workers: Count | None
     thumbnails: NotNegativeCount
     limits: Limits
     output: str
     choices: Choices
+
+    @field_validator("part")
+    @classmethod
+    def _among_the_parts(cls, part: str | None) -> str | None:
+        if part is not None and not 1 <= int(part.split("/")[0]) <= int(part.split("/")[1]):
+            raise ValueError("the parts are 1/N to N/N")
+        return part
 
 
 class DownloadSettings(Settings):

@@ -122,3 +122,14 @@ def test_an_absent_or_empty_root_is_said(refused, tmp_path):  # by every data se
         message = refused("prepare", "dataset=mias", f"dataset.root={root}", "check_only=true")
         assert str(root) in message
         assert "set dataset.root" in message
+
+
+def test_parts_are_prepared_alone_and_joined_by_the_command_without_part(lemlight_run, refused, phantom, tmp_path):
+    own = [*phantom, f"store={tmp_path / 'store'}", "thumbnails=0"]
+    for part in ("2/2", "1/2"):
+        done = lemlight_run("prepare", *own, f"part={part}")
+        assert f"part {part} of 48 images is prepared" in done.out
+        assert not (done.folder / "prepare.html").exists()
+    assert "; 48 of all are there" in done.out
+    assert json.loads((lemlight_run("prepare", *own).folder / "inventory.json").read_text())["used"] == 48
+    assert "the parts are 1/N to N/N" in refused("prepare", *own, "part=3/2")

@@ -279,7 +279,8 @@ def slow(task, folder, settings):
 def main():
     store._prepare_image = slow
     table = pd.read_pickle(sys.argv[1])
-    store.prepare(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), progress=False)
+    part = tuple(map(int, sys.argv[3].split("/"))) if len(sys.argv) > 3 else None
+    store.fill_store(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), progress=False, part=part)
     print("done")
 """
 
@@ -288,10 +289,10 @@ def main():
 def start(table, tmp_path):
     """Start a slow preparation in a process of its own."""
 
-    def run(workers=1):
+    def run(workers=1, *part):
         table.to_pickle(tmp_path / "table.pkl")
         (tmp_path / "slowly.py").write_text(SCRIPT)  # a module: the processes import it, too
-        call = [sys.executable, "-c", "import slowly; slowly.main()", "table.pkl", str(workers)]
+        call = [sys.executable, "-c", "import slowly; slowly.main()", "table.pkl", str(workers), *part]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(call, cwd=tmp_path, start_new_session=True, **pipes)
 
@@ -299,7 +300,7 @@ def start(table, tmp_path):
 
 
 def records(tmp_path):
-    return [line for file in (tmp_path / "store").glob("*/done.jsonl") for line in file.read_text().splitlines()]
+    return [line for file in (tmp_path / "store").glob("*/*done.jsonl") for line in file.read_text().splitlines()]
 
 
 def wait_for_records(tmp_path, count=2):
@@ -341,3 +342,24 @@ def test_a_second_process_waits_for_the_first(start, tmp_path):
     assert [out.strip() for out, _ in outputs] == ["done", "done"], outputs
     assert sorted(json.loads(line)["image_id"] for line in records(tmp_path) if line) == [f"i{n}" for n in range(6)]
     assert sum("waiting for it" in err for _, err in outputs) == 1
+
+
+def test_parts_side_by_side_of_which_one_is_killed_join_into_the_store_of_one_preparation(prepared, start, tmp_path):
+    killed, other = start(1, "1/2"), start(1, "2/2")
+    wait_for_records(tmp_path, 1)
+    killed.kill()
+    killed.communicate()
+    out, _ = other.communicate(timeout=120)
+    assert out.strip() == "done"
+    (folder,) = (tmp_path / "store").iterdir()
+    of_part = [json.loads(line)["image_id"] for line in (folder / "2-of-2-done.jsonl").read_text().splitlines()]
+    assert of_part == ["i3", "i4", "i5"]
+    again = start(1, "1/2")
+    again.communicate(timeout=120)
+    before = records(tmp_path)
+    assert sorted(json.loads(line)["image_id"] for line in before if line) == [f"i{n}" for n in range(6)]
+    joined, whole = prepared(), prepared(root="other")
+    assert records(tmp_path) == before  # there was nothing left to do
+    assert joined.image_ids == whole.image_ids
+    assert (joined.folder / "images.npy").read_bytes() == (whole.folder / "images.npy").read_bytes()
+    assert (joined.folder / "masks.npy").read_bytes() == (whole.folder / "masks.npy").read_bytes()

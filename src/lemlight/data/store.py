@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -56,7 +56,8 @@ class PreparedStore:
     """The images of one data set in one geometry, in a folder that `prepare` filled.
 
     `images.npy` is one array of uint16 `(n, H, W)`, air exactly 0; `masks.npy` of uint8, where any mask is known;
-    `done.jsonl` holds a line per image. The arrays are mapped into memory anew in every process that reads.
+    `done.jsonl`, and one of each part, holds a line per image. The arrays are mapped into memory anew in every process
+    that reads.
 
     Attributes:
         folder: where it is.
@@ -132,15 +133,15 @@ class PreparedStore:
 
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
     """What is known of every image that was worked on, by image_id; a line cut off by a kill counts for nothing."""
-    path = folder / RECORDS
     records: dict[str, dict[str, Any]] = {}
-    if path.is_file():
+    for path in sorted(folder.glob(f"*{RECORDS}")):  # of the whole and of parts
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            records[record["image_id"]] = record
+            if "slot" in record or "slot" not in records.get(record["image_id"], {}):  # done once is done
+                records[record["image_id"]] = record
     return records
 
 
@@ -179,15 +180,32 @@ def prepare(
 
 
 def fill_store(
-    table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int, progress: bool = True
+    table: pd.DataFrame,
+    settings: PrepareSettings,
+    root: Path,
+    workers: int,
+    progress: bool = True,
+    part: tuple[int, int] | None = None,
 ) -> PreparedStore:
-    """Do as `prepare` does, but take a store without any image, too."""
+    """Do as `prepare` does, but take a store without any image, too; with `part` (k, n), the k-th of n parts alone.
+
+    Parts are prepared by any number of processes at once, on any machines that see the folder: each writes slots of its
+    own into the same arrays, and what it did into a list of its own. The whole waits for the parts that are at work.
+    """
     stamp = _stamp(table, settings)
     folder = root / f"{settings.height}x{settings.width}-{stamp[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"preparing {folder}"):
-            _fill(table, settings, folder, stamp, workers, progress)
+            _make_room(table, settings, folder, stamp)
+            if part is None:
+                with ExitStack() as parts:
+                    for lock in sorted(folder.glob(".lock-*")):
+                        parts.enter_context(locked(lock, f"preparing part {lock.name[6:]} of {folder}"))
+                    _fill(table, settings, folder, workers, progress)
+        if part is not None:
+            with locked(folder / f".lock-{part[0]}-of-{part[1]}", f"preparing part {part[0]} of {folder}"):
+                _fill(table, settings, folder, workers, progress, part)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
@@ -234,16 +252,25 @@ class _Task:
     lesions: tuple[Lesion, ...] | None
 
 
-def _fill(
-    table: pd.DataFrame, settings: PrepareSettings, folder: Path, stamp: str, workers: int, progress: bool
-) -> None:
-    rows = table.sort_values("image_id")
-    shape = (len(rows), settings.height, settings.width)
+def _make_room(table: pd.DataFrame, settings: PrepareSettings, folder: Path, stamp: str) -> None:
+    shape = (len(table), settings.height, settings.width)
     _allocate(folder / IMAGES, shape, np.uint16)
-    if rows["lesions_known"].any():
+    if table["lesions_known"].any():
         _allocate(folder / MASKS, shape, np.uint8)
     if not (folder / CONFIG).is_file():
         write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
+
+
+def _fill(
+    table: pd.DataFrame,
+    settings: PrepareSettings,
+    folder: Path,
+    workers: int,
+    progress: bool,
+    part: tuple[int, int] = (1, 1),
+) -> None:
+    rows, (number, parts) = table.sort_values("image_id"), part
+    own = range(len(rows) * (number - 1) // parts, len(rows) * number // parts)
     records = _read_records(folder)
     done = {image_id for image_id, record in records.items() if "slot" in record}
     tasks = [
@@ -254,14 +281,15 @@ def _fill(
             cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else None,
         )
         for slot, row in enumerate(rows.itertuples())
-        if row.image_id not in done
+        if slot in own and row.image_id not in done
     ]
     if tasks:
         tasks.sort(key=lambda task: bool(records.get(task.image_id, {}).get("lost")))  # what ended its process is last
         work = partial(_prepare_image, folder=folder, settings=settings)
         results = map_isolated(work, tasks, min(workers, len(tasks)), lambda task: task.path)
-        bar = tqdm(results, "preparing images", len(rows), disable=not progress, unit="image", initial=len(done))
-        _record(zip(tasks, bar, strict=True), folder / RECORDS)
+        before = len(own) - len(tasks)
+        bar = tqdm(results, "preparing images", len(own), disable=not progress, unit="image", initial=before)
+        _record(zip(tasks, bar, strict=True), folder / (RECORDS if parts == 1 else f"{number}-of-{parts}-{RECORDS}"))
     left_out = PreparedStore(folder).left_out
     write_csv(left_out, folder / LEFT_OUT)
 

@@ -35,8 +35,26 @@ def smoothed(location_map: NDArray[Any], sigma: float) -> NDArray[np.float32]:
     sharp = _scaled(np.asarray(location_map))
     if sigma == 0:
         return sharp
-    down, across = (_gaussian(size, sigma) for size in sharp.shape)
-    return _scaled(down @ sharp @ across.T)
+    down = _smoothed_down(sharp, sigma)
+    return _scaled(np.ascontiguousarray(_smoothed_down(down.T, sigma).T))
+
+
+BLOCK = 128  # rows at a time: as many again are read around them, but not all
+
+
+def _smoothed_down(array: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Smooth along the columns; what is 0 further than the Gaussian reaches is left out, which most of a map is."""
+    out, reach, filled = np.zeros_like(array), int(4 * sigma + 0.5), np.flatnonzero(array.any(axis=1))
+    if not filled.size:
+        return out
+    first, last, matrix = filled[0], filled[-1] + 1, _gaussian(len(array), sigma)
+    columns = np.flatnonzero(array[first:last].any(axis=0))
+    part = array[:, columns[0] : columns[-1] + 1]
+    for start in range(max(0, first - reach), min(len(array), last + reach), BLOCK):
+        here = slice(start, start + BLOCK)
+        there = slice(max(first, start - reach), min(last, start + BLOCK + reach))
+        out[here, columns[0] : columns[-1] + 1] = matrix[here, there] @ part[there]
+    return out
 
 
 @lru_cache(maxsize=32)

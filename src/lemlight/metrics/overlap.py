@@ -30,11 +30,20 @@ def predicted(strength: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]
     return (strength >= np.float32(cutoff)) & (strength > 0)
 
 
+def some(strength: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the strengths (N,) above 0: few, as a rule."""
+    return np.asarray(strength[strength > 0])
+
+
+def levels(strength: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the level of each strength (N,)."""
+    return (strength * np.float32(LEVELS)).astype(np.int32)
+
+
 def strength_histogram(lesions: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return (2, BINS): how many pixels of each level of strength (H, W) lie outside and inside the lesions (H, W)."""
-    level = (strength * np.float32(LEVELS)).astype(np.int32)
-    everywhere = np.bincount(level.ravel(), minlength=BINS)
-    inside = np.bincount(level[lesions > 0], minlength=BINS)
+    everywhere, inside = (np.bincount(levels(part), minlength=BINS) for part in (some(strength), strength[lesions > 0]))
+    everywhere[0] += strength.size - everywhere.sum()
     return np.stack([everywhere - inside, inside]).astype(np.int64)
 
 
@@ -82,8 +91,8 @@ def cutoffs_by_mass(strength: NDArray[np.float32], fractions: NDArray[np.float64
     That is the highest of 1/1024, 2/1024 ... 1 at which the pixels of at least that strength hold the fraction of the
     sum of all; the lowest one where none does.
     """
-    level = (strength * np.float32(LEVELS)).astype(np.int32)
-    of_level = np.bincount(level.ravel(), weights=strength.ravel(), minlength=BINS)
+    above_zero = some(strength)
+    of_level = np.bincount(levels(above_zero), weights=above_zero, minlength=BINS)
     mass = at_or_above(of_level.astype(np.float64))
     # rising from the strongest level down; 1e-9: a sum that reaches its fraction exactly is a rounding error away
     held = mass[:0:-1] / max(float(mass[0]), np.finfo(np.float64).tiny)
