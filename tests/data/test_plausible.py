@@ -139,6 +139,14 @@ def test_inverted_images_in_a_black_frame_are_noted_and_others_are_not(read, val
         assert read(np.pad(inside, ((30, 20), (40, 50)))).notes == notes
 
 
+def test_inversion_is_seen_where_the_air_reaches_one_side_only(read, values):
+    mixed_edge = np.random.default_rng(0).integers(0, 4096, (210, 330)).astype(np.uint16)
+    for inside, notes in ((4095 - values, (POLARITY,)), (values, ())):
+        image = np.hstack([inside, np.full_like(inside, inside[0, -1])])  # mostly air
+        mixed_edge[5:-5, :320] = image
+        assert read(mixed_edge).notes == notes
+
+
 def test_a_breast_that_fills_the_frame_is_not_called_inverted(read, values):
     for part in (values[60:140, :80], values[60:140, 80::-1], 4095 - values[60:140, :80]):
         assert POLARITY not in read(np.ascontiguousarray(part)).notes

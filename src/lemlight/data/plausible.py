@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 SIDE = 128  # px of the longest side on which air is looked for
 FLAT = 0.05  # of the contrast, between neighbours
-LEAST_AIR, BRIGHTER = 0.03, 0.85  # of the image; of what is no air
+LEAST_AIR, MOST, BRIGHTER = 0.03, 0.5, 0.85  # of the image, twice; of what is no air
 USED = 0.27  # of the range: 14 of 16 bits are a quarter
 POLARITY = "air is the brightest region: inverted (MONOCHROME1 taken for MONOCHROME2)?"
 LEAST_SPREAD = 0.07  # of the range: 12 of 16 bits are a sixteenth; more may be a breast without contrast
@@ -62,6 +62,8 @@ def air_is_bright(pixels: NDArray[np.float32]) -> bool:
     count, labels, found, _ = cv2.connectedComponentsWithStats(flat.astype(np.uint8), connectivity=4)
     regions = [labels == n for n in range(1, count) if found[n, cv2.CC_STAT_AREA] >= LEAST_AIR * labels.size]
     sides = [sum(_reaches(np.rot90(region, turns)) for turns in range(4)) for region in regions]
+    # most of the image is air, whatever lies between it and the sides
+    sides = [4 if reached and region.mean() > MOST else reached for region, reached in zip(regions, sides, strict=True)]
     at_border = [(region, reached) for region, reached in zip(regions, sides, strict=True) if reached >= 2]
     rest = small[~np.any([region for region, _ in at_border], axis=0)] if at_border else small[:0]
     if not rest.size:
