@@ -12,13 +12,14 @@ from lemlight.settings import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Test a checkpoint, write the run folder, and return what metrics.json holds.
+    """Test a checkpoint, or several as an ensemble, write the run folder, and return what metrics.json holds.
 
     Preprocessing is the checkpoint's: what was trained is what is tested.
 
     Raises:
         LemlightError: anything that the user can mend.
     """
+    from dataclasses import replace
     from pathlib import Path
 
     from lemlight.data.datamodule import MammogramFiles
@@ -28,17 +29,18 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.reporting.run_results import Run, write_results
     from lemlight.reporting.transfer import about, describe
     from lemlight.settings import plain
-    from lemlight.training.checkpoint import load_checkpoint, load_classifier
+    from lemlight.training import ensembles
     from lemlight.training.module import MammogramModule
     from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
 
     hold(settings.limits)
-    localization = build_settings(settings.localization)  # a method that cannot be built is found now
-    checkpoint = load_checkpoint(Path(settings.checkpoint))
-    classifier = load_classifier(checkpoint, settings.trust)
+    asked = build_settings(settings.localization)  # a method that cannot be built is found now
+    networks, moved = ensembles.open_networks(settings.checkpoint, settings.trust), settings.test_time_augmentation
+    checkpoint = networks[0].checkpoint
     name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))
     prepare = dataset["prepare"]
-    try_methods(classifier, localization.methods.values(), (prepare["height"], prepare["width"]))
+    for network in networks:
+        try_methods(network.classifier, asked.methods.values(), (prepare["height"], prepare["width"]))
     folder = Path(settings.output)
     levels = {name: getattr(settings, name) or value for name, value in checkpoint.levels.items()}
     settings = settings.model_copy(update={"dataset": dataset, **levels})
@@ -54,19 +56,27 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     )
     data.setup()
     data.record(folder)
-    known = say_known(data.fingerprints(settings.split), checkpoint)
-    module = MammogramModule(checkpoint.config, None, classifier)
+    judging = ensembles.who_judges(networks, data.fingerprints(settings.split))
+    known = say_known(data.fingerprints(settings.split), checkpoint) if len(networks) == 1 else 0
+    module = MammogramModule(checkpoint.config, None, ensembles.ensemble_of(networks, moved))
     module.lam = checkpoint.lam
-    title = f"{checkpoint.run_name}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
-    operating = checkpoint.operating.with_threshold(settings.threshold)
+    title = f"{ensembles.name_of(networks)}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
+    operating = ensembles.operating_together(networks, settings.threshold, moved)
     trainer = evaluation_trainer(settings.accelerator, folder)
-    chosen = chosen_settings(checkpoint.localization, checkpoint.path)
+    every = [chosen_settings(one.checkpoint.localization, one.checkpoint.path) for one in networks]
     trained_on = str(checkpoint.choices.get("dataset"))
     sets = describe(checkpoint.config["dataset"], trained_on), describe(dataset, name)
-    said = about(sets[0], checkpoint.run_name, sets[1], known)
+    said = about(sets[0], ensembles.name_of(networks), sets[1], known)
     given = (operating, levels["primary_level"], levels["level_rule"], said)
-    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, chosen, *given)
-    return write_results(run, data.eval_dataloader(settings.split))
+    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, every[0], *given)
+    batches = data.eval_dataloader(settings.split)
+    if len(networks) == 1 and not moved:
+        return write_results(run, batches)
+    ensembles.say_cost(networks, moved)
+    localization, chosen = ensembles.localization_together(networks, every, asked)
+    run = replace(run, localization=localization, chosen=chosen, out_of_fold=not judging.all())
+    scores, each = ensembles.predict_together(trainer, networks, moved, batches, judging)
+    return write_results(run, batches, scores, list(zip([one.checkpoint for one in networks], each, strict=True)))
 
 
 def task(cfg: DictConfig) -> float | None:

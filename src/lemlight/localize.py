@@ -77,9 +77,12 @@ def localize(config: LocalizeSettings) -> None:
 
 def _what_decides(config: LocalizeSettings) -> dict[str, Any]:
     """The settings that decide what is written, and which checkpoint it is: a run that goes on needs the same."""
+    from lemlight.training.ensembles import files_of
+
     free = {"resume", "output", "workers", "batch_size", "accelerator", "limits", "choices", "trust"}
-    status = Path(config.checkpoint).stat()
-    return config.model_dump(mode="json", exclude=free) | {"checkpoint bytes": [status.st_size, status.st_mtime_ns]}
+    found = [path.stat() for path in files_of(config.checkpoint)]
+    written = [number for status in found for number in (status.st_size, status.st_mtime_ns)]
+    return config.model_dump(mode="json", exclude=free) | {"checkpoint bytes": written}
 
 
 def _rows(

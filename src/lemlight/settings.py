@@ -14,6 +14,8 @@ from lemlight.metrics.operating import Threshold
 Parts = dict[str, Part | None]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Resamples = Annotated[int, Field(ge=100)]
+Augmented = Literal["flip", "shift"]
+Checkpoints = str | Annotated[list[str], Field(min_length=1)]
 Choices = Annotated[dict[str, str | None], Field(default_factory=dict)]
 
 
@@ -64,7 +66,8 @@ class TrainSettings(Command):
 class EvaluateSettings(Command):
     """python -m lemlight.evaluate."""
 
-    checkpoint: str
+    checkpoint: Checkpoints
+    test_time_augmentation: list[Augmented]
     dataset: Part | None = None
     split: Literal["train", "val", "test", "all"]
     threshold: Probability | None
@@ -77,7 +80,8 @@ class EvaluateSettings(Command):
 class LocalizeSettings(Settings):
     """python -m lemlight.localize."""
 
-    checkpoint: str
+    checkpoint: Checkpoints
+    test_time_augmentation: list[Augmented]
     input: str
     trust: list[str]
     localization: Part

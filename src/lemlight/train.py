@@ -71,7 +71,7 @@ def train(
     data.setup()
     data.record(folder)
     check_labels(data, settings.callbacks, settings.threshold, settings.calibration)
-    module.metadata = metadata_of(versions(), data.fingerprints("train"))
+    module.metadata = metadata_of(versions(), data.fingerprints("train"), data.fingerprints("val"))
     loggers = build_loggers(settings.logger or {}, config, **labels_of(run_name(config), config, overrides, sweep))
     failed = True
     try:

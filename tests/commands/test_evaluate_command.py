@@ -212,3 +212,34 @@ def test_loading_it_in_python_is_as_safe(content, best, tmp_path):
     with pytest.raises(LemlightError, match=r"add trust=\[os\]"):
         MammogramModule.load_from_checkpoint(tmp_path / "bad.ckpt")
     assert not (tmp_path / "owned").exists()
+
+
+def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, lemlight_run, refused):
+    files = [trained.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    both = f"checkpoint=[{files[0]},{files[1]}]"
+    done = lemlight_run("evaluate", both, phantom[0], "examples=1", "test_time_augmentation=[flip]")
+    found = metrics(done)["ensemble"]
+    assert not found["out_of_fold"]
+    assert [one["units"] for one in found["networks"]] == [len(predictions(done))] * 2
+    assert "4 passes for each image: 2 networks, 2 positions of the image" in done.out
+    for text in (done.out, (done.folder / "report.html").read_text()):
+        assert text.count("alone: AUC") == 2
+    assert (done.folder / "localization.csv").is_file()
+    assert "each once" in refused("evaluate", f"checkpoint=[{files[0]},{files[0]}]", phantom[0])
+    assert "training or validation images of every one" in refused("evaluate", both, phantom[0], "split=train")
+
+
+def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path):
+    split = ["dataset.split.scheme=kfold", "dataset.split.folds=2", "dataset.split.val_fraction=0.2"]
+    (tmp_path / "sweep").mkdir()
+    for fold in (0, 1):
+        lemlight_run("train", *phantom, *split, f"dataset.split.fold={fold}", folder=tmp_path / "sweep" / str(fold))
+    done = lemlight_run("evaluate", f"checkpoint={tmp_path / 'sweep'}", phantom[0], "split=all")
+    found = metrics(done)["ensemble"]
+    assert found["out_of_fold"]
+    assert sum(one["units"] for one in found["networks"]) == len(predictions(done)) == 48
+    tested = [pd.read_csv(tmp_path / "sweep" / str(fold) / "predictions.csv") for fold in (0, 1)]
+    expected = pd.concat(tested).set_index("image_id")["probability"]
+    same_ones = predictions(done).set_index("image_id")["probability"]
+    assert same_ones.to_dict() == pytest.approx(expected.to_dict(), abs=1e-6)
+    assert "Out of fold" in done.out

@@ -262,3 +262,19 @@ def test_metadata_that_was_changed_is_refused_by_name(change, key, refused, expo
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     onnx.save(model, tmp_path / "model.onnx")
     assert key in refused("localize", f"checkpoint={tmp_path / 'model.onnx'}", f"input={folder}")
+
+
+def test_an_ensemble_gives_the_mean_probability_and_strength(lemlight_run, trained, dicoms):
+    files = [trained.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    image, given = f"input={dicoms[0]}", ["smoothing=2", "keep=0", "cutoff=0.3", "follow=maxima"]
+    alone = [lemlight_run("localize", f"checkpoint={file}", image, *given) for file in files]
+    both = lemlight_run("localize", f"checkpoint=[{files[0]},{files[1]}]", image, *given)
+    logits = [np.log(p / (1 - p)) for p in (rows(one)["probability"][0] for one in alone)]
+    assert rows(both)["probability"][0] == pytest.approx(1 / (1 + np.exp(-np.mean(logits))), abs=1e-6)
+    maps = []
+    for done in (*alone, both):
+        with np.load(next((done.folder / "maps").glob("*.npz"))) as arrays:
+            maps.append(arrays["strength"].astype(float))
+    mean = (maps[0] + maps[1]) / 2
+    np.testing.assert_allclose(maps[2], mean / mean.max(), atol=0.01)
+    assert "2 passes for each image" in both.out

@@ -143,17 +143,17 @@ class Importance:
 
     def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
         """Compute the maps."""
+        return self.maps(classifier, images, malignant, "predicted", KEEP)
+
+    def maps(
+        self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor, follow: Follow, keep: float
+    ) -> Tensor:
+        """Compute the maps from the extrema of that kind and strength, see `select_extrema`."""
         passage = Passage(classifier, images)
         with evaluating(classifier, images.device.type), torch.no_grad():
             scores = classifier.judge(passage.features, classifier.valid(images, passage.features))
-        extrema = select_extrema(
-            scores.score_map,
-            malignant.float(),
-            follow="predicted",
-            keep=KEEP,
-            ties=classifier.ties,
-            valid=scores.valid,
-        )
+        ties, valid = classifier.ties, scores.valid
+        extrema = select_extrema(scores.score_map, malignant.float(), follow=follow, keep=keep, ties=ties, valid=valid)
         return passage.back(*extrema).maps
 
 

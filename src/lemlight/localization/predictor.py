@@ -30,6 +30,7 @@ from lemlight.data.store import PrepareSettings, read_prepared
 from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of, try_methods
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
+from lemlight.localization.mean_strength import MeanStrength, settings_together
 from lemlight.localization.regions import Region, cutoff_in, smoothed
 from lemlight.metrics import LevelRule
 from lemlight.metrics.levels import joined
@@ -38,6 +39,7 @@ from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.settings import LocalizeSettings
 from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_classifier
+from lemlight.training.ensembles import ensemble_of, open_networks, operating_together, say_cost
 
 EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
 BATCH = 8  # images that are predicted at once
@@ -248,20 +250,30 @@ def file_in(place: Path) -> Path:
 
 def build_predictor(config: LocalizeSettings) -> Predictor:
     """Load a checkpoint, or open an exported network; values of the command line come before those of the file."""
-    exported = is_exported(Path(config.checkpoint))
-    return _from_onnx(config) if exported else _from_checkpoint(config)
+    exported = isinstance(config.checkpoint, str) and is_exported(Path(config.checkpoint))
+    return _from_onnx(config) if exported else _from_checkpoints(config)
 
 
-def _from_checkpoint(config: LocalizeSettings) -> Predictor:
-    trained = open_checkpoint(Path(config.checkpoint), config.trust)
+def _from_checkpoints(config: LocalizeSettings) -> Predictor:
+    networks, moved = open_networks(config.checkpoint, config.trust), config.test_time_augmentation
+    first = networks[0].checkpoint
+    preprocessing = check_settings(first.preprocessing, Preprocessing, where=f"the preprocessing in {first.path}")
     device, name = device_of(config.accelerator), config.method or "importance"
     method = build_methods({name: config.localization["methods"][name]})[name]
-    try_methods(trained.classifier, [method], (trained.preprocessing.height, trained.preprocessing.width))
-    regions = settings_of(name, trained.chosen, _given(config), trained.classifier.output_stride, config.cutoff_by)
-    threshold = trained.checkpoint.threshold if config.threshold is None else config.threshold
+    for network in networks:
+        try_methods(network.classifier, [method], (preprocessing.height, preprocessing.width))
+    own = [
+        settings_of(name, chosen, _given(config), network.classifier.output_stride, config.cutoff_by)
+        for network in networks
+        for chosen in [chosen_settings(network.checkpoint.localization, network.checkpoint.path)]
+    ]
+    regions, threshold = own[0], operating_together(networks, config.threshold, moved).drawn
+    if len(networks) > 1 or moved:
+        say_cost(networks, moved)
+        method, regions = MeanStrength(method, own, config.follow), settings_together(own)
     options: dict[str, Any] = {"follow": config.follow, "keep": regions.keep, "threshold": threshold}
-    explaining = partial(explain, trained.classifier.to(device), method=method, **options)
-    return Predictor(explaining, device, trained.preprocessing, name, regions, trained.checkpoint.label_names)
+    explaining = partial(explain, ensemble_of(networks, moved).to(device), method=method, **options)
+    return Predictor(explaining, device, preprocessing, name, regions, first.label_names)
 
 
 def _from_onnx(config: LocalizeSettings) -> Predictor:
@@ -271,6 +283,8 @@ def _from_onnx(config: LocalizeSettings) -> Predictor:
         LemlightError: a method that needs the network's layers, a device other than the CPU, or a file that cannot be
             used.
     """
+    if config.test_time_augmentation:
+        raise LemlightError("test_time_augmentation: needs the checkpoint, not an exported network")
     if config.method not in (None, EXPORTED_METHOD):
         raise LemlightError(
             f"method={config.method} goes back through the layers of the network, which an exported file does not "
@@ -278,7 +292,7 @@ def _from_onnx(config: LocalizeSettings) -> Predictor:
         )
     if config.accelerator not in ("auto", "cpu"):
         raise LemlightError(f"accelerator={config.accelerator}: exported networks run on the CPU; use accelerator=auto")
-    network = open_onnx(Path(config.checkpoint))
+    network = open_onnx(Path(str(config.checkpoint)))
     metadata = check_settings(network.metadata, ExportMetadata, where=f"the metadata in {network.path}")
     chosen = {} if metadata.cam is None else {EXPORTED_METHOD: metadata.cam}
     regions = settings_of(EXPORTED_METHOD, chosen, _given(config), metadata.output_stride, config.cutoff_by)

@@ -89,7 +89,25 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
             for level in known[:1]
             if sections[level]["mixed"]
         ]
-    return notes + [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
+    notes += [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
+    return notes + ensemble_notes(summary)
+
+
+def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Say who has judged which images where it was an ensemble, and how each of its networks does alone."""
+    together = summary.get("ensemble")
+    if not together:
+        return []
+    notes = ["The logit of an image is the mean of those of all networks, and of all positions of the image."]
+    if together["out_of_fold"]:
+        notes = [
+            "Out of fold: an image is judged by the networks that were not trained on it and chose nothing by it; "
+            "location maps are not measured."
+        ]
+    for one in together["networks"]:
+        figure = f"{value_text(one['auroc'])} {_brackets(interval_text(one['auroc']))}".strip()
+        notes.append(f"{one['network']} alone: AUC {figure}, {one['units']} {UNITS[one['level']]}.")
+    return notes
 
 
 def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str, str]]]]:

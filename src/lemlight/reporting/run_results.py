@@ -1,7 +1,7 @@
 """What a tested network leaves in the run folder: metrics, predictions, figures, the run page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,20 @@ from torch.utils.data import DataLoader
 from lemlight.data.datamodule import MammogramFiles, unit_range
 from lemlight.data.groups import ORDER, group_columns
 from lemlight.files import write_json
-from lemlight.localization.choice import Chosen, build_settings
+from lemlight.localization.choice import Chosen, LocalizationSettings, build_settings
 from lemlight.localization.evaluation import Localizing
-from lemlight.metrics import Level, LevelRule
+from lemlight.metrics import CLASSIFICATION_NAMES, Level, LevelRule
 from lemlight.metrics.calibration import fit_temperature, log_odds
 from lemlight.metrics.classification import summarize, write_predictions
-from lemlight.metrics.levels import TOGETHER, choose_points, level_tables, summarize_levels, write_level_tables
+from lemlight.metrics.levels import (
+    TOGETHER,
+    choose_points,
+    level_table,
+    level_tables,
+    summarize_levels,
+    why_not,
+    write_level_tables,
+)
 from lemlight.metrics.operating import Operating
 from lemlight.metrics.subgroups import summarize_subgroups
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
@@ -33,7 +41,7 @@ from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
 from lemlight.reporting.transfer import ABOUT
 from lemlight.settings import Command, TrainSettings, plain
-from lemlight.training.checkpoint import add_to_metadata, load_checkpoint, load_weights
+from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights
 from lemlight.training.logging import log_results
 from lemlight.training.module import MammogramModule, predict, score_maps
 from lemlight.training.privacy import public_config
@@ -62,10 +70,14 @@ class Run:
     level: Level
     rule: LevelRule
     about: Mapping[str, Any] = field(default_factory=dict)
+    localization: LocalizationSettings | None = None  # of an ensemble; else those of the settings
+    out_of_fold: bool = False
 
     def localizing(self) -> Localizing:
-        """The network on its device, ready to localize."""
-        return localizing(self.settings, self.trainer, self.module, self.data, self.operating.drawn)
+        """The network on its device, ready to localize; out of fold no network is there that may see all images."""
+        place = localizing(self.settings, self.trainer, self.module, self.data, self.operating.drawn)
+        place = replace(place, settings=self.localization or place.settings)
+        return replace(place, table=place.table[:0]) if self.out_of_fold else place
 
 
 def choose_on_validation(
@@ -134,12 +146,19 @@ def best_validation(trainer: Trainer) -> float | None:
     return None
 
 
-def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
+def write_results(
+    run: Run,
+    batches: DataLoader[Any],
+    scores: pd.DataFrame | None = None,
+    each: Sequence[tuple[Checkpoint, pd.DataFrame]] | None = None,
+) -> dict[str, Any]:
     """Predict every image of `batches`, write and print what came out, and return what metrics.json holds.
 
-    With several processes all of them predict and localize, and the first one writes.
+    With several processes all of them predict and localize, and the first one writes. Of an ensemble `scores` are its
+    predictions, `each` those of its networks.
     """
-    scores = predict(run.trainer, run.module, batches).set_index("index")
+    scores = predict(run.trainer, run.module, batches) if scores is None else scores
+    scores = scores.set_index("index")
     predictions = run.data.table.loc[scores.index].join(scores)
     summary = summarize_all(predictions, run)
     first = run.trainer.is_global_zero
@@ -148,6 +167,8 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     )
     summary |= localized | {"lambda": run.module.lam}
     summary |= {ABOUT: run.about} if run.about else {}
+    if each is not None:
+        summary["ensemble"] = {"out_of_fold": run.out_of_fold, "networks": alone(run, each)}
     if not first:
         return summary
     write_json(summary, run.folder / "metrics.json")
@@ -165,6 +186,20 @@ def write_results(run: Run, batches: DataLoader[Any]) -> dict[str, Any]:
     print(f"pictures:           {run.folder / 'figures'}")
     print(f"all of this run:    {run.folder}")
     return summary
+
+
+def alone(run: Run, each: Sequence[tuple[Checkpoint, pd.DataFrame]]) -> list[dict[str, Any]]:
+    """Return the metrics of each network of an ensemble on the images that it judges, at the primary level."""
+    found = []
+    for checkpoint, scores in each:
+        scores = scores.set_index("index")
+        predictions = run.data.table.loc[scores.index].join(scores)
+        level = "image" if why_not(predictions, run.level) else run.level
+        table = level_table(predictions, level, run.rule)
+        summary = summarize(table, point=checkpoint.operating.point(level), resamples=run.settings.bootstrap)
+        metrics = {name: summary[name] for name in CLASSIFICATION_NAMES}
+        found.append({"network": checkpoint.run_name, "level": level, "units": len(table), **metrics})
+    return found
 
 
 def summarize_all(predictions: pd.DataFrame, run: Run) -> dict[str, Any]:
@@ -186,7 +221,7 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     figures: dict[str, Path] = {}
-    if run.settings.examples:
+    if run.settings.examples and not run.out_of_fold:
         chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.operating.drawn)
         items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
         figures["sheet"] = image_sheet(items, folder / "sheet.png")

@@ -34,12 +34,15 @@ COMPILED = "_orig_mod."
 LEVEL_DEFAULTS = {"primary_level": "image", "level_rule": "mean_logit"}
 
 
-def metadata_of(versions: Mapping[str, str], trained_on: Sequence[str]) -> dict[str, Any]:
-    """The metadata of a training that begins: versions, and the fingerprints of the prepared training images.
+def metadata_of(
+    versions: Mapping[str, str], trained_on: Sequence[str], selected_on: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The metadata of a training that begins: versions, and the fingerprints of its prepared images.
 
     `localization` is filled after it with what was chosen on the validation split, by method.
     """
-    return {"format": FORMAT, "versions": dict(versions), "trained_on": list(trained_on), "localization": {}}
+    seen = {"trained_on": list(trained_on), "selected_on": list(selected_on)}
+    return {"format": FORMAT, "versions": dict(versions), **seen, "localization": {}}
 
 
 def plain(value: Any) -> Any:
@@ -56,7 +59,8 @@ class Checkpoint:
 
     config: the whole configuration of the training. versions: of lemlight, torch, ... . trained_on: fingerprints of the
     prepared training images. localization: what was chosen on the validation split, by method. lam: lambda of the loss
-    at the end of the epoch. operating: thresholds and temperature that the validation split chose.
+    at the end of the epoch. operating: thresholds and temperature that the validation split chose. selected_on:
+    fingerprints of the prepared validation images; none in checkpoints of earlier versions.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class Checkpoint:
     epoch: int
     step: int
     operating: Operating
+    selected_on: list[str]
 
     @property
     def label_names(self) -> list[str]:
@@ -149,6 +154,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         epoch=content["epoch"],
         step=content["global_step"],
         operating=read_operating(metadata.get("operating") or {"rule": config["threshold"]}, str(path)),
+        selected_on=list(metadata.get("selected_on") or []),
     )
 
 
