@@ -193,3 +193,15 @@ def test_a_csv_that_cannot_be_read(tmp_path, content, part):
     write(tmp_path, "")
     (tmp_path / "images.csv").write_bytes(content)
     assert part in problems(tmp_path)
+
+
+def test_a_lesion_has_its_name_in_both_views_and_as_many_names_as_masks(tmp_path):
+    root = folder_with_masks(tmp_path, ("m1.png|m2.png", "mass"), ("m1.png", "mass"), ("none", ""))
+    csv = root / "images.csv"
+    head, *rows = csv.read_text().splitlines()
+    names = ["7|8", "8", ""]
+    csv.write_text("\n".join([f"{head},lesion_id", *(f"{row},{name}" for row, name in zip(rows, names, strict=True))]))
+    table = folder(root)
+    assert [[lesion.id for lesion in lesions] for lesions in table["lesions"]] == [["7", "8"], ["8"], []]
+    csv.write_text(csv.read_text().replace("7|8", "7"))
+    assert "lesion_id needs one for each mask: line 2 (1 ids, 2 masks)" in problems(root)

@@ -277,3 +277,45 @@ def test_an_image_given_twice_and_too_few_resamples_are_refused():
         add(meter)
     with pytest.raises(LemlightError, match="at least 40 resamples"):
         meter.summary(resamples=10)
+
+
+def breast_views(meter, patient, side, found, *, names=("1", "2"), malignant=True, probability=0.5):
+    """Two views of a breast with two lesions each; `found` are the labels that the map of each view hits."""
+    for view, labels in zip(("CC", "MLO"), found, strict=True):
+        strength = np.isin(LESIONS, list(labels)).astype(float) if labels else np.zeros((5, 5))
+        more = {"breast": side, "names": names, "malignant": malignant, "probability": probability}
+        add(meter, f"{patient}{side}{view}", patient, strength=strength, **more)
+
+
+def test_a_lesion_counts_once_for_its_breast_found_in_either_view():
+    meter = LocalizationMeter()
+    breast_views(meter, "a", "L", ({1}, {2}))  # each in one view
+    breast_views(meter, "b", "L", ({1}, {1}), probability=0.8)  # one in both, one in none
+    breast_views(meter, "c", "R", ((), (1, 2)), malignant=False, probability=0.9)  # two regions, both false positives
+    summary = meter.summary(resamples=40)
+    assert summary["lesion_recall"]["value"] == pytest.approx(6 / 12)
+    found = summary["by_breast"]
+    assert (found["breasts"], found["lesions"]) == (3, 6)
+    assert found["lesion_recall"]["value"] == pytest.approx(5 / 6)
+    # by falling score: 2 false positives on 6 images, then 1 of 4 malignant lesions, then 3 of 4
+    rates = [0, 3 / 4, 3 / 4, 3 / 4, 3 / 4, 3 / 4]
+    assert found["froc"]["value"] == pytest.approx(np.mean(rates), abs=1e-9)
+
+
+def test_what_does_not_tell_which_marks_are_one_lesion_is_counted_by_image():
+    meter = LocalizationMeter()
+    assert meter.summary(resamples=40)["by_breast"] == {"reason": "no image with a lesion"}
+    add(meter, "x", "p", breast="L")
+    assert "do not tell which marks" in meter.summary(resamples=40)["by_breast"]["reason"]
+    add(meter, "y", "p", names=("1", "2"))
+    assert "names no side" in meter.summary(resamples=40)["by_breast"]["reason"]
+
+
+def test_one_view_of_each_breast_has_the_figures_of_images():
+    meter = LocalizationMeter()
+    for patient, labels in (("a", {1}), ("b", {1, 2}), ("c", ())):
+        strength = np.isin(LESIONS, list(labels)).astype(float)
+        add(meter, patient, patient, strength=strength, breast="L", names=("1", "2"))
+    summary = meter.summary(resamples=200)
+    assert summary["by_breast"]["lesion_recall"] == summary["lesion_recall"]
+    assert summary["by_breast"]["froc"] == summary["froc"]["mean"]

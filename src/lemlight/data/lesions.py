@@ -75,6 +75,7 @@ class Lesion:
     points: (x, y) of the polygon's vertices, two opposite corners of the box, the circle's centre, or the pixels.
     radius: of the circle, px.
     size: (H, W) px of the image that the points were taken on, where that is known; a mask file has its own.
+    id: what the lesion is called in every view of its breast, "" where the data do not tell.
     """
 
     shape: str
@@ -83,6 +84,7 @@ class Lesion:
     points: tuple[tuple[float, float], ...] = ()
     radius: float = 0.0
     size: tuple[int, int] | None = None
+    id: str = ""
 
     def draw(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Draw the lesion into an image (H, W); raises ImageError as `draw_with_note` does."""
@@ -123,7 +125,7 @@ class Lesion:
     def to_dict(self) -> dict[str, Any]:
         """The lesion as plain JSON values, what is empty left out."""
         values = {"shape": self.shape, "type": self.type, "path": self.path, "radius": self.radius}
-        values |= {"points": [list(point) for point in self.points], "size": list(self.size or ())}
+        values |= {"points": [list(point) for point in self.points], "size": list(self.size or ()), "id": self.id}
         return {name: value for name, value in values.items() if value}
 
     def _fitted(self, shape: tuple[int, int]) -> tuple[Lesion, str]:

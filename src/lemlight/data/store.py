@@ -225,7 +225,7 @@ def _stamp(table: pd.DataFrame, settings: PrepareSettings) -> str:
     for row in table.sort_values("image_id").itertuples():
         lesions = cast(tuple[Lesion, ...], row.lesions)
         files = [str(row.path), *(lesion.path for lesion in lesions if lesion.path)]
-        drawn = [lesion.to_dict() for lesion in lesions] if row.lesions_known else None
+        drawn = [replace(lesion, id="").to_dict() for lesion in lesions] if row.lesions_known else None
         digest.update(json.dumps([str(row.image_id), drawn], sort_keys=True).encode())
         for file in files:
             try:

@@ -267,6 +267,8 @@ def _measure(
         probability=float(found.probability[number]),
         tolerance_px=place.settings.tolerance * lesions.shape[0],
         cell_px=place.output_stride**2,
+        breast=str(row.get("laterality", "")),
+        names=[lesion.id for lesion in row.get("lesions", ())],
     )
 
 

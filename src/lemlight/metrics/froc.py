@@ -57,16 +57,18 @@ class Findings:
     found: (E,) True: a lesion, by the best region that hits it. False: a region that hits none.
     steps: (T,) the last entry of every distinct score: findings of one score come together.
     lesions: (N,) lesions of every image, found or not.
+    images: (N,) how many images each is: 1, or the views of a breast.
     """
 
     image: NDArray[np.int64]
     found: NDArray[np.bool_]
     steps: NDArray[np.int64]
     lesions: NDArray[np.float64]
+    images: NDArray[np.float64]
 
 
-def collect(images: Sequence[Candidates]) -> Findings:
-    """Return the findings of N images."""
+def collect(images: Sequence[Candidates], counts: Sequence[int] | None = None) -> Findings:
+    """Return the findings of N images, or of N breasts with so many images each."""
     found_scores = [image.lesion_scores[~np.isnan(image.lesion_scores)] for image in images]
     groups = [*found_scores, *(image.false_positive_scores for image in images)]
     sizes = [group.size for group in groups]
@@ -76,7 +78,8 @@ def collect(images: Sequence[Candidates]) -> Findings:
     order = np.argsort(-score, kind="stable")
     steps = np.flatnonzero(np.diff(score[order], append=-1.0))
     lesions = np.array([image.lesion_scores.size for image in images], dtype=np.float64)
-    return Findings(image[order], found[order], steps, lesions)
+    views = np.ones(len(images)) if counts is None else np.array(counts, dtype=np.float64)
+    return Findings(image[order], found[order], steps, lesions, views)
 
 
 def weighted_counts(
@@ -102,7 +105,7 @@ def weighted_sensitivity(findings: Findings, weights: NDArray[np.float64]) -> ND
 
 def _sensitivity(findings: Findings, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     false, found = weighted_counts(findings, weights)
-    images, lesions = weights.sum(axis=1), weights @ findings.lesions
+    images, lesions = weights @ findings.images, weights @ findings.lesions
     columns = []
     for rate in RATES:
         allowed = (rate * images)[:, None]

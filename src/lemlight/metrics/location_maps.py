@@ -47,6 +47,8 @@ RULES = {
     "highest strength; one hit per lesion counts, a region that hits no malignant lesion is one false positive; "
     "all images with known lesions count, also those with none; straight lines between the points",
     "by_type": "lesion_recall over the lesions of one type, dsc and pointing over images whose lesions are all of it",
+    "by_breast": "lesion_recall and froc with a lesion counted once for its breast, found in either view, where the "
+    "data tell which marks are one lesion; false positives are counted per image all the same",
     "by_size": "the same by the area of a lesion in cells of the score map, on the prepared image: a map of cells "
     "cannot outline what is smaller than one",
 }
@@ -62,6 +64,7 @@ class Measured:
 
     row: what `LocalizationMeter.per_image` tells of it.
     types, sizes, hits: of the K lesions that are drawn; hits (K,) says which of them the prediction hits.
+    names: of these lesions: the same name in two views of a breast is one lesion; "" where the data do not tell.
     suspicious: the candidates of FROC and the malignant lesions that they find; none of these on a benign image.
     box_matches: (3, 20), False without a lesion.
     histogram: (2, BINS), see `strength_histogram`.
@@ -70,6 +73,7 @@ class Measured:
     row: Mapping[str, Any]
     types: tuple[str, ...]
     sizes: tuple[str, ...]
+    names: tuple[str, ...]
     hits: NDArray[np.bool_]
     tolerance_px: float
     suspicious: Candidates
@@ -91,6 +95,8 @@ def measure(
     probability: float,
     tolerance_px: float,
     cell_px: float,
+    breast: str = "",
+    names: Sequence[str] = (),
 ) -> Measured:
     """Measure one image whose lesions are known; one of which nothing is known must not be measured.
 
@@ -107,6 +113,8 @@ def measure(
         probability: of malignancy, in [0, 1].
         tolerance_px: a lesion counts as hit within this distance of it, in px of these arrays.
         cell_px: area of a cell of the score map, in px of these arrays.
+        breast: its side, "" where that is not known.
+        names: of the lesions, names[k - 1] of the k-th, see `Measured`.
     """
     mask, near = predicted(strength, cutoff), near_lesions(lesions, tolerance_px)
     found = find_candidates(strength, cutoff, 1.0, near)
@@ -116,6 +124,7 @@ def measure(
     row = {
         "image_id": image_id,
         "patient_id": patient_id,
+        "breast": breast,
         "probability": float(probability),
         "lesions": len(near),
         "hit_lesions": int(hits.sum()),
@@ -130,6 +139,7 @@ def measure(
         row=row,
         types=tuple(types[lesion.label - 1] for lesion in near),
         sizes=tuple(size_of(np.count_nonzero(lesions == lesion.label) / cell_px) for lesion in near),
+        names=tuple(names[lesion.label - 1] if names else "" for lesion in near),
         hits=hits,
         tolerance_px=float(tolerance_px),
         suspicious=find_candidates(suspicion, suspicion_cutoff, float(probability), near if malignant else []),
@@ -176,6 +186,8 @@ class LocalizationMeter:
         Raises:
             LemlightError: fewer resamples than a 95 % interval needs.
         """
+        from lemlight.metrics.breasts import by_breast  # which needs Measured
+
         records = [self._records[name] for name in sorted(self._records)]
         evidence = Evidence(self.per_image(), records, self._histograms)
         evidence.draw(resamples, seed)
@@ -188,6 +200,7 @@ class LocalizationMeter:
             "patients": int(np.unique(evidence.patients).size),
             **{name: evidence.figure(name, evidence.with_lesion, "no image with a lesion") for name in FIGURES},
             "froc": evidence.froc_section(),
+            "by_breast": by_breast(records, resamples=resamples, seed=seed),
             "by_type": {kind: evidence.kind_section(kind) for kind in evidence.types},
             "by_size": {size: evidence.kind_section(size) for size in evidence.sizes},
             "rules": dict(RULES),

@@ -243,7 +243,7 @@ def localization_text(summary: Mapping[str, Any]) -> str:
     for name, cells in method_rows(summary):
         rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
     sizes = [("", "size of the lesion", "images", "Dice", "pointing"), *size_rows(summary)]
-    return "\n  ".join([f"{what}\n", *plain_table(rows), "", *plain_table(sizes)])
+    return "\n  ".join([f"{what}\n", *plain_table(rows), breast_text(summary), *plain_table(sizes)])
 
 
 def has_lesions(summary: Mapping[str, Any]) -> bool:
@@ -275,6 +275,18 @@ def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]
         for method, section in sections.items()
         for size, found in section.get("by_size", {}).items()
     ]
+
+
+def breast_text(summary: Mapping[str, Any]) -> str:
+    """Say how many lesions are found in either view of their breast, or why they are counted by image."""
+    found = summary["localization"].get("by_breast", {})
+    if "reason" in found or not found:
+        return f"Not by breast: {found['reason']}." if found else ""
+    parts = [
+        f"{name} {value_text(found[key])} {_brackets(interval_text(found[key]))}".strip()
+        for key, name in (("lesion_recall", "lesion recall"), ("froc", "FROC mean"))
+    ]
+    return f"By breast, a lesion found in either view counts once: {', '.join(parts)} ({found['lesions']} lesions)."
 
 
 def lambda_note(lam: float) -> str:
@@ -328,6 +340,7 @@ def write_run_page(
         localization=method_rows(summary) if has_lesions(summary) else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
         sizes=size_rows(summary) if has_lesions(summary) else [],
+        breasts=breast_text(summary) if has_lesions(summary) else "",
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),

@@ -138,6 +138,7 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
         figures |= _figures(section, f"{split}/{level}/") | _figures(
             section.get("operating") or {}, f"{split}/{level}/"
         )
+    figures |= _figures((summary.get("localization") or {}).get("by_breast") or {}, f"{split}/by_breast/")
     oracle = ((summary.get("localization") or {}).get("oracle") or {}).get("dsc")
     if oracle is not None:
         figures[f"{split}/dsc_oracle"] = float(oracle)

@@ -3,7 +3,8 @@
 Layout: `root/images.csv` with the columns path (below root), label (1 malignant, 0 benign), patient, and, where known,
 split (train, val, test), laterality (L, R), view (CC, MLO, ...), mask (a file below root for each lesion, joined with
 `|`; `none`: known to have no lesion; empty: nothing is known), lesion_type (mass, calcification, distortion, asymmetry,
-other; one for all masks of the image, or one for each, joined with `|`), image_id (default: the path without its
+other; one for all masks of the image, or one for each, joined with `|`), lesion_id (one for each mask, joined with `|`:
+the same in two views of a breast is one lesion), image_id (default: the path without its
 suffix), and what groups images: exam (its date or number), site, vendor, density and age (in years).
 Comma, semicolon or tab; UTF-8 with or without a byte order mark. A file whose name has other blanks or another
 encoding on the disk is found all the same.
@@ -24,7 +25,7 @@ from lemlight.data.table import FURTHER, bullet_error, check_table, clean, first
 from lemlight.errors import LemlightError
 
 NEEDED = ("path", "label", "patient")
-OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "image_id", *FURTHER)
+OPTIONAL = ("split", "laterality", "view", "mask", "lesion_type", "lesion_id", "image_id", *FURTHER)
 NO_LESION = "none"
 REMEDY = f"needed are {', '.join(NEEDED)}, optional are {', '.join(OPTIONAL)}"
 SIDES = {"left": "L", "l": "L", "right": "R", "r": "R"}
@@ -88,7 +89,8 @@ def _to_table(rows: pd.DataFrame, files: Mapping[str, str]) -> pd.DataFrame:
     default_id = rows["path"].map(
         lambda path: str(PurePosixPath(path.replace("\\", "/")).with_suffix("")) if path else ""
     )
-    lesions = [_lesions(files, mask, kind) for mask, kind in zip(rows["mask"], rows["lesion_type"], strict=True)]
+    marks = zip(rows["mask"], rows["lesion_type"], rows["lesion_id"], strict=True)
+    lesions = [_lesions(files, *mark) for mark in marks]
     return pd.DataFrame(
         {
             "image_id": rows["image_id"].where(rows["image_id"] != "", default_id),
@@ -109,21 +111,25 @@ def _parts(cell: str) -> list[str]:
     return [part.strip() for part in cell.split("|") if part.strip()]
 
 
-def _lesions(files: Mapping[str, str], mask: str, kind: str) -> tuple[Lesion, ...]:
+def _lesions(files: Mapping[str, str], mask: str, kind: str, ids: str) -> tuple[Lesion, ...]:
     """The lesions of one image; a type that is not one, and a wrong number of types, are left to `_type_problems`."""
     paths = [] if mask.lower() == NO_LESION else _parts(mask)
     kinds = [part.lower() for part in _parts(kind)]
     kinds = kinds * len(paths) if len(kinds) == 1 else kinds
     known = kinds if len(kinds) == len(paths) and set(kinds) <= set(TYPES) else [""] * len(paths)
-    return tuple(Lesion("mask", type, path=files[path]) for path, type in zip(paths, known, strict=True))
+    names = _parts(ids) if len(_parts(ids)) == len(paths) else [""] * len(paths)
+    marks = zip(paths, known, names, strict=True)
+    return tuple(Lesion("mask", type, path=files[path], id=name) for path, type, name in marks)
 
 
 def _type_problems(rows: pd.DataFrame) -> list[str]:
     """List lesion types that do not exist, belong to no lesion, or whose number is not that of the masks."""
-    unknown, wrong, contrary = [], [], []
-    for line, mask, kind in zip(rows.index, rows["mask"], rows["lesion_type"], strict=True):
+    unknown, wrong, contrary, unnamed = [], [], [], []
+    columns = (rows[name] for name in ("mask", "lesion_type", "lesion_id"))
+    for line, mask, kind, ids in zip(rows.index, *columns, strict=True):
         kinds = [part.lower() for part in _parts(kind)]
         masks = 0 if mask.lower() == NO_LESION else len(_parts(mask))
+        unnamed += [f"line {line} ({len(_parts(ids))} ids, {masks} masks)"] * (len(_parts(ids)) not in (0, masks))
         unknown += [f"line {line} ({part!r})" for part in kinds if part not in TYPES]
         if kinds and mask.lower() == NO_LESION:
             contrary.append(f"line {line} ({kind!r})")
@@ -134,6 +140,8 @@ def _type_problems(rows: pd.DataFrame) -> list[str]:
         problems.append(f"lesion_type is not one of {', '.join(filter(None, TYPES))}: {first_ten(unknown)}")
     if wrong:
         problems.append(f"lesion_type needs one type for all masks, or one for each: {first_ten(wrong)}")
+    if unnamed:
+        problems.append(f"lesion_id needs one for each mask: {first_ten(unnamed)}")
     if contrary:
         problems.append(f"lesion_type is given, but mask says that there is no lesion: {first_ten(contrary)}")
     return problems

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -259,6 +260,6 @@ def phantom(
     lesion of its image, malignant or benign, of the type mass or calcification; a normal image is known to hold none,
     whatever else in it looks like one. No split is given. The arguments are explained at `PhantomSettings`.
     """
-    return folder(
-        write_phantom(Path(root), PhantomSettings(patients, seed, difficulty, scale, film=film, vendor=vendor))
-    )
+    settings = PhantomSettings(patients, seed, difficulty, scale, film=film, vendor=vendor)
+    table = folder(write_phantom(Path(root), settings))
+    return table.assign(lesions=table["lesions"].map(lambda lesions: tuple(replace(one, id="1") for one in lesions)))
