@@ -13,7 +13,8 @@ POOLINGS = sorted(file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml
 
 def part_of(group, name, **arguments):
     """The part in conf/GROUP/NAME.yaml as plain values."""
-    return OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))) | arguments
+    part = OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))) | arguments
+    return {key: value for key, value in part.items() if (group, key) != ("backbone", "frozen")}  # no constructor's
 
 
 def build_pooling(name, channels, **arguments):

@@ -31,7 +31,12 @@ PASSED = {
     "trainer": {"callbacks", "logger", "plugins", "default_root_dir"},
     "logger": {"label", "sweep_group", "labels"},
 }
-BESIDE = {"dataset": {"prepare", "split"}, "optimizer": {"lr_backbone", "lr_head"}, "scheduler": {"interval"}}
+BESIDE = {
+    "backbone": {"frozen"},
+    "dataset": {"prepare", "split"},
+    "optimizer": {"lr_backbone", "lr_head"},
+    "scheduler": {"interval"},
+}
 # what the config of a checkpoint may build without the user's trust, by group
 TRUSTED = {
     "backbone": r"lemlight\.models\.(backbones|timm_backbone)\.\w+",

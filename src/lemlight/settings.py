@@ -50,6 +50,7 @@ class TrainSettings(Command):
     callbacks: Parts
     logger: Parts | None = None
     scorer_bias: bool
+    feature_versions: NotNegativeCount | None = None  # a default: not in checkpoints of earlier versions
     inside_breast: bool = False  # a default: not in checkpoints of earlier versions
     level: Literal["image", "breast"] = "image"
     seed: Annotated[int, Field(ge=0, lt=2**32)]

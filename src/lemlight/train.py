@@ -48,7 +48,7 @@ def train(
     from lemlight.training.checkpoint import metadata_of, run_name
     from lemlight.training.logging import build_loggers, finish_loggers
     from lemlight.training.module import MammogramModule, leave_process_group
-    from lemlight.training.trainer import build_trainer, check_labels, fit, try_parts, versions
+    from lemlight.training.trainer import build_trainer, check_labels, fit, keep_features, try_parts, versions
 
     hold(settings.limits)
     config, folder = plain(settings), Path(settings.output)
@@ -76,6 +76,8 @@ def train(
     failed = True
     try:
         trainer = build_trainer(settings.trainer, folder, callbacks, loggers)
+        if module.classifier.frozen and settings.feature_versions is not None:
+            keep_features(trainer, module, data, settings.feature_versions, resume)
         fit(trainer, module, data, resume)
         title = f"{run_name(config)} on {settings.choices['dataset']}"
         operating, chosen = choose_on_validation(settings, trainer, module, data)

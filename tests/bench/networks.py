@@ -1,5 +1,6 @@
 """A training step with LEM against one with GAP, and a location map against a forward and backward pass."""
 
+import numpy as np
 import torch
 
 from lemlight.localization.attribution import explain
@@ -14,6 +15,7 @@ TRAINED = ("resnet18", "efficientnet_lite0")
 LAMBDA = {"lem": 0.5, "gap": 1.0}  # in the middle of the ramp; GAP is trained with its own loss alone
 BETA = 0.001
 STEP_LIMIT = 1.03
+FROZEN_LIMIT = 0.1
 MAPPED = ("resnet18", "resnet50", "densenet121", "efficientnet_lite0")
 SIZE, EXTREMA, SINGLES = 800, (1, 10, 100), 20
 MAP_LIMIT, SINGLES_LIMIT = 1.5, 0.2
@@ -46,7 +48,30 @@ def training_step(backbone, pooling):
     return step
 
 
+def frozen_step(backbone, folder):
+    """Scorer and pooling on features that are read from a file, as a feature store keeps them."""
+    classifier = build_classifier(backbone, "lem")
+    classifier.freeze()
+    classifier.train()
+    optimizer = torch.optim.Adam([weight for weight in classifier.parameters() if weight.requires_grad], lr=1e-4)
+    images, label = random_batch()
+    with torch.no_grad():
+        np.save(folder / "features.npy", classifier.backbone(images).numpy())
+    kept = np.load(folder / "features.npy", mmap_mode="r")
+
+    def step():
+        optimizer.zero_grad()
+        features = torch.from_numpy(np.stack([kept[number] for number in range(len(label))]))
+        combined_loss(classifier.judge(features), label, LAMBDA["lem"], BETA)["total"].backward()
+        optimizer.step()
+
+    return step
+
+
 def measure(pairs, folder):
+    frozen, unfrozen = frozen_step("efficientnet_lite0", folder), training_step("efficientnet_lite0", "lem")
+    what, more = "training step on kept features, efficientnet_lite0", {"limit": FROZEN_LIMIT, "pairs": pairs}
+    yield paired(what, "the same step unfrozen", frozen, unfrozen, warm_up=1, **more)
     for backbone in TRAINED:
         lem, gap = (training_step(backbone, pooling) for pooling in ("lem", "gap"))
         what, more = f"training step with LEM, {backbone}", {"limit": STEP_LIMIT, "pairs": 2 * pairs, "warm_up": 2}

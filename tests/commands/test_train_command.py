@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -181,3 +182,24 @@ def test_an_experiment_in_its_smallest_form_is_a_sweep_with_a_table(lemlight_run
     assert [json.loads(path.read_text())["state"] for path in jobs] == ["done"]
     assert len((tmp_path / "sweep" / "table.csv").read_text().splitlines()) == 2
     assert all((job.parent / "report.html").is_file() for job in jobs)
+
+
+def test_a_frozen_training_on_kept_features_is_the_one_on_images(lemlight_run, phantom):
+    words = [*phantom, "backbone.frozen=true", "augmentation=none", "trainer.max_epochs=2", "inside_breast=true"]
+    kept = lemlight_run("train", *words, "feature_versions=0")
+    fresh = lemlight_run("train", *words, "feature_versions=null")
+    one, other = (pd.read_csv(done.folder / "predictions.csv")["probability"] for done in (kept, fresh))
+    assert one.std() > 0
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    states = [load_checkpoint(done.folder / "checkpoints" / "last.ckpt").state_dict for done in (kept, fresh)]
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-5)
+    # another pooling shares the store, and the checkpoint is that of a whole network
+    store = next(Path(phantom[0].partition("=")[2]).glob("96x64-*/features"))
+    before = [(path, path.stat().st_mtime_ns) for path in store.glob("*/features.npy")]
+    lemlight_run("train", *words, "feature_versions=0", "pooling=gap")
+    assert before == [(path, path.stat().st_mtime_ns) for path in store.glob("*/features.npy")]
+    checkpoint = f"checkpoint={kept.folder / 'checkpoints' / 'best.ckpt'}"
+    tested = lemlight_run("evaluate", checkpoint, phantom[0], "split=test")
+    evaluated = pd.read_csv(tested.folder / "predictions.csv")["probability"]
+    np.testing.assert_allclose(evaluated, one, atol=1e-5)

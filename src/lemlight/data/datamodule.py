@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -90,18 +90,21 @@ class MammogramDataset(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Read a whole batch straight into its tensors: no copy per image, no stacking."""
         positions = [key if isinstance(key, int) else key[0] for key in keys]
-        shape = self.store.image(self.places[positions[0]]).shape
-        images = np.empty((len(keys), 1, *shape), np.uint16)
         seeds = [key[1] for key in keys if not isinstance(key, int)] if self.augmentation is not None else []
-        for n, position in enumerate(positions):
-            pixels = self.store.image(self.places[position])
-            images[n, 0] = self._augmented(pixels, seeds[n]) if seeds else pixels
-        batch = {"image": torch.from_numpy(images), "label": self.labels[positions], "index": self.rows[positions]}
+        batch = self._read(positions, seeds) | {"label": self.labels[positions], "index": self.rows[positions]}
         if self.bag is not None:
             bag = torch.from_numpy(pd.factorize(np.array([self.bag[position] for position in positions]))[0])
             label = torch.zeros(int(bag.max()) + 1).scatter_reduce(0, bag, batch["label"], "amax")
             batch |= {"bag": bag, "label": label}
-        return batch | ({"seed": torch.tensor(seeds)} if seeds else {})
+        return batch
+
+    def _read(self, positions: Sequence[int], seeds: Sequence[int]) -> Batch:
+        shape = self.store.image(self.places[positions[0]]).shape
+        images = np.empty((len(positions), 1, *shape), np.uint16)
+        for n, position in enumerate(positions):
+            pixels = self.store.image(self.places[position])
+            images[n, 0] = self._augmented(pixels, seeds[n]) if seeds else pixels
+        return {"image": torch.from_numpy(images)} | ({"seed": torch.tensor(seeds)} if seeds else {})
 
     def _augmented(self, pixels: NDArray[np.uint16], seed: int) -> NDArray[np.uint16]:
         assert self.augmentation is not None
@@ -170,6 +173,7 @@ class MammogramData(LightningDataModule):
         self.batch_size, self.workers = batch_size, workers
         self.augmentation, self.seed, self.start_method = augmentation, seed, start_method
         self.first_epoch, self.said = 0, False
+        self.in_place_of_images: Callable[[MammogramDataset], MammogramDataset] | None = None  # a feature store
         if table is not None and store is not None:
             self._take(table, store)
 
@@ -207,7 +211,8 @@ class MammogramData(LightningDataModule):
         if not len(rows):
             raise LemlightError(f"the {split} split holds no image: change dataset.split, or see the images left out")
         bag = None if self.breasts is None else self.breasts.iloc[rows].tolist()
-        return MammogramDataset(self.table, rows.tolist(), self.store, augmentation, bag)
+        images = MammogramDataset(self.table, rows.tolist(), self.store, augmentation, bag)
+        return images if self.in_place_of_images is None else self.in_place_of_images(images)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in an order of their own in every epoch."""
@@ -216,11 +221,11 @@ class MammogramData(LightningDataModule):
         if self.breasts is not None:
             batches = TrainBags(self._bags("train"), self.batch_size, self.seed, rank, world_size)
             batches.set_epoch(self.first_epoch)
-            return self._loader(dataset, batch_sampler=batches)
+            return self.loader(dataset, batch_sampler=batches)
         sampler = TrainSampler(len(dataset), self.seed, rank, world_size)
         sampler.set_epoch(self.first_epoch)
         single = len(sampler) > self.batch_size > 1 and len(sampler) % self.batch_size == 1
-        return self._loader(dataset, sampler=sampler, drop_last=single, batch_size=self.batch_size)
+        return self.loader(dataset, sampler=sampler, drop_last=single, batch_size=self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Let the augmentation go on where the network is, with batches of train; Lightning calls it."""
@@ -242,10 +247,11 @@ class MammogramData(LightningDataModule):
         """Batches of any split in the order of the table, not augmented."""
         dataset, shard = self.dataset(split), _rank_and_world_size()
         if self.breasts is not None:
-            return self._loader(dataset, batch_sampler=EvalBags(self._bags(split), self.batch_size, *shard))
-        return self._loader(dataset, sampler=EvalSampler(len(dataset), *shard), batch_size=self.batch_size)
+            return self.loader(dataset, batch_sampler=EvalBags(self._bags(split), self.batch_size, *shard))
+        return self.loader(dataset, sampler=EvalSampler(len(dataset), *shard), batch_size=self.batch_size)
 
-    def _loader(self, dataset: MammogramDataset, **order: Any) -> DataLoader[Batch]:
+    def loader(self, dataset: MammogramDataset, **order: Any) -> DataLoader[Batch]:
+        """Read a data set in the order of a sampler or of a batch sampler, by as many workers as there is room for."""
         workers, prefetch = self._that_fit(dataset)
         return _Loader(
             dataset,

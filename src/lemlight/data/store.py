@@ -254,9 +254,9 @@ class _Task:
 
 def _make_room(table: pd.DataFrame, settings: PrepareSettings, folder: Path, stamp: str) -> None:
     shape = (len(table), settings.height, settings.width)
-    _allocate(folder / IMAGES, shape, np.uint16)
+    allocate(folder / IMAGES, shape, np.uint16)
     if table["lesions_known"].any():
-        _allocate(folder / MASKS, shape, np.uint8)
+        allocate(folder / MASKS, shape, np.uint8)
     if not (folder / CONFIG).is_file():
         write_json({"settings": asdict(settings), "format": FORMAT, "stamp": stamp}, folder / CONFIG)
 
@@ -316,9 +316,9 @@ def _prepare_image(task: _Task, folder: Path, settings: PrepareSettings) -> dict
     image, geometry, pixels = read_prepared(task.path, settings)
     with as_image_error(task.path, "its lesions cannot be drawn ({}); correct or remove them"):
         labels, notes = label_image(task.lesions, geometry, pixels > 0)
-    _write_slot(folder / IMAGES, task.slot, pixels)
+    write_slot(folder / IMAGES, task.slot, pixels)
     if labels is not None:
-        _write_slot(folder / MASKS, task.slot, labels)
+        write_slot(folder / MASKS, task.slot, labels)
     return {
         "image_id": task.image_id,
         "slot": task.slot,
@@ -344,7 +344,7 @@ def _record(results: Iterable[tuple[_Task, dict[str, Any] | ImageError]], path: 
             file.flush()
 
 
-def _allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
     """Make a .npy file of zeros, unless it is there; a disk without that much space is found now, not hours later."""
     if path.is_file():
         return
@@ -375,7 +375,7 @@ def _take_space(file: int, start: int, size: int) -> None:
         size -= os.write(file, zeros[:size])
 
 
-def _write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
+def write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
     """Write one entry of the array in a .npy file; not through a memory map, where a full disk ends the process."""
     start = int(np.load(path, mmap_mode="r").offset)
     with path.open("r+b") as file:

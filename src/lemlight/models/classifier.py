@@ -39,9 +39,11 @@ class MammogramClassifier(nn.Module):
 
     Attributes:
         temperature: by which the logit is divided; 1 in training, then what the validation split chose.
+        frozen: the backbone is not trained: no gradient, running statistics as they are, no dropout.
     """
 
     temperature: float = 1.0
+    frozen: bool = False
 
     def __init__(self, backbone: nn.Module, scorer: Scorer, pooling: nn.Module, inside_breast: bool = False) -> None:
         super().__init__()
@@ -49,6 +51,18 @@ class MammogramClassifier(nn.Module):
         self.scorer = scorer
         self.pooling = pooling
         self.inside_breast = inside_breast
+
+    def freeze(self) -> None:
+        """Train the backbone no more."""
+        self.frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "MammogramClassifier":
+        """Set the mode of all modules but of a frozen backbone."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor, bag: Tensor | None = None) -> Scores:
         """Compute logits, score map and regularizer; of bags where `bag` `(N,)` numbers them, see `judge`."""
@@ -150,6 +164,9 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
             pooling.
     """
     part = dict(config["backbone"])
+    frozen = part.pop("frozen", False)
+    if not isinstance(frozen, bool):
+        raise LemlightError(f"backbone.frozen={frozen}: must be true or false")
     if not first_weights and "weights" in part:
         part |= {"weights": "none"} | ({"weights_file": None} if "weights_file" in part else {})
     backbone = build(part, "backbone", kind=nn.Module)
@@ -163,6 +180,8 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
     scorer, inside_breast = Scorer(channels, config.get("scorer_bias", True)), config.get("inside_breast", False)
     classifier = MammogramClassifier(backbone, scorer, pooling, inside_breast)
     _check_pooling(classifier, channels, config["pooling"]["_target_"])
+    if frozen:
+        classifier.freeze()
     return classifier
 
 

@@ -31,6 +31,7 @@ NOISE = (
     r".*exists and is not empty.*",  # a resumed run
     r"You are using a custom batch sampler.*",  # EvalBags gives every image
     r"Grad strides do not match bucket view strides.*",  # 1x1 weights are both channels-last and not
+    r"Found \d+ module\(s\) in eval mode.*",  # a frozen backbone
     r"predict returned None.*",  # predictions are gathered at the end, not returned by batch
 )
 CHATTER = ("Tip:", "GPU available", "TPU available", "`Trainer(limit_", "to estimate number of stepping batches")
@@ -165,10 +166,20 @@ class MammogramModule(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Give the loss of one batch; raises LemlightError where it is not finite (see LossWatch)."""
         assert self.loss is not None  # see setup
-        losses: dict[str, Tensor] = self.loss(self(batch["image"], batch.get("bag")), batch["label"], self.lam)
+        scores = self.classifier.judge(*self._features(batch), batch.get("bag"))
+        losses: dict[str, Tensor] = self.loss(scores, batch["label"], self.lam)
         self.loss_watch.note(losses["total"], self.trainer, batch_idx)
         self._log_losses(losses, len(batch["label"]))
         return losses["total"]
+
+    def _features(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The features of a batch and the cells that count, of its images or as a feature store keeps them."""
+        if "features" in batch:
+            features, covered = batch["features"][:, :-1], batch["features"][:, -1]
+            return features, covered > 0 if self.classifier.inside_breast else None
+        images = unit_range(batch["image"])
+        features = self.classifier.backbone(images)
+        return features, self.classifier.valid(images, features)
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rates that the epoch starts with."""
@@ -189,7 +200,7 @@ class MammogramModule(LightningModule):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep the logits of one batch until the epoch's end; a bag has the index of its first view."""
         index, bag = batch["index"], batch.get("bag")
-        logit = self(batch["image"], bag).logit.float()
+        logit = self.classifier.judge(*self._features(batch), bag).logit.float()
         if bag is not None:  # the views of a bag stand together
             index = index[torch.cat([bag.new_ones(1), bag.diff()]) > 0]
         self.batches.append((index, logit, batch["label"].float()))
@@ -208,9 +219,7 @@ class MammogramModule(LightningModule):
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
-        images, bag = unit_range(batch["image"]), batch.get("bag")
-        features = self.classifier.backbone(images)
-        valid = self.classifier.valid(images, features)
+        (features, valid), bag = self._features(batch), batch.get("bag")
         scores = self.classifier.judge(features, valid)
         extrema = self.classifier.extrema(scores)
         columns = [scores.logit.float(), extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1)]

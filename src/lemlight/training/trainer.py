@@ -1,5 +1,6 @@
 """The Trainer of a run, what this machine can be asked for, and training from the start or from a checkpoint."""
 
+import hashlib
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,21 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
 
 import lemlight
 from lemlight.building import argument_problems, build
-from lemlight.data.datamodule import MammogramData, say
+from lemlight.data.datamodule import MammogramData, MammogramFiles, say, unit_range
+from lemlight.data.features import fill_features
 from lemlight.data.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import try_methods
 from lemlight.localization.choice import build_settings
 from lemlight.models.backbones import Backbone
+from lemlight.models.cells import breast_cells
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.training.callbacks import check_monitors
-from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights
+from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights, plain
 from lemlight.training.module import MammogramModule, build_loss, quiet
 from lemlight.training.optimizers import build_optimizer, build_scheduler
 
@@ -165,6 +169,51 @@ def versions() -> dict[str, str]:
         "pytorch-lightning": version("pytorch-lightning"),
         "numpy": np.__version__,
     }
+
+
+def keep_features(
+    trainer: Trainer, module: MammogramModule, data: MammogramFiles, versions: int, resume: Path | None
+) -> None:
+    """Let `data` give the features of a frozen backbone, each computed once, in place of images, see `fill_features`.
+
+    The last channel holds 1 in the cells that the breast covers, for `inside_breast`.
+    """
+    classifier, device = module.classifier, trainer.strategy.root_device
+    if resume is not None:
+        load_weights(classifier, load_checkpoint(resume))
+    backbone = classifier.backbone.to(device)
+
+    @torch.no_grad()
+    def compute(images: Tensor) -> Tensor:
+        images = unit_range(images.to(device))
+        features = backbone(images).float()
+        return torch.cat(
+            [features, breast_cells(images, (features.shape[2], features.shape[3])).unsqueeze(1).float()], dim=1
+        )
+
+    part = {key: value for key, value in module.config["backbone"].items() if key not in ("weights", "weights_file")}
+    stamp = {
+        "weights": weights_digest(backbone),
+        "backbone": part,
+        "preprocessing": data.store.settings,
+        "augmentation": module.config["augmentation"] if versions else None,
+        "versions": versions_of(part),
+    }
+    fill_features(data, compute, plain(stamp), versions)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """A hash of all weights and statistics of a network."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, values in sorted(network.state_dict().items()):
+        digest.update(name.encode() + values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def versions_of(part: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of what computes features."""
+    found = {name: value for name, value in versions().items() if name in ("lemlight", "torch", "torchvision")}
+    return found | ({"timm": version("timm")} if "timm" in str(part["_target_"]) else {})
 
 
 def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: Path | None) -> None:
