@@ -129,10 +129,17 @@ def _lossless_jpeg(stream: bytes) -> NDArray[Any]:
     late, so that other bytes in place of its last ones change none.
     """
     values: NDArray[Any] = imagecodecs.jpeg8_decode(stream)
-    end = len(stream[: stream.rfind(END)].rstrip(b"\0\xff"))
-    longer, other = (imagecodecs.jpeg8_decode(stream[:place] + MORE + END) for place in (end, end - LAST))
-    found = _jpeg(stream)
+    end, found = stream.rfind(END), _jpeg(stream)
     beyond = found is None or int(values.max()) >> found[3]
-    if beyond or end < LAST or not np.array_equal(values, longer) or np.array_equal(values, other):
+    ends = dict.fromkeys((end, len(stream[:end].rstrip(b"\0\xff"))))  # zeros at the end are pixels of air, or fill
+    if beyond or not any(_ends_at(stream, end, values) for end in ends):
         raise ValueError("bytes are missing")
     return values
+
+
+def _ends_at(stream: bytes, end: int, values: NDArray[Any]) -> bool:
+    """Whether other bytes from `end` on leave the values as they are, and other ones just before change them."""
+    if end < LAST:
+        return False
+    longer, other = (imagecodecs.jpeg8_decode(stream[:place] + MORE + END) for place in (end, end - LAST))
+    return np.array_equal(values, longer) and not np.array_equal(values, other)
