@@ -269,6 +269,22 @@ def test_a_code_stream_cut_short_inside_a_valid_file(tmp_path, write_dicom, synt
     assert "cut short" in message(path)
 
 
+@syntaxes(ENCAPSULATED)
+def test_a_code_stream_that_ends_in_air_is_whole_and_one_with_bytes_missing_is_not_taken_for_it(
+    tmp_path, write_dicom, draw, syntax
+):
+    pixels = draw(1) >> 4  # the last rows are zeros, and so are the last bytes of some code streams
+    path = write_dicom(tmp_path / "a.dcm", pixels, syntax, BitsStored=12)
+    np.testing.assert_array_equal(np.rint(read_dicom(path).pixels * 4095), pixels)
+    if syntax in (JPEGLosslessSV1, RLELossless):  # with these a decoder goes on without a word
+        dataset = pydicom.dcmread(path)
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        middle = len(stream) // 3
+        dataset.PixelData = encapsulate([stream[:middle] + stream[middle + 20 :]])
+        dataset.save_as(path)
+        assert "damaged" in message(path)
+
+
 def test_every_header_cut_short(tmp_path, write_dicom):
     path = write_dicom(tmp_path / "a.dcm", VALUES, BitsStored=12)
     content = path.read_bytes()
