@@ -83,7 +83,9 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
         units = " or ".join(known)
         notes.append(f"The probability of a {units} is the {rule} of its images; it is malignant if any of them is.")
         if sections.get("breast", {}).get("together"):
-            notes.append("But the network was trained on breasts: it has judged all views of one together.")
+            notes.append(
+                "Of a breast it is the network's own: trained on breasts, it has judged all views of one together."
+            )
         notes += [
             f"{sections[level]['mixed']} of {sections[level]['units']} {UNITS[level]} hold images of both labels."
             for level in known[:1]
@@ -104,9 +106,9 @@ def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
             "Out of fold: an image is judged by the networks that were not trained on it and chose nothing by it; "
             "location maps are not measured."
         ]
-    for one in together["networks"]:
+    for number, one in enumerate(together["networks"], start=1):
         figure = f"{value_text(one['auroc'])} {_brackets(interval_text(one['auroc']))}".strip()
-        notes.append(f"{one['network']} alone: AUC {figure}, {one['units']} {UNITS[one['level']]}.")
+        notes.append(f"Network {number} ({one['network']}) alone: AUC {figure}, {one['units']} {UNITS[one['level']]}.")
     return notes
 
 
