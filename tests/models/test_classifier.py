@@ -114,6 +114,22 @@ def test_impossible_values_are_all_named():
         CombinedLoss(-1.0, 0.0)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_labels_are_cross_entropy_with_soft_targets(smoothing):
+    label = torch.tensor([1.0, 0.0])
+    soft = label * (1 - smoothing) + smoothing / 2
+
+    def entropy(logit):
+        return -(soft * torch.nn.functional.logsigmoid(logit) + (1 - soft) * torch.nn.functional.logsigmoid(-logit))
+
+    losses = CombinedLoss(0.0, label_smoothing=smoothing)(SCORES, label, 0.3)
+    assert losses["pool"].item() == pytest.approx(entropy(SCORES.logit).mean().item(), rel=1e-5)
+    assert losses["gap"].item() == pytest.approx(entropy(SCORES.gap_logit).mean().item(), rel=1e-5)
+    assert PoolingLoss(label_smoothing=smoothing)(SCORES, label, 0.3)["total"].item() == losses["pool"].item()
+    with pytest.raises(LemlightError, match="label_smoothing"):
+        CombinedLoss(0.0, label_smoothing=1.0)
+
+
 def test_the_loss_of_the_pooling_alone_knows_no_lambda_and_no_regularizer():
     losses = PoolingLoss()(SCORES, LABEL, 0.3)
     assert losses["total"].item() == losses["pool"].item()
