@@ -84,7 +84,7 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append(f"The probability of a {units} is the {rule} of its images; it is malignant if any of them is.")
         if sections.get("breast", {}).get("together"):
             notes.append(
-                "Of a breast it is the network's own: trained on breasts, it has judged all views of one together."
+                "Of a breast it is the network's own: trained on breasts, it judged all views of one together."
             )
         notes += [
             f"{sections[level]['mixed']} of {sections[level]['units']} {UNITS[level]} hold images of both labels."
