@@ -1,6 +1,7 @@
 """The feature store: what it holds, what is computed again and what is not, what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from lemlight.data.augment import FULL
 from lemlight.data.datamodule import MammogramData
 from lemlight.data.features import fill_features, seed_of
-from lemlight.data.store import PrepareSettings, prepare
+from lemlight.data.store import PreparedStore, PrepareSettings, prepare
 from lemlight.errors import LemlightError
 
 STAMP = {"weights": "0123", "backbone": {"name": "tiny"}}
@@ -100,6 +101,24 @@ def test_what_is_there_is_not_computed_again_and_a_kill_costs_a_batch(written):
     with (store.folder / "done.jsonl").open("a") as file:
         file.write('["i0", 0, "ab')  # half a line
     assert fill(written, stamp=stamp)[2].seen == 0
+
+
+def test_an_image_that_was_left_out_at_first_moves_no_other(written, tmp_path):
+    table, images = written
+    shutil.copytree(images.folder, tmp_path / "store", ignore=shutil.ignore_patterns("features"))
+    path = tmp_path / "store" / "done.jsonl"
+    lines = path.read_text()
+    path.write_text(
+        "".join(line + "\n" for line in lines.splitlines() if line and json.loads(line)["image_id"] != "i2")
+    )
+    first = PreparedStore(tmp_path / "store")
+    fill((table[table["image_id"] != "i2"].reset_index(drop=True), first))
+    path.write_text(lines)
+    data, _, computing = fill((table, PreparedStore(tmp_path / "store")))
+    assert computing.seen == 3  # i2 and its two versions
+    for batch in data.eval_dataloader("test"):
+        pixels = images.image(images.index_of("i6"))[None, None]
+        torch.testing.assert_close(batch["features"], Computing()(torch.from_numpy(pixels)), rtol=0, atol=0)
 
 
 def test_images_prepared_anew_are_computed_anew(written):

@@ -20,7 +20,7 @@ from lemlight.data.store import PreparedStore, allocate, locked, write_slot
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
 
-FORMAT = 1  # raise it with every change that alters a feature or its place
+FORMAT = 2  # raise it with every change that alters a feature or its place
 FEATURES, RECORDS, CONFIG = "features.npy", "done.jsonl", "config.json"
 Compute = Callable[[Tensor], Tensor]
 Version = tuple[str, int]  # image_id; 0: as prepared, k: its k-th augmented version
@@ -39,7 +39,7 @@ class FeatureStore:
 
     def slot(self, place: int, version: int = 0) -> int:
         """Where the features of the image at a place of the prepared store stand: 0 as prepared, k its k-th version."""
-        return place * (1 + self.versions) + version
+        return self.images.slot(place) * (1 + self.versions) + version
 
     def features(self, slot: int) -> NDArray[np.float32]:
         """The features `(C, h, w)` at a slot, a read-only view of the file."""
@@ -160,7 +160,9 @@ def _fill(data: MammogramData, compute: Compute, store: FeatureStore, progress: 
         for augmented in (False, True):
             places = [place for place in missing if (place[1] > 0) is augmented]
             for chosen, features in _computed(data, compute, ids, places, augmented):
-                allocate(store.folder / FEATURES, (len(images) * (1 + store.versions), *features.shape[1:]), np.float32)
+                allocate(
+                    store.folder / FEATURES, (images.capacity * (1 + store.versions), *features.shape[1:]), np.float32
+                )
                 for (row, version), one in zip(chosen, features, strict=True):
                     write_slot(store.folder / FEATURES, store.slot(images.index_of(ids[row]), version), one)
                     file.write(json.dumps([ids[row], version, prints[row]]) + "\n")

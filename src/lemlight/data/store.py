@@ -87,6 +87,15 @@ class PreparedStore:
         """Position of an image; raises KeyError if it was left out."""
         return self._positions[image_id]
 
+    @property
+    def capacity(self) -> int:
+        """How many images the files have room for, those that were left out included."""
+        return len(self._images)
+
+    def slot(self, i: int) -> int:
+        """Where an image stands in the files: the same whatever else is left out, or found again later."""
+        return int(self._records[i]["slot"])
+
     def image(self, i: int) -> NDArray[np.uint16]:
         """Pixels (H, W): 0 is air, 65535 is 1.0; a read-only view of the file."""
         pixels: NDArray[np.uint16] = self._images[self._records[i]["slot"]]
