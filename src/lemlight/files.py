@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -49,6 +49,28 @@ def open_file(path: Path) -> BufferedReader:
         return file
     file.close()
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+MOST_BYTES, MOST_VALUES = 2**25, 10**5  # of a file with plain values
+
+
+def read_plain(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """Read JSON, or what another `parse` takes: plain values; ValueError for a file that is too large, deep or none."""
+    with open_file(path) as file:
+        data = file.read(MOST_BYTES + 1)
+    try:
+        if len(data) > MOST_BYTES:
+            raise ValueError("too large")
+        values = parse(data.decode("utf-8"))
+        left, count = [values], 0
+        while left:
+            value, count = left.pop(), count + 1
+            if count > MOST_VALUES:  # what an alias of YAML stands for counts each time
+                raise ValueError("too many values")
+            left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path.name} cannot be read") from error
+    return values
 
 
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:

@@ -1,5 +1,6 @@
 """From run folders to a table of methods: which runs there are, what their methods are called, how they compare."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -44,6 +45,15 @@ def test_jobs_that_are_not_done_say_why(tmp_path):
     assert runs["started"].config["seed"] == 0
 
 
+@pytest.mark.parametrize("change", [{"error": 5}, {"overrides": "text"}, {"config": []}, {"state": "DOE"}])
+def test_a_state_of_other_types_is_listed_not_fatal(tmp_path, change):
+    write_state(tmp_path / "a", "failed", "no memory", config=config_of())
+    state = json.loads((tmp_path / "a/state.json").read_text())
+    (tmp_path / "a/state.json").write_text(json.dumps(state | change))
+    write_run(tmp_path / "b")
+    assert states(tmp_path) == {"a": "damaged", "b": "done"}
+
+
 def test_results_that_a_job_wrote_elsewhere_are_read_there(tmp_path):
     elsewhere = write_run(tmp_path / "elsewhere", dice=0.5)
     write_state(tmp_path / "sweep/0", "done", config=config_of(output=str(elsewhere)))
@@ -51,6 +61,7 @@ def test_results_that_a_job_wrote_elsewhere_are_read_there(tmp_path):
     assert (run.name, run.state, run.dice.max()) == ("0", "done", 0.5)
 
 
+ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 HEAD = "image_id,patient_id,label,probability\n"
 
 
@@ -64,7 +75,10 @@ HEAD = "image_id,patient_id,label,probability\n"
             for rows in ("a,p,2,0.5\n", "a,p,1,7\n", "a,p,1,0.5\na,p,1,0.5\n", ",p,1,0\n")
         ),
         ("config.yaml", "a: [\n"),
-        ("leaks.json", "{"),
+        ("config.yaml", "choices: text"),
+        ("config.yaml", ALIASES),
+        *(("leaks.json", text) for text in ("{", "[" * 10**5, '{"scheme": 1}', '{"splits": "DOE^JANE"}', "[]")),
+        ("metrics.json", '{"a": ' * 10**4),
         ("logs/metrics.csv", "\x00"),
         ("localization_images.csv", "image_id\n"),
     ],

@@ -14,6 +14,7 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.training.checkpoint import FORMAT, AtomicCheckpointIO, load_checkpoint, load_weights, plain
+from lemlight.training.module import MammogramModule
 
 
 class Bomb:
@@ -186,3 +187,26 @@ def test_without_room_the_old_checkpoint_stays_and_nothing_half_written_is_left(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert torch.load(path, weights_only=True) == {"value": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(tiny, saved):
+    broken = changed(saved, lambda content: content["state_dict"]["classifier.scorer.weight"].fill_(float("nan")))
+    with pytest.raises(LemlightError, match=r"NaN or infinite \(scorer\.weight\)"):
+        load_weights(tiny.make_classifier(), load_checkpoint(broken))
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused_unread(saved, tmp_path):
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in archive.namelist():
+            bomb.writestr(member, archive.read(member))
+        bomb.writestr("archive/data/999", bytes(10**8))
+    with pytest.raises(LemlightError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "bomb.ckpt")
+
+
+def test_a_checkpoint_holds_neither_folder_nor_file_of_the_machine(tiny, tmp_path):
+    planted = "/secret/planted"
+    places = {"store": planted, "output": planted, "dataset": {**tiny.CONFIG["dataset"], "root": planted, "seed": 3}}
+    module = MammogramModule(tiny.CONFIG | places, None, tiny.make_classifier())
+    assert "planted" not in str(module.hparams)
+    assert module.hparams["config"]["dataset"] == {**tiny.CONFIG["dataset"], "seed": 3}

@@ -38,7 +38,7 @@ from lemlight.files import write_csv, write_json
 
 FORMAT = 4  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
-LEAST_SIDE = 32  # px: what the networks leave of it is one cell
+LEAST_SIDE, MOST_SIDE = 32, 10_000  # px: what the networks leave of the least is one cell; no mammogram is larger
 
 
 @checked
@@ -46,8 +46,8 @@ LEAST_SIDE = 32  # px: what the networks leave of it is one cell
 class PrepareSettings:
     """The geometry of prepared images: size in px, cropped to the breast or not, chest wall on the left or as it is."""
 
-    height: Annotated[int, Field(ge=LEAST_SIDE)]
-    width: Annotated[int, Field(ge=LEAST_SIDE)]
+    height: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
+    width: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
     crop: bool = True
     flip: bool = True
 

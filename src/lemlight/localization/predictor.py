@@ -26,7 +26,7 @@ from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.raster import Image
-from lemlight.data.store import PrepareSettings, read_prepared
+from lemlight.data.store import LEAST_SIDE, MOST_SIDE, PrepareSettings, read_prepared
 from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of, try_methods
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
@@ -51,8 +51,8 @@ Read = tuple[Image, BreastGeometry, NDArray[np.uint16]]  # an image, and how it 
 class Preprocessing(Settings):
     """How images are prepared for a network, as its file says: size in px, cropped to the breast, turned or not."""
 
-    height: Annotated[int, Field(ge=32)]
-    width: Annotated[int, Field(ge=32)]
+    height: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
+    width: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
     crop: bool
     flip: bool
 
@@ -161,6 +161,8 @@ class Predictor:
             return []
         batch = torch.cat([as_batch(pixels) for _, _, pixels in read]).to(self.device)
         explained, predictions = self.explain(batch), []
+        if not explained.probability.isfinite().all():
+            raise LemlightError("the network answers with no number: its training has diverged; use another checkpoint")
         for number, (image, geometry, _) in enumerate(read):
             parts: Any = [None if part is None else part[number : number + 1] for part in explained]
             one = Explanation(*parts)

@@ -1,6 +1,5 @@
 """The run folders of `lemlight.train`: which there are below a folder, in which state, and what each of them left."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +9,10 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
+from pydantic import BaseModel, model_validator
 
 from lemlight.errors import LemlightError
+from lemlight.files import read_plain
 from lemlight.metrics import CLASSIFICATION_NAMES
 from lemlight.metrics.classification import check_scored
 from lemlight.sweeps.state import STATE, read_state
@@ -69,6 +70,69 @@ class TrainingRun:
         """The fold of a k-fold split, as text; `none` for other splits."""
         split = (self.config.get("dataset") or {}).get("split") or {}
         return str(split.get("fold", "unknown")) if split.get("scheme") == "kfold" else "none"
+
+
+class Config(BaseModel, extra="allow"):
+    """What a comparison takes from config.yaml: sections that are sections."""
+
+    choices: dict[str, Any] = {}
+    dataset: dict[str, Any] = {}
+    localization: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError("no sections")
+        split = values["dataset"].get("split") if isinstance(values.get("dataset"), dict) else None
+        if not isinstance(split, dict | None) or not all(isinstance(key, str) for key in values):
+            raise ValueError("dataset.split is no section")
+        return values
+
+
+class Figure(BaseModel, extra="allow", strict=True):
+    """A figure of metrics.json with its interval; None is undefined."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Metrics(BaseModel, extra="allow"):
+    """What a comparison takes from metrics.json."""
+
+    threshold: float | None
+    levels: dict[str, dict[str, Any]] = {}
+    split: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _figures(cls, values: Any) -> Any:
+        for name in CLASSIFICATION_NAMES:
+            for section in [values, *values.get("levels", {}).values()]:
+                Figure.model_validate(values[name] if section is values else section.get(name, {}))
+        return values
+
+
+class Split(BaseModel, strict=True):
+    """A line of leaks.json, without names."""
+
+    split: Literal["train", "val", "test", "all", ""]
+    images: int
+    malignant: int
+    patients: int
+    fraction: float
+
+
+class Leaks(BaseModel):
+    """What a comparison takes from leaks.json."""
+
+    scheme: str
+    splits: list[Split]
+    warnings: list[str]
+    leaking_patients: list[Any]
+    leaking_breasts: list[Any]
+    leaking_files: list[Any]
 
 
 def find_runs(root: Path) -> list[TrainingRun]:
@@ -133,9 +197,8 @@ def _results(run: TrainingRun) -> dict[str, Any]:
     """What a finished run left; LemlightError, which names the file, where one is damaged."""
     found: dict[str, Any] = {}
     with _whole(run.folder / "metrics.json") as path:
-        found["summary"] = json.loads(path.read_text(encoding="utf-8"))
-        if not {*CLASSIFICATION_NAMES, "threshold"} <= found["summary"].keys():
-            raise ValueError
+        found["summary"] = read_plain(path)
+        Metrics.model_validate(found["summary"])
     with _whole(run.folder / "predictions.csv") as path:
         found["predictions"] = table = _table(path)
         check_scored(table["label"], table["probability"])
@@ -144,7 +207,7 @@ def _results(run: TrainingRun) -> dict[str, Any]:
             raise ValueError
     with _whole(run.folder / "leaks.json") as path:
         if path.is_file():
-            found["leaks"] = json.loads(path.read_text(encoding="utf-8"))
+            found["leaks"] = Leaks.model_validate(read_plain(path)).model_dump()
     with _whole(run.folder / "logs" / "metrics.csv") as path:
         if path.is_file():
             found["log"] = _table(path).groupby("epoch").mean()
@@ -169,12 +232,14 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    values = _yaml(folder / CONFIG)
-    return values if isinstance(values, dict) else {}
+    try:
+        return Config.model_validate(_yaml(folder / CONFIG)).model_dump(exclude_unset=True)
+    except ValueError:
+        return {}
 
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_plain(path, yaml.safe_load)
     except (OSError, ValueError, yaml.YAMLError):
         return None

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from pydantic import TypeAdapter
 
-from lemlight.files import write_json, written_aside
+from lemlight.files import read_plain, write_json, written_aside
 from lemlight.metrics import METRIC_NAMES
 from lemlight.sweeps.names import WITHOUT_EFFECT, without_effect
 from lemlight.text import folded, markdown_table, short_numbers
@@ -63,8 +64,8 @@ class JobState:
 def read_state(folder: Path) -> JobState | None:
     """Read the state of the job in `folder`; None where there is none, or none that can be read."""
     try:
-        return JobState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(JobState).validate_python(read_plain(folder / STATE))
+    except (OSError, ValueError, TypeError):  # pydantic's is a ValueError
         return None
 
 

@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lemlight.building import check_trust
+from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 from lemlight.metrics.operating import Operating, read_operating
@@ -193,6 +194,11 @@ def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} holds the weights of another network: {differences}. Use the backbone and the pooling "
             "that it was trained with"
         )
+    if bad := [name for name in own if not checkpoint.state_dict[name].isfinite().all()]:
+        raise LemlightError(
+            f"{checkpoint.path} holds weights that are NaN or infinite ({first_ten(bad, 3)}): its training has "
+            "diverged, or the file is damaged; use another checkpoint"
+        )
     classifier.load_state_dict({key: checkpoint.state_dict[name] for name, key in own.items()})
 
 
@@ -212,6 +218,8 @@ def _read(path: Path) -> Any:
         raise LemlightError(f"{path} is truncated (its end is missing): copy it again or use another checkpoint")
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("it is packed, or its parts lie in one another: torch.save does neither")
             if damaged := archive.testzip():  # torch.load does not look at the checksums
                 raise zipfile.BadZipFile(f"{damaged} is not what was written")
         return torch.load(path, weights_only=True, map_location="cpu")
