@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # one torch thread for each of the test processes
 TEST_ENV := OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types pytest docs bench lock clean
+.PHONY: help install demo test lint format types pytest docs bench fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ docs: $(INSTALLED) ## the documentation as a site, into site/
 
 bench: $(INSTALLED) ## the speed ratios of the README, measured side by side
 	$(BIN)/python -m tests.bench
+
+fuzz: $(INSTALLED) ## damaged files of every kind, read under limits (seconds; make fuzz HOURS=2)
+	$(TEST_ENV) $(BIN)/python -m tests.fuzz --hours $(or $(HOURS),0.005)
 
 lock: ## requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --universal \

@@ -226,7 +226,9 @@ def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, 
         assert text.count("alone: AUC") == 2
     assert (done.folder / "localization.csv").is_file()
     assert "each once" in refused("evaluate", f"checkpoint=[{files[0]},{files[0]}]", "dataset=phantom", *phantom)
-    assert "training or validation images of every one" in refused("evaluate", both, "dataset=phantom", *phantom, "split=train")
+    assert "training or validation images of every one" in refused(
+        "evaluate", both, "dataset=phantom", *phantom, "split=train"
+    )
 
 
 def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path):

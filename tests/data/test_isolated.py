@@ -111,3 +111,17 @@ def children():
     """The processes that work on files."""
     listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-ww", "-o", "args="], capture_output=True, text=True)
     return [line for line in listed.stdout.splitlines() if "lemlight.data.isolated" in line]
+
+
+def test_mutations_of_a_fixed_seed_cost_themselves_only():
+    from tests.fuzz import LIMITS, fuzz  # here: the processes that the other tests start need none of it
+
+    before = held()
+    try:
+        found, wrong = fuzz(seed=0, count=120, seconds=10, workers=2)
+    finally:
+        hold(before)
+    assert not wrong
+    assert found["mutations"] > 20
+    assert found["refused"] > found["read"] / 4
+    assert LIMITS.memory < before.memory

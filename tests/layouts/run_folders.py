@@ -88,7 +88,7 @@ def write_run(folder, *, config=None, predictions=None, dice=None, pictures=0, o
     log.to_csv(folder / "logs/metrics.csv", index=False)
     splits = [{"split": "test", "images": 80, "malignant": 40, "patients": 40, "fraction": 1.0}]
     leaks = {"leaking_patients": [f"{NAME} 3"], "leaking_breasts": [], "leaking_files": []}
-    leaks |= {"scheme": "patient", "splits": splits, "warnings": ["1 patients leak"]}
+    leaks |= {"scheme": "patient", "splits": splits, "warnings": [f"{NAME} leaks"]}
     (folder / "leaks.json").write_text(json.dumps(leaks))
     if pictures:
         write_pictures(folder / "examples", predictions[:pictures])

@@ -61,7 +61,7 @@ def test_the_page_says_everything(pages):
         "it is still running, or was killed",
         "metrics.json is missing or damaged",
         "Runs 3, 4, 5, 6: split by patient. In more than one split: 1 patients, 0 breasts, 0 files",
-        "Warning: 1 patients leak",
+        "Warning: 1 patients are trained and tested on",
         "python -m lemlight.train pooling=lem seed=0 dataset.root=...",
         "pytorch-lightning",
         "Mammogram 3:",
@@ -173,7 +173,7 @@ def test_the_command_hides_paths_and_differing_settings_leave_them_and_the_machi
 def test_equal_leak_reports_stand_once_without_names(sweep, tmp_path):
     shutil.copytree(sweep, tmp_path / "s")
     changed = tmp_path / "s/pooling=gap+seed=0/leaks.json"
-    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"warnings": []}))
+    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"scheme": "column"}))
     (tmp_path / "s/pooling=gap+seed=1/leaks.json").unlink()
     reports = leak_reports(find_runs(tmp_path))
     assert [report["numbers"] for report in reports] == [[1], [3, 4]]

@@ -241,7 +241,7 @@ def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileH
     """Read the header of every file, in their order; the content says what a file is, not its suffix."""
     headers: list[FileHeader] = []
     bar = tqdm(total=len(paths), desc="reading headers", unit="image", disable=not progress)
-    with bar, quiet(), ThreadPoolExecutor(THREADS) as pool:
+    with bar, quiet(), quiet("tifffile"), ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), AT_ONCE):
             for header in pool.map(_read, paths[start : start + AT_ONCE]):
                 headers.append(header)

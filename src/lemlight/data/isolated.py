@@ -177,6 +177,12 @@ def _process_for(job: bytes) -> _Process:
     raise LemlightError("a process that reads files cannot be started: see what it said above, or free some memory")
 
 
+def end_resting() -> None:
+    """End the processes that wait for another job, now instead of after a while."""
+    while _resting:
+        _resting.pop().end()
+
+
 def _cause(code: int | None) -> str:
     """Why a process has ended, by its exit code."""
     if code is None or code >= 0:

@@ -1,6 +1,7 @@
 """Which image is trained, validated and tested on: the split, and a report of what stands on both sides of it."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -80,7 +81,7 @@ def leak_report(table: pd.DataFrame, scheme: str = "") -> LeakReport:
     patients = _in_several_splits(table, table["patient_id"])
     breasts = _in_several_splits(sided, sided["patient_id"] + " " + sided["laterality"])
     files = _in_several_splits(table, table["path"])
-    warnings = tuple(_warnings(scheme, counts, patients, files))
+    warnings = tuple(leak_warnings(scheme, counts, patients, files))
     return LeakReport(scheme, tuple(counts), patients, breasts, files, warnings)
 
 
@@ -89,7 +90,10 @@ def _in_several_splits(table: pd.DataFrame, key: "pd.Series[str]") -> tuple[str,
     return tuple(sorted(splits.index[splits > 1].astype(str)))
 
 
-def _warnings(scheme: str, counts: list[SplitCounts], patients: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
+def leak_warnings(
+    scheme: str, counts: Sequence[SplitCounts], patients: Sequence[Any], files: Sequence[Any]
+) -> list[str]:
+    """What makes the figures of a split doubtful, in sentences of ours."""
     warnings = []
     if scheme == "image":
         warnings.append(

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, model_validator
 
+from lemlight.data.splits import Scheme, SplitCounts, leak_warnings
 from lemlight.errors import LemlightError
 from lemlight.files import read_plain
 from lemlight.metrics import CLASSIFICATION_NAMES
@@ -127,9 +128,8 @@ class Split(BaseModel, strict=True):
 class Leaks(BaseModel):
     """What a comparison takes from leaks.json."""
 
-    scheme: str
+    scheme: Scheme | Literal[""]
     splits: list[Split]
-    warnings: list[str]
     leaking_patients: list[Any]
     leaking_breasts: list[Any]
     leaking_files: list[Any]
@@ -207,7 +207,10 @@ def _results(run: TrainingRun) -> dict[str, Any]:
             raise ValueError
     with _whole(run.folder / "leaks.json") as path:
         if path.is_file():
-            found["leaks"] = Leaks.model_validate(read_plain(path)).model_dump()
+            leaks = Leaks.model_validate(read_plain(path))
+            counts = [SplitCounts(**one.model_dump()) for one in leaks.splits]
+            warnings = leak_warnings(leaks.scheme, counts, leaks.leaking_patients, leaks.leaking_files)
+            found["leaks"] = leaks.model_dump() | {"warnings": warnings}  # not its words, which may be anyone's
     with _whole(run.folder / "logs" / "metrics.csv") as path:
         if path.is_file():
             found["log"] = _table(path).groupby("epoch").mean()
