@@ -147,3 +147,8 @@ def trained(lemlight_run, phantom):
 def best(trained):
     """The override that names the best checkpoint of `trained`."""
     return f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the script of what a user brings: it takes minutes, and the other process works meanwhile."""
+    items.sort(key=lambda item: "test_extension" not in item.nodeid)
