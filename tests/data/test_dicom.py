@@ -29,6 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from lemlight.data.code_stream import inflated_problem
 from lemlight.data.dicom import read_dicom
 from lemlight.data.io import read_file_headers, read_image
 from lemlight.data.lesions import read_mask
@@ -283,6 +284,15 @@ def test_a_code_stream_that_ends_in_air_is_whole_and_one_with_bytes_missing_is_n
         dataset.PixelData = encapsulate([stream[:middle] + stream[middle + 20 :]])
         dataset.save_as(path)
         assert "damaged" in message(path)
+
+
+@pytest.mark.parametrize("rows", range(1000, 1040, 4))
+def test_the_end_of_a_deflated_file_is_found_whatever_follows(tmp_path, write_dicom, rows):
+    values = np.random.default_rng(rows).integers(0, 50, (rows, 700), dtype=np.uint16)  # several steps of inflating
+    path = write_dicom(tmp_path / "a.dcm", values, DeflatedExplicitVRLittleEndian, BitsStored=12)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with path.open("rb") as file:
+        assert inflated_problem(file) == ""
 
 
 def test_every_header_cut_short(tmp_path, write_dicom):

@@ -45,7 +45,7 @@ def inflated_problem(file: BinaryIO) -> str:
     inflating, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     data = file.read() if deflated else b""
     file.seek(start)
-    while data:
+    while data and not inflating.eof:  # behind the end a rest stays unconsumed for ever
         size += len(inflating.decompress(data, STEP))
         if size > held().decoded * GB:
             return f"it is larger than limits.decoded={held().decoded:g} (GB) when it is inflated; {LEAVE_OUT}"
