@@ -15,6 +15,7 @@ def download(settings: DownloadSettings) -> None:
         LemlightError: a package, a login, room on the disk or the network is missing; nothing that came is lost.
     """
     from lemlight.building import build
+    from lemlight.data.store import locked
     from lemlight.errors import LemlightError
 
     name, root = str(settings.choices["dataset"]), Path(settings.root)
@@ -29,7 +30,9 @@ def download(settings: DownloadSettings) -> None:
     if settings.check_only:
         print("nothing was fetched (check_only=true)")
         return
-    print(source.fetch(root, settings.patients, settings.seed))
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / ".download.lock", f"fetching into {root}"):
+        print(source.fetch(root, settings.patients, settings.seed))
     of_part = " dataset.allow_missing=true" if settings.patients else ""
     print(f"next: python -m lemlight.prepare dataset={name} dataset.root={root}{of_part} check_only=true")
 

@@ -1,3 +1,4 @@
+import errno
 import http.server
 import io
 import shutil
@@ -264,3 +265,36 @@ def test_a_damaged_archive_and_a_wrong_address_are_named(server, tmp_path):
     assert source_at(f"{url}all.tar.gz").fetch(tmp_path, None, 0) == "3 images are there"
     with pytest.raises(LemlightError, match="cannot be reached"):
         source_at("http://127.0.0.1:9/all.tar.gz", 9).fetch(tmp_path, None, 0)
+
+
+@pytest.mark.parametrize("where", ["tarfile.TarFile.extractall", "pathlib.Path.open"])
+def test_a_full_disk_is_no_damaged_archive_and_no_missing_network(server, tmp_path, monkeypatch, where):
+    url, handler = server
+    source = source_at(f"{url}all.tar.gz")
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(OSError, match="No space left"):
+            source.fetch(tmp_path, None, 0)
+    assert source.fetch(tmp_path, None, 0) == "3 images are there"
+    assert handler.ranges[0] == 0
+
+
+def test_a_kill_amid_the_unpacking_leaves_no_half_an_image(server, tmp_path, monkeypatch):
+    def killed(archive, folder, **options):
+        folder.mkdir()
+        for number in range(3):
+            (folder / f"mdb{number:03d}.pgm").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tarfile.TarFile.extractall", killed)
+        with pytest.raises(KeyboardInterrupt):
+            source_at(f"{server[0]}all.tar.gz").fetch(tmp_path, None, 0)
+    assert not list(tmp_path.glob("mdb*"))
+    source_at(f"{server[0]}all.tar.gz").fetch(tmp_path, None, 0)
+    assert {path.stat().st_size for path in tmp_path.glob("mdb*")} == {50_000}
+    assert not (tmp_path / ".unpacked").exists()

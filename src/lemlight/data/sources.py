@@ -4,13 +4,17 @@ A source has two methods: `describe` says what would come and what it costs, `fe
 earlier one stopped. A source of one's own needs nothing but these.
 """
 
+import gzip
+import http.client
 import importlib
 import os
 import shutil
+import ssl
 import subprocess
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +34,8 @@ FOLDER = ["collection_id", "PatientID", "StudyInstanceUID"]  # and Modality_Seri
 CHUNK = 10**9  # bytes that are fetched, then checked, at a time
 SPARE = 10**9  # bytes that are to stay free on the disk
 BLOCK = 2**20
+UNPACKED = ".unpacked"  # where an archive is unpacked first
+NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
 
 
 class Source(Protocol):
@@ -244,8 +250,7 @@ class Command:
 
     def describe(self, root: Path, patients: int | None, seed: int) -> str:
         """Say terms, citation and command; LemlightError with the steps where tool or login are missing."""
-        if patients is not None:
-            raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
+        _refuse_a_part(patients)
         if not any(Path(place).expanduser().exists() or place in os.environ for place in self.login):
             raise LemlightError(f"no login was found ({' or '.join(self.login)}): {self.steps}")
         if not shutil.which(self.command[0]):
@@ -283,8 +288,7 @@ class Archive:
 
     def describe(self, root: Path, patients: int | None, seed: int) -> str:
         """Say terms, citation, address, and what is here."""
-        if patients is not None:
-            raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
+        _refuse_a_part(patients)
         here = len(list(root.glob(self.files))) if root.is_dir() else 0
         return "\n".join(
             [
@@ -305,13 +309,17 @@ class Archive:
         if len(list(root.glob(self.files))) < self.count:
             packed = root / f".{self.url.rpartition('/')[2]}"
             self._download(packed)
+            aside = root / UNPACKED  # a kill in the middle leaves no half an image among the others
+            shutil.rmtree(aside, ignore_errors=True)
             try:
                 with tarfile.open(packed) as archive:
-                    archive.extractall(root, filter="data")
-            except (tarfile.TarError, EOFError, OSError) as error:
-                packed.unlink(missing_ok=True)
+                    archive.extractall(aside, filter="data")
+            except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+                packed.unlink()
                 why = type(error).__name__
                 raise LemlightError(f"{self.url}: damaged archive ({why}); the same command tries again") from error
+            shutil.copytree(aside, root, copy_function=os.replace, dirs_exist_ok=True)
+            shutil.rmtree(aside)
             packed.unlink()
         here = len(list(root.glob(self.files)))
         if here < self.count:
@@ -334,11 +342,16 @@ class Archive:
         except urllib.error.HTTPError as error:
             if error.code != 416:  # the whole archive is here already
                 raise LemlightError(f"{self.url}: the server says {error.code} {error.reason}") from error
-        except OSError as error:
+        except NETWORK as error:  # any other OSError is of the disk, and says so by itself
             reason = getattr(error, "reason", error)
             raise LemlightError(
                 f"{self.url} cannot be reached ({reason}); the same command goes on from here"
             ) from error
+
+
+def _refuse_a_part(patients: int | None) -> None:
+    if patients is not None:
+        raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
 
 
 def _bytes(series: pd.DataFrame) -> "pd.Series[int]":
