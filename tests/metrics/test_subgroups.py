@@ -7,7 +7,7 @@ from sklearn import metrics as reference
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.subgroups import TESTED, summarize_subgroups
 from lemlight.plots import subgroups
-from lemlight.plots.subgroups import subgroup_figure
+from lemlight.plots.forest import subgroup_figure
 
 
 def clinic(patients=80, worse="MLO", by=4.0, seed=0):

@@ -33,8 +33,8 @@ from lemlight.metrics.levels import (
 from lemlight.metrics.operating import Operating
 from lemlight.metrics.subgroups import summarize_subgroups
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
+from lemlight.plots.forest import any_group_is_large_enough, subgroup_figure
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
-from lemlight.plots.subgroups import any_group_is_large_enough, subgroup_figure
 from lemlight.reporting.localization_results import choose_settings, measure_localization
 from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
