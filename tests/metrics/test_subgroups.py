@@ -6,7 +6,7 @@ from sklearn import metrics as reference
 
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.subgroups import TESTED, summarize_subgroups
-from lemlight.plots import subgroups
+from lemlight.plots import forest
 from lemlight.plots.forest import subgroup_figure
 
 
@@ -90,7 +90,7 @@ def test_the_forest_plot_has_a_row_for_every_subgroup(tmp_path, monkeypatch):
     summary = {"subgroups": summarize_subgroups(rows, rows[["view", "site"]], resamples=100)}
     summary |= {name: {"value": 0.8} for name in METRIC_NAMES}
     figures = []
-    monkeypatch.setattr(subgroups, "save", lambda figure, path: figures.append(figure) or path)
+    monkeypatch.setattr(forest, "save", lambda figure, path: figures.append(figure) or path)
     subgroup_figure(summary, tmp_path / "subgroups.png")
     (figure,) = figures
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
