@@ -12,11 +12,12 @@ COMMANDS = ("download", "prepare", "train", "evaluate", "localize", "report", "e
 
 def main() -> None:
     """Print the commands with the first sentence of their help."""
-    print(f"lemlight {__version__}: weakly supervised mammogram classification; research only\n")
+    lines = [f"lemlight {__version__}: weakly supervised mammogram classification; research only", ""]
     for name in COMMANDS:
         header = str(OmegaConf.load(Path(conf_dir(), "hydra", "help", f"{name}.yaml")).header)
-        print(f"  python -m lemlight.{name:<9} {header.splitlines()[0]}")
-    print("\n--help of each shows its choices and examples, --cfg job every setting, --version the version")
+        lines.append(f"  python -m lemlight.{name:<9} {header.splitlines()[0]}")
+    lines += ["", "--help of each shows its choices and examples, --cfg job every setting, --version the version"]
+    print("\n".join(lines))  # at once: a reader that stops early breaks no pipe in between
 
 
 if __name__ == "__main__":
