@@ -59,6 +59,16 @@ def test_the_label_of_a_breast(download, asses, bside, severity, label):
     assert left["label"].unique().tolist() == ([] if label is None else [label])
 
 
+@pytest.mark.parametrize(
+    ("more", "label"), [("A,,", None), ("N,,", 0), ("S,L,1", 1), ("S,L,4", 0), ("S,R,4", None), ("A,L,4", 0)]
+)
+def test_one_finding_of_several_says_something_of_the_whole_breast(download, more, label):
+    with (download / TABLES / CLINICAL).open("a") as table:
+        table.write(f"10000007,5550000,3,Diagnostic,L,{more}\n")  # beside one that is negative
+    left = embed(download).query("patient_id == '10000007' and laterality == 'L'")
+    assert left["label"].unique().tolist() == ([] if label is None else [label])
+
+
 def test_the_reduced_tables_are_read_where_they_have_the_columns(written, download):
     whole = embed(written[0])
     folder = download / TABLES
