@@ -31,6 +31,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.settings import plain
     from lemlight.training import ensembles
     from lemlight.training.module import MammogramModule
+    from lemlight.training.privacy import place_of
     from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
 
     hold(settings.limits)
@@ -65,7 +66,8 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     trainer = evaluation_trainer(settings.accelerator, folder)
     every = [chosen_settings(one.checkpoint.localization, one.checkpoint.path) for one in networks]
     trained_on = str(checkpoint.choices.get("dataset"))
-    sets = describe(checkpoint.config["dataset"], trained_on), describe(dataset, name)
+    trained_in = describe(checkpoint.config["dataset"], trained_on, checkpoint.place)
+    sets = trained_in, describe(dataset, name, place_of(dataset))
     said = about(sets[0], ensembles.name_of(networks), sets[1], known)
     given = (operating, levels["primary_level"], levels["level_rule"], said)
     run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, every[0], *given)

@@ -48,6 +48,7 @@ def train(
     from lemlight.training.checkpoint import metadata_of, run_name
     from lemlight.training.logging import build_loggers, finish_loggers
     from lemlight.training.module import MammogramModule, leave_process_group
+    from lemlight.training.privacy import place_of
     from lemlight.training.trainer import build_trainer, check_labels, fit, keep_features, try_parts, versions
 
     hold(settings.limits)
@@ -71,7 +72,8 @@ def train(
     data.setup()
     data.record(folder)
     check_labels(data, settings.callbacks, settings.threshold, settings.calibration)
-    module.metadata = metadata_of(versions(), data.fingerprints("train"), data.fingerprints("val"))
+    seen = data.fingerprints("train"), data.fingerprints("val")
+    module.metadata = metadata_of(versions(), *seen, place_of(settings.dataset))
     loggers = build_loggers(settings.logger or {}, config, **labels_of(run_name(config), config, overrides, sweep))
     failed = True
     try:

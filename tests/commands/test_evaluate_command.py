@@ -30,8 +30,8 @@ def same(found, expected):
     assert found["probability"].tolist() == pytest.approx(expected["probability"].tolist(), abs=1e-6)
 
 
-def test_the_checkpoint_alone_gives_the_figures_of_its_training(trained, best, phantom, lemlight_run):
-    done = lemlight_run("evaluate", best, phantom[0], "examples=2", "batch_size=8")
+def test_a_checkpoint_gives_the_figures_of_its_training(trained, best, phantom, lemlight_run):
+    done = lemlight_run("evaluate", best, "dataset=phantom", *phantom, "examples=2", "batch_size=8")
     same(predictions(done), predictions(trained))
     expected, found = metrics(trained), metrics(done)
     assert found["threshold"] == 0.4
@@ -64,7 +64,7 @@ def test_preprocessing_is_the_checkpoints_whatever_the_data_set_says(trained, be
 
 
 def test_the_val_split_is_the_one_that_was_validated_on(trained, best, phantom, lemlight_run):
-    done = lemlight_run("evaluate", best, phantom[0], "split=val", "examples=0")
+    done = lemlight_run("evaluate", best, "dataset=phantom", *phantom, "split=val", "examples=0")
     log = pd.read_csv(trained.folder / "logs" / "metrics.csv")
     epoch = log["val/loss"].idxmin()
     assert set(predictions(done)["split"]) == {"val"}
@@ -217,7 +217,7 @@ def test_loading_it_in_python_is_as_safe(content, best, tmp_path):
 def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, lemlight_run, refused):
     files = [trained.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
     both = f"checkpoint=[{files[0]},{files[1]}]"
-    done = lemlight_run("evaluate", both, phantom[0], "examples=1", "test_time_augmentation=[flip]")
+    done = lemlight_run("evaluate", both, "dataset=phantom", *phantom, "examples=1", "test_time_augmentation=[flip]")
     found = metrics(done)["ensemble"]
     assert not found["out_of_fold"]
     assert [one["units"] for one in found["networks"]] == [len(predictions(done))] * 2
@@ -225,8 +225,10 @@ def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, 
     for text in (done.out, (done.folder / "report.html").read_text()):
         assert text.count("alone: AUC") == 2
     assert (done.folder / "localization.csv").is_file()
-    assert "each once" in refused("evaluate", f"checkpoint=[{files[0]},{files[0]}]", phantom[0])
-    assert "training or validation images of every one" in refused("evaluate", both, phantom[0], "split=train")
+    assert "each once" in refused("evaluate", f"checkpoint=[{files[0]},{files[0]}]", "dataset=phantom", *phantom)
+    assert "training or validation images of every one" in refused(
+        "evaluate", both, "dataset=phantom", *phantom, "split=train"
+    )
 
 
 def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path):
@@ -234,7 +236,7 @@ def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemligh
     (tmp_path / "sweep").mkdir()
     for fold in (0, 1):
         lemlight_run("train", *phantom, *split, f"dataset.split.fold={fold}", folder=tmp_path / "sweep" / str(fold))
-    done = lemlight_run("evaluate", f"checkpoint={tmp_path / 'sweep'}", phantom[0], "split=all")
+    done = lemlight_run("evaluate", f"checkpoint={tmp_path / 'sweep'}", "dataset=phantom", *phantom, "split=all")
     found = metrics(done)["ensemble"]
     assert found["out_of_fold"]
     assert sum(one["units"] for one in found["networks"]) == len(predictions(done)) == 48
@@ -243,3 +245,19 @@ def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemligh
     same_ones = predictions(done).set_index("image_id")["probability"]
     assert same_ones.to_dict() == pytest.approx(expected.to_dict(), abs=1e-6)
     assert "Out of fold" in done.out
+
+
+def test_what_a_checkpoint_says_of_files_is_neither_read_nor_written(trained, refused, tmp_path):
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    config = content["hyper_parameters"]["config"]
+    assert "root" not in config["dataset"]
+    assert not {"store", "output"} & config.keys()
+    config["dataset"]["root"] = str(tmp_path / "planted")
+    config["choices"]["dataset"] = "cbis"  # of which this machine's config does not know where it is
+    config["dataset"]["split"] |= {"scheme": "kfold", "fold": 2, "seed": "\x1b[31m"}
+    torch.save(content, tmp_path / "hostile.ckpt")
+    said = refused("evaluate", f"checkpoint={tmp_path / 'hostile.ckpt'}")
+    assert "a checkpoint does not say: give dataset=cbis dataset.root=DIR, and for the split of its training " in said
+    assert "dataset.split.scheme=kfold dataset.split.fold=2" in said
+    assert "\x1b" not in said
+    assert not (tmp_path / "planted").exists()

@@ -45,7 +45,11 @@ def test_an_own_part_in_a_checkpoint_is_imported_only_where_its_module_is_truste
     lemlight_run, refused, checkpoint, phantom
 ):
     image = next(Path(phantom[1].partition("=")[2]).rglob("*.dcm"))
-    for command, more in (("evaluate", phantom[:1]), ("localize", [f"input={image}"]), ("export", [])):
+    for command, more in (
+        ("evaluate", ["dataset=phantom", *phantom]),
+        ("localize", [f"input={image}"]),
+        ("export", []),
+    ):
         sys.modules.pop("own", None)
         assert "trust=[own]" in refused(command, checkpoint, *more)
         assert "own" not in sys.modules
@@ -53,7 +57,7 @@ def test_an_own_part_in_a_checkpoint_is_imported_only_where_its_module_is_truste
 
 
 def test_an_own_pooling_pools_the_views_of_a_breast_together(own, checkpoint, phantom, lemlight_run):
-    done = lemlight_run("evaluate", checkpoint, phantom[0], "trust=[own]")
+    done = lemlight_run("evaluate", checkpoint, "dataset=phantom", *phantom, "trust=[own]")
     for folder in (own, done.folder):
         images = pd.read_csv(folder / "predictions.csv").set_index(["patient_id", "laterality"])
         breasts = pd.read_csv(folder / "predictions_breast.csv").set_index(["patient_id", "laterality"])
@@ -63,7 +67,7 @@ def test_an_own_pooling_pools_the_views_of_a_breast_together(own, checkpoint, ph
 
 
 def test_a_run_with_own_parts_goes_on_where_they_are_trusted(lemlight_run, refused, own, phantom):
-    resume = [f"resume={own / 'checkpoints' / 'last.ckpt'}", *phantom[:1], "trainer.max_epochs=2"]
+    resume = [f"resume={own / 'checkpoints' / 'last.ckpt'}", *phantom, "trainer.max_epochs=2"]
     assert "trust=[own]" in refused("train", CONF, *resume)
     done = lemlight_run("train", CONF, *resume, "trust=[own]")
     assert len(pd.read_csv(done.folder / "logs" / "metrics.csv")) == 2

@@ -189,8 +189,9 @@ def test_a_folder_that_cannot_be_made_is_named(refused, folder_data, tmp_path):
 
 
 def test_a_resumed_run_keeps_its_configuration_and_names_what_would_change_it(lemlight_run, refused, trained, phantom):
-    resume = [f"resume={trained.folder / 'checkpoints' / 'last.ckpt'}", *phantom[:1], "trainer.max_epochs=3"]
+    resume = [f"resume={trained.folder / 'checkpoints' / 'last.ckpt'}", *phantom, "trainer.max_epochs=3"]
     wrong = ["dataset.split.seed=5", "optimizer=sgd", "loss.beta=1", "optimizer.lr_head=0.5"]
+    wrong += ["backbone.output_stride=16"]
     said = refused("train", *resume, *wrong)
     for part in (*wrong, "the run has dataset.split.seed=0", "the run has optimizer=adam"):
         assert part in said

@@ -200,6 +200,6 @@ def test_a_frozen_training_on_kept_features_is_the_one_on_images(lemlight_run, p
     lemlight_run("train", *words, "feature_versions=0", "pooling=gap")
     assert before == [(path, path.stat().st_mtime_ns) for path in store.glob("*/features.npy")]
     checkpoint = f"checkpoint={kept.folder / 'checkpoints' / 'best.ckpt'}"
-    tested = lemlight_run("evaluate", checkpoint, phantom[0], "split=test")
+    tested = lemlight_run("evaluate", checkpoint, "dataset=phantom", *phantom, "split=test")
     evaluated = pd.read_csv(tested.folder / "predictions.csv")["probability"]
     np.testing.assert_allclose(evaluated, one, atol=1e-5)

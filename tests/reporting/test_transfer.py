@@ -21,13 +21,17 @@ from lemlight.reporting.transfer import (
     write_transfer,
 )
 from lemlight.settings import ReportSettings
+from lemlight.training.privacy import place_of
 from tests.layouts.run_folders import NAME, predictions_of, write_run
 
+
+def described(name, **dataset):
+    return describe(dataset, name, place_of(dataset))
+
+
 SETS = {
-    "plain": describe(
-        {"_target_": "x", "root": f"/data/{NAME}", "vendor": "plain", "prepare": {"height": 3}}, "phantom"
-    ),
-    "hard": describe({"_target_": "x", "root": f"/data/{NAME}", "vendor": "hard", "split": {}}, "phantom"),
+    "plain": described("phantom", _target_="x", root=f"/data/{NAME}", vendor="plain", prepare={"height": 3}),
+    "hard": described("phantom", _target_="x", root=f"/data/{NAME}", vendor="hard", split={}),
 }
 
 
@@ -99,11 +103,11 @@ def test_without_the_own_test_split_the_training_run_stands_in_or_it_is_said(tmp
 
 
 def test_folders_are_numbered_and_settings_named_where_they_differ():
-    one, two = (describe({"root": root, "csv": "images.csv"}, "folder") for root in ("/a", "/b"))
+    one, two = (described("folder", root=root, csv="images.csv") for root in ("/a", "/b"))
     assert names_of([one, two, one, SETS["plain"]]) == ["folder 1", "folder 2", "folder 1", "phantom"]
     assert "/a" not in json.dumps(one)
     assert not about(one, "n", two, 0)["own"]
-    assert about(one, "n", describe({"root": "/a", "csv": "images.csv"}, "folder"), 0)["own"]
+    assert about(one, "n", described("folder", root="/a", csv="images.csv"), 0)["own"]
 
 
 def test_what_is_no_evaluation_or_damaged_is_passed_over(square):

@@ -14,6 +14,7 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.training.checkpoint import FORMAT, AtomicCheckpointIO, load_checkpoint, load_weights, plain
+from lemlight.training.module import MammogramModule
 
 
 class Bomb:
@@ -201,3 +202,11 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused_unread(saved, tmp
         bomb.writestr("archive/data/999", bytes(10**8))
     with pytest.raises(LemlightError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "bomb.ckpt")
+
+
+def test_a_checkpoint_holds_neither_folder_nor_file_of_the_machine(tiny, tmp_path):
+    planted = "/secret/planted"
+    places = {"store": planted, "output": planted, "dataset": {**tiny.CONFIG["dataset"], "root": planted, "seed": 3}}
+    module = MammogramModule(tiny.CONFIG | places, None, tiny.make_classifier())
+    assert "planted" not in str(module.hparams)
+    assert module.hparams["config"]["dataset"] == {**tiny.CONFIG["dataset"], "seed": 3}

@@ -128,7 +128,7 @@ def test_paths_go_and_choices_stay():
     config = {
         "pooling": {"name": "lem", "k": 0.7},
         "dataset": {"name": "folder", "root": "relative/Jane Doe", "csv": "images.csv", "labels": ["benign", SECRET]},
-        "backbone": {"name": "resnet18", "weights_file": "w.pt"},
+        "backbone": {"name": "resnet18", "weights_file": "w.pt", "output_stride": 16},
         "callbacks": {"checkpoint": {"monitor": "val/loss", "mode": "min"}},
         "checkpoint": "outputs/best.ckpt",
         "output": "outputs",
@@ -146,7 +146,7 @@ def test_paths_go_and_choices_stay():
     assert public_config(config) == {
         "pooling": {"name": "lem", "k": 0.7},
         "dataset": {"name": "folder", "labels": ["benign"]},
-        "backbone": {"name": "resnet18"},
+        "backbone": {"name": "resnet18", "output_stride": 16},  # a number is no path
         "callbacks": {"checkpoint": {"monitor": "val/loss", "mode": "min"}},
         "seeds": [0, 1],
         "lr": 2e-5,

@@ -109,16 +109,19 @@ def test_what_a_resumed_run_refuses_is_what_changes_a_figure(override, changes):
     assert bool(difference(override, asked, stored)) == changes
 
 
-def test_callbacks_of_a_resumed_run_write_into_its_own_folder_and_nowhere_else():
-    asked = {"output": "/new", "trainer": {"max_epochs": 3}}
-    stored = {"output": "/old/run", "trainer": {"max_epochs": 2}}
-    parts = {"mine": {"_target_": "own.Count", "file": "/old/run/count.txt", "every": 2}, "early_stopping": None}
-    moved = merged(stored | {"callbacks": parts}, asked, set())["callbacks"]
-    assert moved == {"mine": {"_target_": "own.Count", "file": "/new/count.txt", "every": 2}, "early_stopping": None}
-    for path in ("/etc/cron.d", "../../elsewhere", "/old/runaway/x"):
-        hostile = {"mine": {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": path}}
-        with pytest.raises(LemlightError, match=r"callbacks.mine.dirpath=.* lies outside of the run"):
-            merged(stored | {"callbacks": hostile}, asked, set())
+def test_files_of_a_resumed_run_are_where_the_command_says_and_nowhere_else():
+    mine = {"_target_": "own.Count", "file": "/new/count.txt", "every": 1}
+    asked = {"output": "/new", "store": "/mine", "choices": {"dataset": "cbis"}, "trainer": {"max_epochs": 3}}
+    asked |= {"dataset": {"root": "/here", "seed": 1}, "callbacks": {"mine": mine, "early_stopping": {}}}
+    stored = {"output": "/old/run", "store": "/etc", "choices": {"dataset": "cbis"}, "trainer": {"max_epochs": 2}}
+    for path in ("/etc/cron.d", "../../elsewhere", "~/.ssh", "file://x"):
+        parts = {"mine": {"_target_": "own.Count", "file": path, "every": 2, "other": path}, "early_stopping": None}
+        values = merged(stored | {"dataset": {"root": path, "seed": 2}, "callbacks": parts}, asked, set())
+        assert values["callbacks"] == {"mine": {**mine, "every": 2}, "early_stopping": None}
+        assert values["dataset"] == {"root": "/here", "seed": 2}
+        assert (values["output"], values["store"]) == ("/new", "/mine")
+    with pytest.raises(LemlightError, match=r"give dataset=cbis dataset\.root=DIR"):
+        merged(stored, asked | {"choices": {"dataset": "phantom"}}, set())
 
 
 def test_an_optimizer_state_of_another_shape_is_one_sentence(tiny, tmp_path):

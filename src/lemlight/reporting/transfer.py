@@ -1,6 +1,5 @@
 """Other hospitals: what each network does on each data set, on one page, from the run folders of lemlight.evaluate."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -32,12 +31,11 @@ CALIBRATED = ("slope", "intercept")
 SHOWN = ("auroc", "drop")
 
 
-def describe(dataset: Mapping[str, Any], name: str) -> dict[str, str]:
+def describe(dataset: Mapping[str, Any], name: str, place: str) -> dict[str, str]:
     """Return what tells a data set from another one, without a path: its choice, its settings, a mark of its folder."""
-    mark = hashlib.blake2b(os.path.abspath(str(dataset.get("root"))).encode(), digest_size=4).hexdigest()
     public = {key: value for key, value in public_config(dataset).items() if key not in BESIDE}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in public.items()}
-    return {"dataset": name, **texts, "place": mark}
+    return {"dataset": name, **texts, "place": place}
 
 
 def about(trained_on: Mapping[str, str], network: str, tested_on: Mapping[str, str], known: int) -> dict[str, Any]:

@@ -36,13 +36,13 @@ LEVEL_DEFAULTS = {"primary_level": "image", "level_rule": "mean_logit"}
 
 
 def metadata_of(
-    versions: Mapping[str, str], trained_on: Sequence[str], selected_on: Sequence[str] = ()
+    versions: Mapping[str, str], trained_on: Sequence[str], selected_on: Sequence[str] = (), place: str = ""
 ) -> dict[str, Any]:
-    """The metadata of a training that begins: versions, and the fingerprints of its prepared images.
+    """The metadata of a training that begins: versions, fingerprints of its prepared images, a mark of their folder.
 
     `localization` is filled after it with what was chosen on the validation split, by method.
     """
-    seen = {"trained_on": list(trained_on), "selected_on": list(selected_on)}
+    seen = {"trained_on": list(trained_on), "selected_on": list(selected_on), "place": place}
     return {"format": FORMAT, "versions": dict(versions), **seen, "localization": {}}
 
 
@@ -75,6 +75,7 @@ class Checkpoint:
     step: int
     operating: Operating
     selected_on: list[str]
+    place: str = ""  # see `lemlight.training.privacy.place_of`
 
     @property
     def label_names(self) -> list[str]:
@@ -156,6 +157,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         step=content["global_step"],
         operating=read_operating(metadata.get("operating") or {"rule": config["threshold"]}, str(path)),
         selected_on=list(metadata.get("selected_on") or []),
+        place=str(metadata.get("place") or ""),
     )
 
 

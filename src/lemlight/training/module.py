@@ -23,6 +23,7 @@ from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.lem import Extrema
 from lemlight.training.checkpoint import METADATA, plain
 from lemlight.training.optimizers import build_optimizer, build_scheduler
+from lemlight.training.privacy import public_config
 
 NOISE = (
     r".*LeafSpec.*",  # Lightning 2.6 with torch 2.15
@@ -138,7 +139,7 @@ class MammogramModule(LightningModule):
         if trust is not None:
             check_trust(config, trust, "the configuration of this module")
         self.config: dict[str, Any] = plain(config)
-        self.save_hyperparameters({"config": self.config}, logger=False)
+        self.save_hyperparameters({"config": public_config(self.config)}, logger=False)  # it may be given away
         built = classifier if classifier is not None else build_classifier(self.config, first_weights)
         # torch's stub of Module.to lacks the overload for a memory format alone
         self.classifier: MammogramClassifier = built.to(memory_format=torch.channels_last)

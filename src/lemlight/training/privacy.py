@@ -1,5 +1,7 @@
 """What of a configuration may leave the machine."""
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
@@ -12,13 +14,18 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Copy `config` without anything that names a file or folder: such keys, and under any key absolute paths and `..`.
 
     A key names one if one of its words (split at underscores) does: root, weights_file, output_dir. A section such as
-    callbacks.checkpoint stays: only its own entries are looked at.
+    callbacks.checkpoint stays: only its own entries are looked at; and so does a number, as in output_stride.
     """
     return {
         str(key): _public(value)
         for key, value in config.items()
-        if isinstance(value, Mapping) or not (names_a_path(str(key)) or _is_a_path(value))
+        if isinstance(value, Mapping | int | float) or not (names_a_path(str(key)) or _is_a_path(value))
     }
+
+
+def place_of(dataset: Mapping[str, Any]) -> str:
+    """A mark of the folder of a data set, by which it is known again and which does not name it."""
+    return hashlib.blake2b(os.path.abspath(str(dataset.get("root"))).encode(), digest_size=4).hexdigest()
 
 
 def _public(value: Any) -> Any:

@@ -9,6 +9,7 @@ from lemlight.errors import LemlightError
 from lemlight.settings import TrainSettings, plain
 from lemlight.sweeps.names import WITHOUT_EFFECT
 from lemlight.training.checkpoint import load_checkpoint
+from lemlight.training.privacy import names_a_path, public_config
 
 # taken from the command line: where things are, what this machine is, and how long to train
 OF_THE_COMMAND = (
@@ -84,28 +85,29 @@ def _at(values: Any, key: str) -> Any:
 
 
 def merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """The run's own values, and the command's where it may decide."""
-    values: dict[str, Any] = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in stored.items()
-    }
+    """The run's own values, and the command's where it may decide.
+
+    Where files are, the command alone says: a checkpoint carries no path, and one of a stranger's is not followed.
+    LemlightError where it cannot, as it has another data set.
+    """
+    values = public_config(stored)
     values |= {key: asked[key] for key in (*WITHOUT_EFFECT, "output", "resume", "trust") if key in asked}
-    for key in (*given, "output"):
+    for key in given:
         if "." in key and _of_the_command(key) and _at(asked, key) is not None:
             group, _, name = key.partition(".")
             if "." not in name and isinstance(values.get(group), dict):
                 values[group][name] = _at(asked, key)
-    values["callbacks"] = _moved(values["callbacks"], str(stored.get("output")), str(asked["output"]), "callbacks")
+    ours, theirs = (str(_at(config, "choices.dataset")) for config in (asked, stored))
+    if ours != theirs:
+        raise LemlightError(f"a checkpoint does not say where its images are: give dataset={theirs} dataset.root=DIR")
+    return _with_paths(values, asked)
+
+
+def _with_paths(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Take files and folders from the command, in the sections that the run has, too."""
+    for key, value in asked.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _with_paths(values[key], value)
+        elif key not in values and names_a_path(key):  # what the checkpoint left out; output_stride is its own
+            values[key] = value
     return values
-
-
-def _moved(value: Any, old: str, new: str, where: str) -> Any:
-    """Callbacks write into the folder of this run, not into that of the checkpoint's, nor anywhere else unasked."""
-    if isinstance(value, Mapping):
-        return {key: _moved(member, old, new, f"{where}.{key}") for key, member in value.items()}
-    if not isinstance(value, str):
-        return value
-    if value == old or value.startswith(f"{old}/"):
-        value = new + value[len(old) :]
-    elif Path(value).is_absolute() or ".." in Path(value).parts:
-        raise LemlightError(f"{where}={value}: lies outside of the run that is resumed; train anew without resume")
-    return value

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+import yaml  # type: ignore[import-untyped]
 from lightning_utilities.core.rank_zero import rank_zero_only
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
@@ -19,7 +22,8 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 import lemlight
-from lemlight.building import argument_problems, build
+from lemlight.building import TARGET, argument_problems, build
+from lemlight.cli import conf_dir
 from lemlight.data.datamodule import MammogramData, MammogramFiles, say, unit_range
 from lemlight.data.features import fill_features
 from lemlight.data.store import PrepareSettings
@@ -33,6 +37,7 @@ from lemlight.training.callbacks import check_monitors
 from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights, plain
 from lemlight.training.module import MammogramModule, build_loss, quiet
 from lemlight.training.optimizers import build_optimizer, build_scheduler
+from lemlight.training.privacy import names_a_path, public_config
 
 
 def build_trainer(
@@ -78,21 +83,28 @@ def dataset_to_test(
 ) -> tuple[str, dict[str, Any]]:
     """The data set that a checkpoint is tested on, with its name, in the geometry of the checkpoint.
 
-    It is the one of the training where none is given; LemlightError if that is not there or not trusted.
+    Where none is given it is the one of the training, in the place that this machine's own config has for it: where
+    files are, a checkpoint does not decide. LemlightError where the config has none.
     """
     wrong = argument_problems(PrepareSettings, checkpoint.preprocessing, "dataset.prepare")
     if wrong:
         raise LemlightError(f"the preprocessing in {checkpoint.path} cannot be used: {'; '.join(wrong)}")
     if given is not None:
         return str(name), {**given, "prepare": checkpoint.preprocessing}
-    dataset = checkpoint.config["dataset"]
-    trained_on = str(checkpoint.choices.get("dataset"))
-    if not Path(str(dataset.get("root"))).is_dir():
+    stored, trained_on = public_config(checkpoint.config["dataset"]), str(checkpoint.choices.get("dataset"))
+    file = Path(conf_dir(), "dataset", f"{trained_on}.yaml")
+    here = yaml.safe_load(file.read_text()) if re.fullmatch(r"\w+", trained_on) and file.is_file() else {}
+    places = {key: value for key, value in here.items() if names_a_path(key)}
+    if here.get(TARGET) != stored.get(TARGET) or "???" in places.values():
+        plain_name = trained_on if re.fullmatch(r"\w+", trained_on) else "..."
+        usual = {**OmegaConf.load(Path(conf_dir(), "shared", "dataset.yaml")).split, **(here.get("split") or {})}
+        other = [f" dataset.split.{key}={value}" for key, value in stored["split"].items() if usual.get(key) != value]
+        same = "".join(word for word in other if re.fullmatch(r" [\w.=]+", word))
         raise LemlightError(
-            f"the data set of the training ({trained_on}) is not at {dataset.get('root')}: give dataset=... "
-            "dataset.root=DIR"
+            f"where the images are, a checkpoint does not say: give dataset={plain_name} dataset.root=DIR"
+            + (f", and for the split of its training{same}" if same else "")
         )
-    return trained_on, dataset
+    return trained_on, stored | places
 
 
 def say_known(fingerprints: Sequence[str], checkpoint: Checkpoint) -> int:
@@ -238,7 +250,7 @@ def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: 
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        if resume is None or trainer.global_step > done or isinstance(error, torch.OutOfMemoryError):
+        if trainer.global_step > done or isinstance(error, torch.OutOfMemoryError):
             raise
         raise LemlightError(
             f"{resume} cannot be gone on from ({type(error).__name__}): the state of its optimizer or of its loops is "
