@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lemlight.building import check_settings, check_trust
+from lemlight.building import TARGET, check_settings, check_trust
 from lemlight.errors import LemlightError
 from lemlight.settings import TrainSettings, plain
 from lemlight.sweeps.names import WITHOUT_EFFECT
@@ -104,10 +104,12 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any], given: set[str])
 
 
 def _with_paths(values: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Take files and folders from the command, in the sections that the run has, too."""
+    """Take the files and folders that the checkpoint left out from the command, in the parts that it has as well."""
+    if values.get(TARGET) != asked.get(TARGET):
+        return values
     for key, value in asked.items():
         if isinstance(value, Mapping) and isinstance(values.get(key), dict):
             _with_paths(values[key], value)
-        elif key not in values and names_a_path(key):  # what the checkpoint left out; output_stride is its own
+        elif key not in values and names_a_path(key) and not isinstance(value, int | float):
             values[key] = value
     return values
