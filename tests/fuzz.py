@@ -26,10 +26,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lemlight.data.io import read_file_headers, read_image
-from lemlight.data.isolated import ProcessLost, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
+from lemlight.data.reading.io import read_file_headers, read_image
+from lemlight.data.reading.isolated import ProcessLost, map_isolated
 from lemlight.errors import ImageError
 from lemlight.limits import Limits, hold
 from tests.data.conftest import _write_dicom

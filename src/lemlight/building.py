@@ -302,8 +302,8 @@ def section_problems(values: Mapping[str, Any]) -> list[str]:
         problems += argument_problems(parameter_groups, rates, "optimizer", ("classifier", "weight_decay"))
     if not dataset:
         return problems
+    from lemlight.data.preparing.store import PrepareSettings
     from lemlight.data.splits import check_split, split_table
-    from lemlight.data.store import PrepareSettings
 
     if TARGET not in dataset:
         return [*problems, "dataset._target_: a function that returns an image table is needed; choose dataset=..."]

@@ -15,7 +15,7 @@ def download(settings: DownloadSettings) -> None:
         LemlightError: a package, a login, room on the disk or the network is missing; nothing that came is lost.
     """
     from lemlight.building import build
-    from lemlight.data.store import locked
+    from lemlight.data.preparing.store import locked
     from lemlight.errors import LemlightError
 
     name, root = str(settings.choices["dataset"]), Path(settings.root)

@@ -26,8 +26,8 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     from lemlight.files import write_yaml
     from lemlight.localization.attribution import try_methods
     from lemlight.localization.choice import build_settings, chosen_settings
+    from lemlight.reporting.comparison.transfer import about, describe
     from lemlight.reporting.run_results import Run, write_results
-    from lemlight.reporting.transfer import about, describe
     from lemlight.settings import plain
     from lemlight.training import ensembles
     from lemlight.training.module import MammogramModule

@@ -21,8 +21,8 @@ def export(config: ExportSettings) -> None:
         LemlightError: a checkpoint or an image that cannot be used, a missing package, or a file whose probabilities
             differ from the network's, which is not left.
     """
-    from lemlight.data.io import find_images
-    from lemlight.data.isolated import given
+    from lemlight.data.reading.io import find_images
+    from lemlight.data.reading.isolated import given
     from lemlight.files import write_json, written_aside
     from lemlight.localization.predictor import (
         as_batch,

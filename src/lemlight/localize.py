@@ -12,7 +12,7 @@ from lemlight.settings import LocalizeSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lemlight.data.io import FoundImage
+    from lemlight.data.reading.io import FoundImage
     from lemlight.errors import ImageError
     from lemlight.localization.predictor import Prediction, Predictor
     from lemlight.reporting.prediction_files import Localized
@@ -34,7 +34,7 @@ def localize(config: LocalizeSettings) -> None:
     """
     from tqdm import tqdm
 
-    from lemlight.data.io import find_images
+    from lemlight.data.reading.io import find_images
     from lemlight.errors import ImageError, LemlightError
     from lemlight.localization.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
@@ -92,7 +92,7 @@ def _rows(
     from functools import partial
     from itertools import islice
 
-    from lemlight.data.isolated import map_isolated
+    from lemlight.data.reading.isolated import map_isolated
     from lemlight.errors import ImageError
     from lemlight.localization.predictor import read_images
     from lemlight.plots.overlays import LONGEST

@@ -24,10 +24,10 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
 
     from lemlight.data.datamodule import find_images_of
     from lemlight.data.datasets.common import PUBLISHED
-    from lemlight.data.inventory import take_inventory
-    from lemlight.data.io import read_file_headers
+    from lemlight.data.preparing.inventory import take_inventory
+    from lemlight.data.preparing.store import LEFT_OUT, PrepareSettings, fill_store
+    from lemlight.data.reading.io import read_file_headers
     from lemlight.data.splits import split_table
-    from lemlight.data.store import LEFT_OUT, PrepareSettings, fill_store
     from lemlight.errors import LemlightError
     from lemlight.files import cores, write_yaml
     from lemlight.plots.sheets import contact_sheet

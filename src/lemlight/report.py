@@ -18,13 +18,18 @@ def report(settings: ReportSettings) -> Path:
     """
     from lemlight.errors import LemlightError
     from lemlight.files import write_csv
-    from lemlight.reporting.comparison_page import QUESTION, notes_of, shown_differences, write_comparison_page
-    from lemlight.reporting.methods import compare_runs
-    from lemlight.reporting.pooled_settings import FILE, pooled_table
-    from lemlight.reporting.runs import find_runs
-    from lemlight.reporting.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
-    from lemlight.reporting.transfer import PAGE, find_evaluations, transfer_text, write_transfer
-    from lemlight.reporting.wandb_dashboard import send_dashboard
+    from lemlight.reporting.comparison.comparison_page import (
+        QUESTION,
+        notes_of,
+        shown_differences,
+        write_comparison_page,
+    )
+    from lemlight.reporting.comparison.methods import compare_runs
+    from lemlight.reporting.comparison.pooled_settings import FILE, pooled_table
+    from lemlight.reporting.comparison.runs import find_runs
+    from lemlight.reporting.comparison.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
+    from lemlight.reporting.comparison.transfer import PAGE, find_evaluations, transfer_text, write_transfer
+    from lemlight.reporting.comparison.wandb_dashboard import send_dashboard
     from lemlight.text import folded
 
     folder = Path(settings.output)

@@ -11,11 +11,11 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from lemlight.data.isolated import end_resting, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.phantom.writer import write_dicom
-from lemlight.data.store import IMAGES, PrepareSettings, prepare
+from lemlight.data.preparing.store import IMAGES, PrepareSettings, prepare
+from lemlight.data.reading.isolated import end_resting, map_isolated
 from lemlight.files import cores
 from tests.bench.measure import Ratio, paired, turns
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pydicom
 import pytest
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.models.exported import METADATA_KEY
 from lemlight.reporting import prediction_files
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.store import PreparedStore
+from lemlight.data.preparing.store import PreparedStore
 from tests.layouts.folder import write_folder
 
 FILES = {"config.yaml", "contact_sheet.png", "images.csv", "inventory.json", "leaks.json", "left_out.csv", "notes.csv"}

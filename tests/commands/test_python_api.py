@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import lemlight
-from lemlight.data.io import read_image
+from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError, LemlightError
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"

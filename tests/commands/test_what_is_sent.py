@@ -122,7 +122,7 @@ def test_the_table_of_predictions_names_images_by_their_row(run):
 
 
 def test_the_dashboard_names_nobody_and_no_folder(run, lemlight_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("lemlight.reporting.wandb_dashboard.logged_in", lambda: False)
+    monkeypatch.setattr("lemlight.reporting.comparison.wandb_dashboard.logged_in", lambda: False)
     folder = tmp_path / "report"
     done = lemlight_run("report", f"runs='{run.folder}'", "to=wandb", folder=folder)
     assert f"wandb sync {offline_run(run)}" in done.out

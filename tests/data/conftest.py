@@ -24,8 +24,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from lemlight.data.geometry import BreastGeometry
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.geometry import BreastGeometry
+from lemlight.data.preparing.lesions import Lesion
 
 
 def _encode(pixels, dataset, syntax):

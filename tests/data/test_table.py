@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.data.table import COLUMNS, check_table, write_table
 from lemlight.errors import LemlightError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.overrides import TorchFunctionMode
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.errors import LemlightError
 from lemlight.localization import propagation_rules
 from lemlight.localization.attribution import (

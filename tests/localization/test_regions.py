@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.localization.regions import find_regions, regions_to_rows, smoothed
 
 

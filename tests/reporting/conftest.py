@@ -2,8 +2,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lemlight.reporting.methods import compare_runs
-from lemlight.reporting.runs import find_runs
+from lemlight.reporting.comparison.methods import compare_runs
+from lemlight.reporting.comparison.runs import find_runs
 from tests.layouts.run_folders import write_sweep
 
 VOID = {"meta", "img", "br", "link", "input"}

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lemlight.building import BESIDE, TARGET, build
 from lemlight.data.augment import FULL, Augmentation
+from lemlight.data.preparing.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.data.samplers import EvalBags, EvalSampler, TrainBags, TrainSampler, breasts, pack, views_of
 from lemlight.data.splits import LeakReport, leak_report, split_table
-from lemlight.data.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
 from lemlight.data.table import check_table, first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import cores, write_csv, write_json

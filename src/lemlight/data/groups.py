@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lemlight.data.dicom import quiet, read_header
-from lemlight.data.io import is_dicom
-from lemlight.data.store import PreparedStore
+from lemlight.data.preparing.store import PreparedStore
+from lemlight.data.reading.dicom import quiet, read_header
+from lemlight.data.reading.io import is_dicom
 
 IN_TABLE = ("view", "laterality", "density", "vendor", "site")
 HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge"}  # never a name, never a birth date

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from lemlight.data.lesions import SHAPES, TYPES, Lesion
+from lemlight.data.preparing.lesions import SHAPES, TYPES, Lesion
 from lemlight.errors import LemlightError
 from lemlight.files import write_csv
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.errors import LemlightError
 from lemlight.localization.baselines import FeatureBaseline, cam_of_scores, enlarged, evaluating, signs_of
 from lemlight.localization.choice import Follow

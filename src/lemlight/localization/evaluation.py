@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from lemlight.data.datamodule import unit_range
-from lemlight.data.store import PreparedStore
+from lemlight.data.preparing.store import PreparedStore
 from lemlight.localization.attribution import Explanation, Importance, explain, explain_by_keep
 from lemlight.localization.choice import (
     CutoffBy,

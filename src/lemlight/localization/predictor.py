@@ -18,15 +18,15 @@ from torch import Tensor
 import lemlight
 from lemlight.arguments import Count, Probability
 from lemlight.building import Settings, check_settings
-from lemlight.data import breast
 from lemlight.data.datamodule import unit_range
-from lemlight.data.geometry import BreastGeometry
-from lemlight.data.io import find_images
-from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.raster import Image
-from lemlight.data.store import LEAST_SIDE, MOST_SIDE, PrepareSettings, read_prepared
+from lemlight.data.preparing import breast
+from lemlight.data.preparing.geometry import BreastGeometry
+from lemlight.data.preparing.store import LEAST_SIDE, MOST_SIDE, PrepareSettings, read_prepared
+from lemlight.data.reading.io import find_images
+from lemlight.data.reading.isolated import given, map_isolated
+from lemlight.data.reading.raster import Image
 from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of, try_methods
 from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.localization.choice import RegionSettings
 from lemlight.metrics.overlap import cutoffs_by_mass
 

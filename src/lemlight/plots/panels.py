@@ -39,7 +39,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 Groups = Mapping[str, Sequence[Any]]
-"""Method -> its runs: of each `summary`, `predictions` and `log`, see `lemlight.reporting.runs.TrainingRun`."""
+"""Method -> its runs, each a `TrainingRun` of `lemlight.reporting.comparison.runs`."""
 
 
 def curve_panels(groups: Groups, path: Path) -> Path:

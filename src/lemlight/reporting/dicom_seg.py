@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from lemlight.data.dicom import quiet
+from lemlight.data.reading.dicom import quiet
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import written_aside
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lemlight.plots.overlays import HEAT
 from lemlight.plots.sheets import SheetItem
 from lemlight.plots.style import SKY
+from lemlight.reporting.comparison.runs import FOLDER, LIST, TrainingRun
 from lemlight.reporting.page import base64_of
-from lemlight.reporting.runs import FOLDER, LIST, TrainingRun
 
 LONGEST = 400  # px of a picture on the page
 LEVELS = 64  # colours of a location map

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lemlight.data.inventory import other_sides, plain_texts, same_pixels
-from lemlight.data.io import FileHeader, read_file_headers
-from lemlight.data.lesions import Lesion, size_notes
-from lemlight.data.plausible import mixed
+from lemlight.data.preparing.inventory import other_sides, plain_texts, same_pixels
+from lemlight.data.preparing.lesions import Lesion, size_notes
+from lemlight.data.preparing.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
+from lemlight.data.reading.io import FileHeader, read_file_headers
+from lemlight.data.reading.plausible import mixed
 from lemlight.data.splits import leak_report
-from lemlight.data.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
 from lemlight.data.table import first_ten, write_table
 from lemlight.files import write_csv, write_json
 from lemlight.plots.sheets import Thumbnail

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lemlight.data.geometry import BreastGeometry
+from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, settings_of
@@ -21,8 +21,8 @@ from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
 from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_sheet, type_of
 from lemlight.plots.style import CLASS_NAMES
+from lemlight.reporting.comparison.runs import FOLDER, LIST
 from lemlight.reporting.prediction_files import write_arrays
-from lemlight.reporting.runs import FOLDER, LIST
 
 MALIGNANT, BENIGN = 4, 2  # examples of each class
 SEED = 0  # of the draw: the same test images give the same examples in every run

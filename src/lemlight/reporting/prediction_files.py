@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import lemlight
-from lemlight.data.geometry import BreastGeometry
-from lemlight.data.io import FoundImage
+from lemlight.data.preparing.geometry import BreastGeometry
+from lemlight.data.reading.io import FoundImage
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import write_json, written_aside
 from lemlight.localization.regions import Region, regions_to_rows

@@ -35,11 +35,11 @@ from lemlight.metrics.subgroups import summarize_subgroups
 from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
 from lemlight.plots.forest import any_group_is_large_enough, subgroup_figure
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
+from lemlight.reporting.comparison.transfer import ABOUT
 from lemlight.reporting.localization_results import choose_settings, measure_localization
 from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
-from lemlight.reporting.transfer import ABOUT
 from lemlight.settings import Command, TrainSettings, plain
 from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights
 from lemlight.training.logging import log_results

@@ -25,8 +25,8 @@ import lemlight
 from lemlight.building import TARGET, argument_problems, build
 from lemlight.cli import conf_dir
 from lemlight.data.datamodule import MammogramData, MammogramFiles, say, unit_range
-from lemlight.data.features import fill_features
-from lemlight.data.store import PrepareSettings
+from lemlight.data.preparing.features import fill_features
+from lemlight.data.preparing.store import PrepareSettings
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import try_methods
 from lemlight.localization.choice import build_settings

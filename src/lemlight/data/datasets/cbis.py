@@ -19,7 +19,7 @@ import pandas as pd
 from lemlight.arguments import checked
 from lemlight.data.datasets.cbis_files import Cases, choose_mammogram, choose_mask, sort_files
 from lemlight.data.datasets.common import Download, Header, list_files, read_rows, whole_numbers
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError, LemlightError
 
 TABLES = tuple(f"{kind}_case_description_{split}_set.csv" for kind in ("mass", "calc") for split in ("train", "test"))

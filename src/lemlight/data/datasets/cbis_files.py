@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from lemlight.data.datasets.common import DICOM, Download, Header, ending, named
-from lemlight.data.dicom import read_stored_values
-from lemlight.data.isolated import map_isolated
-from lemlight.data.lesions import ASPECT_TOLERANCE
-from lemlight.data.raster import read_raster
+from lemlight.data.preparing.lesions import ASPECT_TOLERANCE
+from lemlight.data.reading.dicom import read_stored_values
+from lemlight.data.reading.isolated import map_isolated
+from lemlight.data.reading.raster import read_raster
 
 CASE = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 COPIES = (".jpg", ".jpeg", ".png")

@@ -18,9 +18,9 @@ import PIL.Image
 from pydicom.dataset import Dataset
 from tqdm import tqdm
 
-from lemlight.data.dicom import CUT_SHORT, quiet, read_header
-from lemlight.data.dicom_header import laterality, view
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
+from lemlight.data.reading.dicom import CUT_SHORT, quiet, read_header
+from lemlight.data.reading.dicom_header import laterality, view
 from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import DICOM, Download, header_line, named, whole_numbers
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 
 METADATA, CLINICAL = "EMBED_OpenData_metadata.csv", "EMBED_OpenData_clinical.csv"

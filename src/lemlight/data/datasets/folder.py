@@ -20,7 +20,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import list_files, read_rows, whole_numbers
-from lemlight.data.lesions import TYPES, Lesion
+from lemlight.data.preparing.lesions import TYPES, Lesion
 from lemlight.data.table import FURTHER, bullet_error, check_table, clean, first_ten, table_problems
 from lemlight.errors import LemlightError
 

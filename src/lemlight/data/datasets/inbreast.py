@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, moved_inside, whole_numbers
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 
 NEEDED = ("Laterality", "View", "File Name", "Bi-Rads")

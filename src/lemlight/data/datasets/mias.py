@@ -26,7 +26,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, ending, read_text
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 
 SIDE = 1024  # px of every image

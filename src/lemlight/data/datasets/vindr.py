@@ -24,7 +24,7 @@ from pydantic import Field
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import DICOM, Download, moved_inside, named, whole_numbers
-from lemlight.data.lesions import Lesion
+from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 
 BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"

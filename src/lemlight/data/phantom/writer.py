@@ -38,7 +38,6 @@ from tqdm import tqdm
 
 from lemlight.arguments import Probability, checked
 from lemlight.data.datasets.folder import NO_LESION, folder
-from lemlight.data.isolated import given, map_isolated
 from lemlight.data.phantom.patients import (
     GENERATOR_VERSION,
     NORMAL,
@@ -53,7 +52,8 @@ from lemlight.data.phantom.patients import (
     in_turn,
 )
 from lemlight.data.phantom.render import Rendering, render
-from lemlight.data.store import locked
+from lemlight.data.preparing.store import locked
+from lemlight.data.reading.isolated import given, map_isolated
 from lemlight.errors import LemlightError
 from lemlight.files import cores
 

@@ -1,0 +1,310 @@
+"""Any image file -> pixels in [0, 1]; the content of the file says what it is, not its suffix."""
+
+import hashlib
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import PIL.Image
+import pydicom
+import tifffile
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.multival import MultiValue
+from pydicom.uid import UID, MediaStorageDirectoryStorage
+from tqdm import tqdm
+
+from lemlight.data.preparing.brightness import BRIGHTNESS_TAGS
+from lemlight.data.reading.dicom import COLOURS, header_notes, quiet, read_dicom, read_header, syntax_name
+from lemlight.data.reading.dicom_header import DOUBT_TAGS, KIND_TAGS, for_processing, not_a_mammogram
+from lemlight.data.reading.plausible import odd_pixels
+from lemlight.data.reading.raster import (
+    ORIENTATION,
+    PNM,
+    PNM_HEADER,
+    QUARTERS,
+    TIFF,
+    Image,
+    check_page,
+    is_raster,
+    read_raster,
+)
+from lemlight.errors import ImageError, LemlightError, as_image_error
+from lemlight.files import open_file
+from lemlight.limits import LEAVE_OUT, check_size
+
+HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
+NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
+
+
+def read_image(path: Path) -> Image:
+    """Read a mammogram from DICOM, PNG, JPEG, TIFF or PGM.
+
+    Its notes say what is odd about it. Raises ImageError naming the file where it is none of these, damaged, or not
+    one 2-D mammogram.
+    """
+    image = read_dicom(path) if is_dicom(path) else read_raster(path)
+    return replace(image, notes=(*image.notes, *odd_pixels(image.pixels, image.bits)))
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell DICOM from the raster formats; raise ImageError for anything else."""
+    with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
+        start = file.read(HEADER)
+    if start[128:] != b"DICM" and not is_raster(start):
+        raise ImageError(f"{path}: {NOT_KNOWN}")
+    return start[128:] == b"DICM"
+
+
+# What a file is by its content; all but the first three are counted and left out.
+DICOM = "DICOM image"
+RASTER = "raster image"
+DIRECTORY = "DICOMDIR"
+NO_FORMAT = "neither DICOM (with its preamble) nor PNG, JPEG, TIFF, PGM or PPM"
+NO_IMAGE = "DICOM without an image (a report, a segmentation, ...)"
+UNREADABLE = "cannot be read (permissions, a broken link, no regular file)"
+NOT_NAMED = "not named by the DICOMDIR in their folder"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One image file. `image_id` is its place in the sorted list and six digits of a hash of its content."""
+
+    path: Path
+    image_id: str
+    is_dicom: bool
+
+
+def find_images(path: Path) -> list[FoundImage]:
+    """Find the images of a file, a folder (to any depth) or a DICOMDIR, sorted by path.
+
+    The content says what a file is, not its suffix. Hidden files and folders are passed over; links are followed, and
+    a folder is read once. In a folder with a DICOMDIR the images are those that it names, unless none of them is there.
+    What is left out or missing is counted in the log. File names may hold a patient's name and image_ids do not: only
+    the caller knows both. Raises LemlightError where there is no such path or no image.
+    """
+    if not os.path.exists(path):  # unlike Path.exists, it takes a folder that may not be entered for one not there
+        raise LemlightError(f"there is no file or folder {path}: set input to an image, a DICOMDIR or a folder of them")
+    if path.is_dir():
+        kinds = {file: _kind(file) for file in _files_below(path)}
+        for directory in [file for file, kind in kinds.items() if kind == DIRECTORY]:
+            _keep_named(directory, kinds)
+    else:
+        kinds = {path: _kind(path)}
+        if kinds[path] == DIRECTORY:
+            kinds |= {file: _kind(file) for file in named_images(path)}
+    skipped = Counter(kind for kind in kinds.values() if kind not in (DICOM, RASTER, DIRECTORY))
+    counts = "; ".join(f"{count} {why}" for why, count in sorted(skipped.items())) or "it holds no file"
+    images = sorted((file for file, kind in kinds.items() if kind in (DICOM, RASTER)), key=lambda file: file.parts)
+    if not images:
+        raise LemlightError(f"no image in {path}: {counts}")
+    if skipped:
+        log.info("left out: %s", counts)  # no path in any message: a folder may be named after a patient
+    return [FoundImage(file, _image_id(n, file), kinds[file] == DICOM) for n, file in enumerate(images, start=1)]
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """All files that are not hidden, each folder once; those that cannot be read are counted in the log."""
+    real = root.resolve()
+    seen = {real, *real.parents}  # a link to a folder above is a loop
+    unreadable: list[OSError] = []
+    for folder, subfolders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
+        below = {name: Path(folder, name).resolve() for name in sorted(subfolders) if not name.startswith(".")}
+        subfolders[:] = []
+        for name, place in below.items():
+            if place not in seen:
+                seen.add(place)
+                subfolders.append(name)
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
+    if unreadable:
+        log.warning("%d folders cannot be read: check their permissions", len(unreadable))
+
+
+def _kind(path: Path) -> str:
+    """Return what a file is by its first bytes; a damaged DICOM file is an image, reading it tells the rest."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return UNREADABLE
+        with open_file(path) as file:
+            start = file.read(HEADER)
+        if start[128:] != b"DICM":
+            words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
+            return RASTER if is_raster(start) and not words else NO_FORMAT
+        with quiet():
+            storage = UID(read_file_meta_info(path).MediaStorageSOPClassUID)
+            if storage == MediaStorageDirectoryStorage:
+                return DIRECTORY
+            if storage.type == "SOP Class" and "Image" not in storage.name:
+                return NO_IMAGE
+            other = not_a_mammogram(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KIND_TAGS)))
+    except OSError:
+        return UNREADABLE
+    except Exception:
+        return DICOM
+    return f"DICOM, {other.removesuffix('; leave it out')}" if other else DICOM
+
+
+def _image_id(number: int, path: Path) -> str:
+    with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
+        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
+    return f"image_{number:04d}_{digest}"
+
+
+INACTIVE = 0  # Record In-use Flag, PS3.3 F.3.2.2
+
+
+def _keep_named(directory: Path, kinds: dict[Path, str]) -> None:
+    """Leave out the images in the folder of a DICOMDIR that it does not name (a viewer's icons), in place."""
+    try:
+        here = {file.resolve() for file in named_images(directory)}
+    except LemlightError:
+        log.warning("a DICOMDIR cannot be read: every image in its folder is taken")
+        return
+    around = [file for file, kind in kinds.items() if kind in (DICOM, RASTER) and directory.parent in file.parents]
+    others = [file for file in around if file.resolve() not in here]
+    kinds |= dict.fromkeys(others, NOT_NAMED)
+    if others:
+        log.warning("a DICOMDIR does not name %d images in its folder; give them alone to take them", len(others))
+
+
+def named_images(directory: Path) -> list[Path]:
+    """Return the image files that a DICOMDIR names, in its order; those that are not there are counted in the log.
+
+    A name is found in lower case and with a suffix, too: so do Linux and archives deliver CDs. A name that leads out
+    of the folder of the DICOMDIR counts as not there. Raises ImageError where none is there, or it cannot be read.
+    """
+    names: list[tuple[str, ...]] = []
+    with quiet(), as_image_error(directory, "a damaged DICOMDIR ({}); remove it, or give the folder of the images"):
+        for record in pydicom.dcmread(directory).get("DirectoryRecordSequence") or []:
+            name = record.get("ReferencedFileID")
+            if name and record.get("DirectoryRecordType") == "IMAGE" and record.get("RecordInUseFlag") != INACTIVE:
+                names.append(tuple(map(str, name)) if isinstance(name, MultiValue) else (str(name),))
+    found = {parts: _find(directory.parent, parts) for parts in names}
+    there = [path for path in found.values() if path is not None]
+    missing = len(found) - len(there)
+    if not there:
+        raise ImageError(f"{directory}: of the {missing} images that this DICOMDIR names none is there")
+    if missing:
+        log.warning("a DICOMDIR names %d images that are not there", missing)
+    return there
+
+
+def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """Walk down from folder, part by part, whatever the case; the last part may have got a suffix."""
+    if any(part in ("", ".", "..") or "/" in part for part in parts):
+        return None
+    for depth, part in enumerate(parts, start=1):
+        if (folder / part).exists():
+            folder = folder / part
+            continue
+        wanted, entries = part.lower(), sorted(folder.iterdir()) if folder.is_dir() else []
+        for entry in entries:
+            here = entry.name.lower().removesuffix(";1")  # the version number of ISO 9660
+            if here == wanted or (depth == len(parts) and here.startswith(f"{wanted}.")):
+                folder = entry
+                break
+        else:
+            return None
+    return folder if folder.is_file() else None
+
+
+THREADS = 16  # reading waits for the disk
+AT_ONCE = 1024  # files that wait: the memory stays the same for any number of them
+DAMAGED = "its header is damaged; fetch the file again or leave it out"
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """One file: its format (of DICOM the transfer syntax), bits and colours, and why it cannot be used, "" if it can.
+
+    `shape` (H, W) px; `notes` are those of `read_image` that the header alone gives. What the header does not say is ""
+    or None. What only decoding tells (damaged pixels, no breast, polarity, depth) is not known here.
+    """
+
+    format: str
+    grey: str = ""
+    shape: tuple[int, int] | None = None
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileHeader]:
+    """Read the header of every file, in their order; the content says what a file is, not its suffix."""
+    headers: list[FileHeader] = []
+    bar = tqdm(total=len(paths), desc="reading headers", unit="image", disable=not progress)
+    with bar, quiet(), quiet("tifffile"), ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(paths), AT_ONCE):
+            for header in pool.map(_read, paths[start : start + AT_ONCE]):
+                headers.append(header)
+                bar.update()
+    return headers
+
+
+def _read(path: str) -> FileHeader:
+    kind = "raster"
+    try:
+        with open_file(Path(path)) as file:
+            start = file.read(HEADER)
+            file.seek(0)
+            if start[128:] == b"DICM":
+                kind = "DICOM"
+                return _read_dicom(file)
+            return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
+    except ImageError as error:  # of the limits
+        return FileHeader(f"{kind}, too large", problem=str(error))
+    except MemoryError:
+        return FileHeader(f"{kind}, damaged", problem=f"it takes more memory than there is; {LEAVE_OUT}")
+    except OSError as error:
+        if error.strerror:  # Pillow's and pydicom's have none
+            problem = f"cannot be read ({error.strerror}); check the path and permissions"
+            return FileHeader("unreadable", problem=problem)
+    except Exception:  # each library has its own, and their texts may hold values of a header
+        pass
+    return FileHeader(f"{kind}, damaged", problem=DAMAGED)
+
+
+def _read_dicom(file: BinaryIO) -> FileHeader:
+    dataset, problem = read_header(file, [*DOUBT_TAGS, *BRIGHTNESS_TAGS])
+    shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
+    notes = () if problem else header_notes(dataset)
+    return FileHeader(f"DICOM, {syntax_name(dataset)}", _grey(dataset), shape, problem, notes)
+
+
+def _grey(dataset: Dataset) -> str:
+    """Bits and colours; words of the header only where they are those of the standard: others may name a patient."""
+    bits = dataset.get("BitsStored")
+    colours = str(dataset.get("PhotometricInterpretation", ""))
+    raw = for_processing(dataset)
+    parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if colours in COLOURS else "unknown colours"]
+    return ", ".join([*parts, *(["FOR PROCESSING"] if raw else [])])
+
+
+def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
+    if start.startswith(PNM):
+        header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
+        if header is None:
+            return FileHeader("raster, damaged", problem=DAMAGED)
+        kind, width, height, maximum = (int(group) for group in header.groups())
+        check_size(height, width, 4)
+        return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))
+    if start.startswith(TIFF):
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages.first
+            check_page(page)
+            turned = ORIENTATION in page.tags and page.tags[ORIENTATION].value in QUARTERS
+            shape = (page.imagelength, page.imagewidth)
+            return FileHeader("TIFF", f"{int(page.bitspersample)} bits", shape[::-1] if turned else shape)
+    with PIL.Image.open(file) as image:
+        check_size(image.height, image.width, len(image.getbands()))
+        bits = start[24] if image.format == "PNG" else 8
+        turned = image.getexif().get(ORIENTATION) in QUARTERS
+        return FileHeader(str(image.format), f"{bits} bits", image.size if turned else image.size[::-1])

@@ -1,0 +1,243 @@
+"""Work on files in processes that may die of it: a file that ends, fills or holds up its process costs itself only.
+
+Decoders written in C end the process where a file is damaged in a way that they did not expect. Python's pools of
+processes are broken by that; Pebble's goes on, but not where a process dies between two tasks or while it sends.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from lemlight import limits
+from lemlight.errors import ImageError, LemlightError
+
+START = 120  # s that a process may take to start: Python and the libraries may come over a network
+REST = 10  # s after which a process without work ends
+BEGIN = "import sys; sys.path[:] = {path!r}; from lemlight.data.reading.isolated import serve; serve({pipe})"
+READY = "ready"
+AHEAD = 4
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ProcessLost(ImageError):
+    """A file that ended its process, or had to be ended with it."""
+
+
+def map_isolated(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    name: Callable[[Item], object] = str,
+    ahead: int = AHEAD,
+) -> Iterator[Result | ImageError]:
+    """Yield `function(item)` for each item, in their order; an ImageError in the place of what a file did not give.
+
+    Each call is done in one of the `workers` processes, under `limits.held()`: one that dies, asks for too much memory
+    or takes too long is replaced. What is raised beside ImageError and MemoryError is raised here. In a process of such
+    a kind already, no other one is started.
+
+    Args:
+        function: importable, or a partial of one.
+        items: taken a few at a time, as they are needed.
+        workers: how many processes.
+        name: of an item, at the head of its reason: the path.
+        ahead: items of each process that wait to be worked on or fetched.
+
+    Raises:
+        LemlightError: no process can be started.
+    """
+    if _working:
+        yield from (_outcome(function, item, str(name(item))) for item in items)
+        return
+    job, left = pickle.dumps((function, limits.held())), iter(items)
+    ours: list[_Process] = []
+    free: SimpleQueue[_Process] = SimpleQueue()
+    stopped = threading.Event()
+
+    def work(item: Item) -> Result | ImageError:
+        try:
+            process = free.get_nowait()
+        except Empty:
+            ours.append(process := _process_for(job))
+        if stopped.is_set():
+            process.end()
+        result: Result | ImageError = process.do(item, str(name(item)))
+        if process.alive:
+            free.put(process)
+        return result
+
+    waiting: deque[Future[Result | ImageError]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            while True:
+                waiting.extend(threads.submit(work, item) for item in islice(left, ahead * workers - len(waiting)))
+                if not waiting:
+                    break
+                yield waiting.popleft().result()
+            while not free.empty():
+                free.get().rest()
+        finally:
+            stopped.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            for process in ours:
+                if process not in _resting:
+                    process.end()
+
+
+def given(result: Result | ImageError) -> Result:
+    """The result of an item that must have one; raises the ImageError in its place."""
+    if isinstance(result, ImageError):
+        raise result
+    return result
+
+
+class _Process:
+    """One process, which works on one item at a time for a job, and may die."""
+
+    def __init__(self) -> None:
+        self.pipe, theirs = Pipe()
+        begin = BEGIN.format(path=sys.path, pipe=theirs.fileno())
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", begin], pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD
+        )
+        theirs.close()
+        self.alive = True
+
+    def take(self, job: bytes) -> bool:
+        """Get ready for a job; False where the process is not there (any more)."""
+        try:
+            self.pipe.send_bytes(job)
+            if self.pipe.poll(START) and self.pipe.recv() == READY:
+                return True
+        except (EOFError, OSError):
+            pass
+        self.end()
+        return False
+
+    def do(self, item: Any, name: str) -> Any:
+        """The result of an item, or the ImageError that says why there is none; raises what the function raised."""
+        seconds = limits.held().seconds
+        try:
+            self.pipe.send((item, name))
+            if self.pipe.poll(seconds):
+                raised, value = pickle.loads(self.pipe.recv_bytes())
+                if raised:
+                    raise value
+                return value
+            why = f"reading it took longer than limits.seconds={seconds:g}"
+        except (EOFError, ConnectionError):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)  # it is about to end
+            why = _cause(self.process.returncode)
+        self.end()
+        return ProcessLost(f"{name}: {why}; fetch the file again or leave it out")
+
+    def rest(self) -> None:
+        """Be there for the next job, for a while."""
+        with suppress(OSError):
+            self.pipe.send(None)
+            _resting.append(self)
+
+    def end(self) -> None:
+        """End the process now."""
+        self.alive = False
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+def _process_for(job: bytes) -> _Process:
+    """A process that is ready for the job, one that rests where there is one."""
+    while _resting:
+        with suppress(IndexError):  # another thread was faster
+            if (process := _resting.pop()).take(job):
+                return process
+    process = _Process()
+    if process.take(job):
+        return process
+    raise LemlightError("a process that reads files cannot be started: see what it said above, or free some memory")
+
+
+def end_resting() -> None:
+    """End the processes that wait for another job, now instead of after a while."""
+    while _resting:
+        _resting.pop().end()
+
+
+def _cause(code: int | None) -> str:
+    """Why a process has ended, by its exit code."""
+    if code is None or code >= 0:
+        return f"its decoder ended the process (exit code {code})"
+    ended = signal.Signals(-code).name
+    if ended == "SIGKILL":
+        return "its process was killed from outside, by the system where the memory runs out: set fewer workers"
+    return f"its decoder ended the process ({ended})"
+
+
+_resting: list[_Process] = []
+_working = False  # whether this is such a process
+os.register_at_fork(after_in_child=_resting.clear)  # they are the parent's
+
+
+def serve(number: int) -> None:
+    """Work on the items of one job after the other that come through the pipe of this number, until it ends."""
+    global _working
+    _working = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
+    pipe = Connection(number)
+    with suppress(EOFError, ConnectionError):
+        while pipe.poll(REST):
+            function, held = pickle.loads(pipe.recv_bytes())
+            limits.hold(held)
+            limits.bound_memory()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # decoders quote what is in a file
+            pipe.send(READY)
+            while (task := pipe.recv()) is not None:
+                pipe.send_bytes(_answer(function, *task))
+
+
+def _answer(function: Callable[[Any], Any], item: Any, name: str) -> bytes:
+    try:
+        try:
+            return pickle.dumps((False, _outcome(function, item, name)), pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            return pickle.dumps((True, error))
+    except Exception as error:  # it cannot be sent
+        return pickle.dumps((True, RuntimeError(f"{name}: {type(error).__name__}: {error}")))
+
+
+def _outcome(function: Callable[[Item], Result], item: Item, name: str) -> Result | ImageError:
+    try:
+        return function(item)
+    except ImageError as error:
+        return error
+    except MemoryError:
+        most = limits.held().memory
+        return ImageError(f"{name}: it takes more memory than limits.memory={most:g} (GB); leave it out, or raise that")
+
+
+def _end_after_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,0 +1,190 @@
+"""The page that compares the methods of some runs: one file that asks for nothing, and names no patient and no file."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from lemlight.metrics import LOCALIZATION_NAMES, METRIC_NAMES, Level
+from lemlight.metrics.comparison import Comparison
+from lemlight.plots.panels import curve_panels, forest_plot, reliability_panels, score_map_panels, training_overlay
+from lemlight.plots.style import CLASS_NAMES
+from lemlight.reporting.comparison.methods import ABSENT, CLASS, ComparedRuns, differing_keys, method_settings
+from lemlight.reporting.comparison.pooled_settings import NAMES, page_rows
+from lemlight.reporting.comparison.runs import TrainingRun
+from lemlight.reporting.comparison.tables import COLUMNS, cells, metrics_of
+from lemlight.reporting.example_images import Example, lesion_layer, map_layer, png, read_examples
+from lemlight.reporting.page import TEMPLATES, base64_of, public_command, write_page
+from lemlight.sweeps.names import WITHOUT_EFFECT
+from lemlight.text import heading, interval_text, value_text
+from lemlight.training.trainer import versions
+
+QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
+LEAKS = {"leaking_patients": "patients", "leaking_breasts": "breasts", "leaking_files": "files"}
+
+
+def plotted(compared: ComparedRuns) -> dict[str, Comparison]:
+    """Return the comparison that answers for AUC, that of the primary level, and the one for Dice, that of images."""
+    levels = {"auroc": compared.primary, "dsc": "image"}
+    return {metric: compared.levels[level] for metric, level in levels.items() if level in compared.levels}
+
+
+def shown_differences(compared: ComparedRuns) -> list[str]:
+    """Return a sentence for each difference in AUC and in Dice that is shown, the largest first."""
+    sentences = []
+    for metric, comparison in plotted(compared).items():
+        pairs = [pair for pair in comparison.pairs if pair.shown and pair.metric == metric]
+        pairs.sort(key=lambda pair: -abs(pair.difference.estimate.value or 0))
+        by = "" if metric == "dsc" or compared.primary == "image" else f"by {compared.primary}: "
+        sentences += [f"{by}{pair.sentence}" for pair in pairs]
+    return sentences
+
+
+def notes_of(compared: ComparedRuns) -> list[str]:
+    """Warn of what the comparison cannot say."""
+    notes = []
+    if compared.methods.besides:
+        besides = ", ".join(compared.methods.besides)
+        notes.append(f"The methods also differ in {besides}: a difference may come from there.")
+    runs, counts = compared.done, Counter(compared.method_of[run.number] for run in compared.done)
+    if len(counts) == 1:
+        notes.append(f"There is one {'run' if len(runs) == 1 else 'method'} only: nothing to compare it with.")
+    elif compared.repeat == "seed" and 1 in counts.values():
+        single = [method for method, count in counts.items() if count == 1]
+        notes.append(
+            f"One run (one seed) only of {'every method' if len(single) == len(counts) else ', '.join(single)}: a "
+            "difference speaks of these networks, not of the methods. Another seed may turn it round."
+        )
+    if chosen_by := sum(run.summary.get("split") == "val" for run in runs):
+        notes.append(
+            f"{chosen_by} of the {len(runs)} runs report the validation split (split=val), by which their best epoch "
+            "was chosen: such metrics flatter, and say nothing of new images."
+        )
+    return [*notes, *compared.notes]
+
+
+def differing_settings(runs: Sequence[TrainingRun]) -> tuple[list[int], dict[str, list[str]]]:
+    """Return the numbers of the runs whose config is known, and each setting in which they differ with all values."""
+    known = [run for run in runs if run.config]
+    settings = [method_settings(run.config, without=WITHOUT_EFFECT) for run in known]
+    keys = differing_keys(settings)
+    shown = [key for key in keys if not key.endswith(CLASS) or key.removesuffix(CLASS) not in keys]
+    return [run.number for run in known], {key: [own.get(key, ABSENT) for own in settings] for key in shown}
+
+
+def leak_reports(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
+    """Return the leak reports without names, equal ones once with the numbers of their runs."""
+    reports: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if leaks := run.leaks:
+            counts = ", ".join(f"{len(leaks[key])} {name}" for key, name in LEAKS.items())
+            report = {key: leaks[key] for key in ("scheme", "splits", "warnings")} | {"in_several": counts}
+            reports.setdefault(repr(report), report | {"numbers": []})["numbers"].append(run.number)
+    return list(reports.values())
+
+
+def write_comparison_page(
+    compared: ComparedRuns,
+    tables: Mapping[Level, pd.DataFrame],
+    pooled: pd.DataFrame,
+    question: str,
+    path: Path,
+) -> Path:
+    """Write the page that answers a question and return its path; LemlightError if it cannot be written.
+
+    Args:
+        compared: the runs and what comparing them gave.
+        tables: of their methods, as `tables_of` returns them.
+        pooled: the localization settings, as `pooled_table` returns them.
+        question: in words.
+        path: of the page.
+    """
+    examples = read_examples(compared.groups)
+    with TemporaryDirectory() as folder:
+        figures = _figures(compared, examples, Path(folder))
+    script = (TEMPLATES / "comparison.js").read_text(encoding="utf-8")
+    settings_runs, settings = differing_settings(compared.runs)
+    commands = [public_command("train", run.overrides) for run in compared.runs if run.overrides is not None]
+    return write_page(
+        path,
+        "comparison.html.j2",
+        title="Comparison of methods",
+        question=question,
+        compared=compared,
+        comparison=compared.comparison,
+        datasets=sorted({method_settings(run.config).get("dataset", "unknown") for run in compared.done}),
+        notes=notes_of(compared),
+        differences=shown_differences(compared),
+        tables=_tables(tables),
+        names=COLUMNS,
+        pooled=page_rows(pooled),
+        pooled_names=NAMES,
+        figures=figures,
+        forests={"auroc": heading(_at(compared.primary)), "dsc": METRIC_NAMES["dsc"]},
+        mammograms=[_mammogram(image) for image in examples],
+        value_text=value_text,
+        interval_text=interval_text,
+        settings_runs=settings_runs,
+        settings=settings,
+        leaks=leak_reports(compared.runs),
+        commands=list(dict.fromkeys(commands)),
+        versions=versions(),
+        script=script,
+        script_hash=base64_of(hashlib.sha256(script.encode()).digest()),
+    )
+
+
+def _at(level: Level) -> str:
+    return "auroc" if level == "image" else f"{level}/auroc"
+
+
+def _tables(tables: Mapping[Level, pd.DataFrame]) -> list[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """The heading and the cells by metric of every table: classification at every level, then localization."""
+    shown = {}
+    for level, table in tables.items():
+        by = f" by {level}" if len(tables) > 1 else ""
+        names = [name for name in metrics_of(table) if name not in LOCALIZATION_NAMES]
+        shown[f"Classification{by}"] = {name: cells(table, name) for name in names}
+    images = tables["image"]
+    found = {name: cells(images, name) for name in metrics_of(images) if name in LOCALIZATION_NAMES}
+    return [*shown.items(), ("Localization", found)]
+
+
+def _figures(compared: ComparedRuns, examples: Sequence[Mapping[str, Example]], folder: Path) -> dict[str, str]:
+    """Draw everything; PNG as base64 by the name of the figure."""
+    groups = compared.groups
+    items = [{method: example.item for method, example in image.items()} for image in examples]
+    drawn = {"scores": score_map_panels(items, folder / "scores.png")}
+    if groups:
+        drawn["curves"] = curve_panels(groups, folder / "curves.png")
+        drawn["training"] = training_overlay(groups, folder / "training.png")
+        drawn["reliability"] = reliability_panels(groups, folder / "reliability.png")
+    for metric, comparison in plotted(compared).items():
+        drawn[f"forest_{metric}"] = forest_plot(comparison, metric, folder / f"{metric}.png")
+    return {name: base64_of(path.read_bytes()) for name, path in drawn.items() if path}
+
+
+def _mammogram(examples: Mapping[str, Example]) -> dict[str, Any]:
+    """One image under the location maps of all methods, its layers as PNG."""
+    item = next(iter(examples.values())).item
+    pixels = (item.image * 255).round().astype("uint8")
+    return {
+        "label": CLASS_NAMES[item.label],
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "image": png(pixels),
+        "lesions": "" if item.mask is None or not item.mask.any() else png(lesion_layer(item.mask)),
+        "overlays": [
+            {
+                "method": method,
+                "prediction": CLASS_NAMES[one.malignant],
+                "probability": one.item.probability,
+                "png": png(map_layer(one.strength, one.cutoff)),
+            }
+            for method, one in examples.items()
+        ],
+    }

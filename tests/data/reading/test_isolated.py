@@ -1,0 +1,127 @@
+"""Files that end, fill or hold up the process that reads them cost themselves only."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from lemlight.data.reading import isolated
+from lemlight.data.reading.isolated import ProcessLost, map_isolated
+from lemlight.errors import ImageError, LemlightError
+from lemlight.limits import Limits, held, hold
+
+
+@pytest.fixture
+def limited():
+    """Set limits for a test."""
+    before = held()
+    yield lambda **values: hold(Limits(**values))
+    hold(before)
+
+
+def act(number):
+    """What a decoder may do with a file."""
+    if number == 1:
+        os.abort()
+    if number == 2:
+        os._exit(0)
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 4:
+        np.ones(10**9)
+    if number == 5:
+        time.sleep(60)
+    if number == 6:
+        raise ImageError("file 6: no mammogram")
+    return number, cv2.getNumThreads(), held().memory, "torch" in sys.modules
+
+
+def test_whatever_a_file_does_costs_that_file_and_is_named(limited):
+    limited(memory=1.5, seconds=1)
+    results = list(map_isolated(act, range(8), 1, "file {}".format))
+    assert results[0] == (0, 1, 1.5, False)  # one thread, the limits of the parent, and a start without torch
+    assert results[7] == (7, 1, 1.5, False)
+    words = ["SIGABRT", "exit code 0", "killed from outside", "more memory than limits.memory=1.5", "limits.seconds=1"]
+    for number, said in enumerate([*words, "no mammogram"], start=1):
+        assert str(results[number]).startswith(f"file {number}: "), results[number]
+        assert said in str(results[number])
+    assert [isinstance(result, ProcessLost) for result in results] == [False, *[True] * 3, False, True, False, False]
+
+
+def test_other_errors_are_raised_with_their_place_and_everything_ends():
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(map_isolated(divide, range(3), 2))
+    assert "in divide" in caught.value.__notes__[0]
+    with pytest.raises(LemlightError, match="cannot be started"):
+        list(map_isolated(_not_there, [1], 1))
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def divide(number):
+    return 1 / (number - 1)
+
+
+def _not_there(number):
+    return number
+
+
+_not_there.__module__ = "os"  # pickled by a name that is not there
+os._not_there = _not_there
+
+
+def identify(number):
+    return os.getpid(), list(map_isolated(divide, [3], 2)), os.getpid()
+
+
+def test_a_process_works_on_many_files_and_rests_until_the_next_job():
+    first = list(map_isolated(identify, range(20), 1))
+    assert len(set(map(str, first))) == 1  # one process, in which no other is started
+    assert first[0][1] == [0.5]
+    assert list(map_isolated(identify, [1], 1)) == first[:1]
+    assert list(map_isolated(identify, [], 2)) == []
+    for process in isolated._resting:  # one that has ended meanwhile is replaced
+        process.process.kill()
+    (other,) = map_isolated(identify, [1], 1)
+    assert other[0] != first[0][0]
+
+
+def test_items_are_taken_only_as_they_are_needed_and_no_process_outlives_an_abandoned_job():
+    taken = []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = map_isolated(divide, (number + 2 for number in items()), 2)
+    next(results)
+    assert len(taken) <= 10
+    before = len(children())
+    results.close()
+    assert before > len(children()) == len(isolated._resting)
+
+
+def children():
+    """The processes that work on files."""
+    listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-ww", "-o", "args="], capture_output=True, text=True)
+    return [line for line in listed.stdout.splitlines() if "lemlight.data.reading.isolated" in line]
+
+
+def test_mutations_of_a_fixed_seed_cost_themselves_only():
+    from tests.fuzz import LIMITS, fuzz  # here: the processes that the other tests start need none of it
+
+    before = held()
+    try:
+        found, wrong = fuzz(seed=0, count=120, seconds=10, workers=2)
+    finally:
+        hold(before)
+    assert not wrong
+    assert found["mutations"] > 20
+    assert found["refused"] > found["read"] / 4
+    assert LIMITS.memory < before.memory
