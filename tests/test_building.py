@@ -251,6 +251,15 @@ def test_the_paper_recipe_holds_the_published_settings():
     assert config.augmentation["degrees"] == 30
 
 
+@pytest.mark.parametrize(
+    ("chosen", "dataset"), [([], "phantom_film"), (["dataset=phantom"], "phantom"), (["dataset=mias"], "mias")]
+)
+def test_the_demo_shows_film_unless_another_data_set_is_chosen(chosen, dataset):
+    config = settings_of("recipe=demo", "dataset.root=images", *chosen)
+    assert (config.choices["dataset"], config.trainer["max_epochs"]) == (dataset, 10)
+    assert config.dataset.get("film") == {"phantom_film": 0.25, "phantom": 0.0}.get(dataset)
+
+
 EXPERIMENTS = options("experiment")
 
 

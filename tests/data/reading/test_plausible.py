@@ -139,6 +139,12 @@ def test_inverted_images_in_a_black_frame_are_noted_and_others_are_not(read, val
         assert read(np.pad(inside, ((30, 20), (40, 50)))).notes == notes
 
 
+@pytest.mark.parametrize("sides", [((40, 0), (0, 0)), ((12, 10), (0, 40)), ((10, 10), (30, 50)), ((0, 0), (0, 60))])
+def test_white_padding_around_dark_air_is_no_inversion(read, values, sides):
+    assert read(np.pad(values, sides, constant_values=4095)).notes == ()
+    assert read(np.pad(4095 - values, sides, constant_values=4095)).notes == (POLARITY,)
+
+
 def test_inversion_is_seen_where_the_air_reaches_one_side_only(read, values):
     mixed_edge = np.random.default_rng(0).integers(0, 4096, (210, 330)).astype(np.uint16)
     for inside, notes in ((4095 - values, (POLARITY,)), (values, ())):
