@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from lemlight.cli import conf_dir, run_command, settings_of
 from lemlight.settings import DownloadSettings
 
@@ -37,14 +35,9 @@ def download(settings: DownloadSettings) -> None:
     print(f"next: python -m lemlight.prepare dataset={name} dataset.root={root}{of_part} check_only=true")
 
 
-def task(cfg: DictConfig) -> None:
-    """Check the config, then fetch."""
-    download(settings_of(cfg, DownloadSettings))
-
-
 def main() -> None:
     """The entry point of `python -m lemlight.download` and of `lemlight-download`."""
-    run_command("download", task)
+    run_command("download", lambda config: download(settings_of(config, DownloadSettings)))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,9 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
 from lemlight.settings import ExportSettings
-
-
-def task(cfg: DictConfig) -> None:
-    """Check the config, then export."""
-    export(settings_of(cfg, ExportSettings))
 
 
 def export(config: ExportSettings) -> None:
@@ -66,7 +59,7 @@ def export(config: ExportSettings) -> None:
 
 def main() -> None:
     """The entry point of `python -m lemlight.export` and of `lemlight-export`."""
-    run_command("export", task)
+    run_command("export", lambda config: export(settings_of(config, ExportSettings)))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
@@ -16,11 +14,6 @@ if TYPE_CHECKING:
     from lemlight.errors import ImageError
     from lemlight.localization.predictor import Prediction, Predictor
     from lemlight.reporting.prediction_files import Localized
-
-
-def task(cfg: DictConfig) -> None:
-    """Check the config, then localize."""
-    localize(settings_of(cfg, LocalizeSettings))
 
 
 def localize(config: LocalizeSettings) -> None:
@@ -146,7 +139,7 @@ def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":
 
 def main() -> None:
     """The entry point of `python -m lemlight.localize` and of `lemlight-localize`."""
-    run_command("localize", task)
+    run_command("localize", lambda config: localize(settings_of(config, LocalizeSettings)))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from lemlight import settings
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
@@ -86,14 +84,9 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     return found
 
 
-def task(cfg: DictConfig) -> None:
-    """Check the config, then prepare."""
-    prepare_dataset(settings_of(cfg, settings.PrepareSettings))
-
-
 def main() -> None:
     """The entry point of `python -m lemlight.prepare` and of `lemlight-prepare`."""
-    run_command("prepare", task)
+    run_command("prepare", lambda config: prepare_dataset(settings_of(config, settings.PrepareSettings)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from lemlight.cli import run_command, settings_of
 from lemlight.settings import ReportSettings
 
@@ -76,14 +74,9 @@ def report(settings: ReportSettings) -> Path:
     return page
 
 
-def task(cfg: DictConfig) -> None:
-    """Check the config, then compare."""
-    report(settings_of(cfg, ReportSettings))
-
-
 def main() -> None:
     """The entry point of `python -m lemlight.report` and of `lemlight-report`."""
-    run_command("report", task)
+    run_command("report", lambda config: report(settings_of(config, ReportSettings)))
 
 
 if __name__ == "__main__":

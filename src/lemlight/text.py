@@ -26,6 +26,16 @@ def value_text(metric: Mapping[str, Any]) -> str:
     return "undefined" if metric["value"] is None else f"{metric['value']:.3f}"
 
 
+def brackets(interval: str) -> str:
+    """Return an interval of `interval_text` as `[0.85, 0.96]`; empty where there is none."""
+    return f"[{interval.replace(' to ', ', ')}]" if interval else ""
+
+
+def figure_text(metric: Mapping[str, Any]) -> str:
+    """Return value and interval of one metric of metrics.json as `0.90 [0.85, 0.96]`."""
+    return f"{value_text(metric)} {brackets(interval_text(metric))}".strip()
+
+
 def heading(metric: str) -> str:
     """Return the name of a metric as the head of a column has it; `breast/auroc` is AUC by breast."""
     level, _, key = metric.rpartition("/")

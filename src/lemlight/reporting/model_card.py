@@ -3,74 +3,55 @@
 Its head is what model hubs read. Nothing in it names a folder, a file or a patient.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import OmegaConf
 
-from lemlight.files import written_aside
-from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
-from lemlight.reporting.page import TEMPLATES
-from lemlight.reporting.run_page import (
-    has_lesions,
-    how_text,
-    lambda_note,
-    level_heads,
-    level_notes,
-    level_rows,
-    method_rows,
-)
-from lemlight.text import heading, markdown_table
+from lemlight.metrics import CLASSIFICATION_NAMES
+from lemlight.metrics.levels import known_levels, level_section
+from lemlight.reporting.page import write_page
+from lemlight.reporting.run_page import has_lesions, how_text, lambda_note, level_heads, level_notes, method_table
+from lemlight.text import figure_text, heading, markdown_table
 
 CARD = "model_card.md"
 HUB_NAMES = {"auroc": "roc_auc", "acc": "accuracy"}  # as model hubs call them; the others by their own
 
 
 def write_model_card(
-    folder: Path,
-    title: str,
-    summary: Mapping[str, Any],
-    config: Mapping[str, Any],
-    leak_text: str,
-    versions: Mapping[str, str],
-    command: str,
+    folder: Path, title: str, summary: Mapping[str, Any], config: Mapping[str, Any], **shown: Any
 ) -> Path:
-    """Write model_card.md into the folder of the checkpoints and return its path.
+    """Write model_card.md into the folder of the checkpoints, which exists, and return its path.
 
-    Args:
-        folder: of the checkpoints; it exists.
-        title: pooling, backbone, seed and data set.
-        summary: what metrics.json holds.
-        config: the composed configuration, plain values; only what the card says is taken of it.
-        leak_text: how the data were split, and the leak report, without names.
-        versions: of the packages; command: repeats the run.
+    `title` names pooling, backbone, seed and data set; the others are those of `write_run_page`. Of the configuration
+    only what the card says is taken, and `leak_text` must hold no names.
     """
-    rows = [["Metric", *level_heads(summary)]]
-    rows += [
-        [name, *(f"{value} [{interval.replace(' to ', ', ')}]" if interval else value for value, interval, _ in cells)]
-        for name, cells in level_rows(summary)
+    sections = [level_section(summary, level) for level in known_levels(summary)]
+    rows = [
+        [heading(name), *(figure_text(section[name]) for section in sections)]
+        for name in CLASSIFICATION_NAMES
+        if name in summary
     ]
-    text = _template().render(
+    choices, prepare = config["choices"], config["dataset"]["prepare"]
+    crop, flip = "cropped to the breast" if prepare["crop"] else "not cropped", prepare["flip"]
+    return write_page(
+        folder / CARD,
+        "model_card.md.j2",
         front=OmegaConf.to_yaml(OmegaConf.create(front_matter(title, summary, config))),
         title=title,
-        versions=versions,
-        config=_shown(config),
+        choices=choices,
+        size=f"{prepare['height']} x {prepare['width']}",
+        prepared=f"{crop}, {'chest wall on the left' if flip else 'not turned'}, air is 0",
         labels=config["label_names"],
         threshold=f"{summary['threshold']:g}",
         note=lambda_note(summary.get("lambda", 1.0)),
-        leak_text=leak_text,
         how=how_text(summary),
-        table=markdown_table(rows),
+        table=markdown_table([["Metric", *level_heads(summary)], *rows]),
         level_notes=level_notes(summary),
-        localization=_localization(summary) if has_lesions(summary) else "",
-        command=command,
+        localization=markdown_table(method_table("Method", summary)) if has_lesions(summary) else "",
+        **shown,
     )
-    path = folder / CARD
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-    return path
 
 
 def front_matter(title: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,34 +72,3 @@ def front_matter(title: str, summary: Mapping[str, Any], config: Mapping[str, An
         "datasets": [dataset],
         "model-index": [{"name": title, "results": results}],
     }
-
-
-def _shown(config: Mapping[str, Any]) -> dict[str, str]:
-    """What the card says of the configuration."""
-    choices, prepare = config["choices"], config["dataset"]["prepare"]
-    done: Sequence[str] = [
-        "cropped to the breast" if prepare["crop"] else "not cropped",
-        "chest wall on the left" if prepare["flip"] else "not turned",
-        "air is 0",
-    ]
-    return {
-        "backbone_name": str(choices["backbone"]),
-        "pooling_name": str(choices["pooling"]),
-        "dataset_name": str(choices["dataset"]),
-        "size": f"{prepare['height']} x {prepare['width']}",
-        "prepared": ", ".join(done),
-    }
-
-
-def _localization(summary: Mapping[str, Any]) -> str:
-    rows = [["Method", *map(heading, LOCALIZATION_NAMES)]]
-    for name, cells in method_rows(summary):
-        rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
-    return markdown_table(rows)
-
-
-def _template() -> Any:
-    loader = FileSystemLoader(TEMPLATES)
-    # Markdown, not a page: nothing is escaped, and everything that is filled in is our own text or a checked name
-    environment = Environment(loader=loader, autoescape=False, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("model_card.md.j2")

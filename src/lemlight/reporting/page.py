@@ -14,9 +14,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Fill a template, write the page and return its path; what is filled in stays text, whatever it holds."""
-    loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    """Fill a template, write the page and return its path; what is filled in stays text, whatever it holds.
+
+    In Markdown nothing is escaped: what is filled in there must be our own text or a checked name.
+    """
+    loader, page = FileSystemLoader(TEMPLATES), path.suffix == ".html"
+    environment = Environment(loader=loader, autoescape=page, undefined=StrictUndefined, trim_blocks=True)
     text = environment.get_template(template).render(values)
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -10,8 +10,9 @@ from lemlight.metrics.levels import RULES, UNITS, known_levels, level_section
 from lemlight.metrics.significance import SIGNIFICANT
 from lemlight.metrics.subgroups import TESTED, group_name, subgroup_rows
 from lemlight.reporting.page import base64_of, write_page
-from lemlight.text import heading, interval_text, plain_table, value_text
+from lemlight.text import brackets, figure_text, heading, interval_text, plain_table, value_text
 
+SIZED = ("dsc", "pointing")  # what stands for each size of lesion
 SHORT = ("auroc", "sensitivity", "specificity")  # of the levels, what fits a terminal
 METHOD_NAMES = {
     "importance": "Importance",
@@ -52,10 +53,12 @@ PLOT_TEXTS = {
 }
 
 
-def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return name, value, interval and reason (where something is undefined) of the classification in a summary."""
-    metrics = [(heading(key), summary[key]) for key in CLASSIFICATION_NAMES if key in summary]
-    return [(name, value_text(metric), interval_text(metric), metric.get("reason", "")) for name, metric in metrics]
+Cell = tuple[str, str, str]  # value, interval and, where something is undefined, the reason
+
+
+def cell(metric: Mapping[str, Any]) -> Cell:
+    """Return what a table says of one metric of metrics.json."""
+    return value_text(metric), interval_text(metric), metric.get("reason", "")
 
 
 def level_heads(summary: Mapping[str, Any]) -> list[str]:
@@ -68,10 +71,11 @@ def level_heads(summary: Mapping[str, Any]) -> list[str]:
     return heads
 
 
-def level_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return for each metric its name, and value, interval and reason (as `metric_rows`) at every level."""
-    columns = [metric_rows(level_section(summary, level)) for level in known_levels(summary)]
-    return [(row[0][0], [cell[1:] for cell in row]) for row in zip(*columns, strict=True)]
+def level_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """Return for each metric of the classification its name, and what it is at every level."""
+    sections = [level_section(summary, level) for level in known_levels(summary)]
+    names = [name for name in CLASSIFICATION_NAMES if name in summary]
+    return [(heading(name), [cell(section[name]) for section in sections]) for name in names]
 
 
 def level_notes(summary: Mapping[str, Any]) -> list[str]:
@@ -107,18 +111,17 @@ def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
             "location maps are not measured."
         ]
     for number, one in enumerate(together["networks"], start=1):
-        figure = f"{value_text(one['auroc'])} {_brackets(interval_text(one['auroc']))}".strip()
-        notes.append(f"Network {number} ({one['network']}) alone: AUC {figure}, {one['units']} {UNITS[one['level']]}.")
+        auc = figure_text(one["auroc"])
+        notes.append(f"Network {number} ({one['network']}) alone: AUC {auc}, {one['units']} {UNITS[one['level']]}.")
     return notes
 
 
-def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
+def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Cell]]]:
     """Return what the page says of every subgroup: its name, images and patients, and the TESTED metrics."""
-    rows = []
-    for name, value, group in subgroup_rows(summary):
-        counts = f"{group['images']}, {group['patients']}"
-        rows.append((group_name(name, value), counts, [_figure(group[metric]) for metric in TESTED]))
-    return rows
+    return [
+        (group_name(name, value), f"{group['images']}, {group['patients']}", [cell(group[one]) for one in TESTED])
+        for name, value, group in subgroup_rows(summary)
+    ]
 
 
 def group_notes(summary: Mapping[str, Any]) -> list[str]:
@@ -143,38 +146,39 @@ def threshold_text(section: Mapping[str, Any]) -> str:
     return f"predicted malignant above {section['threshold']:.4g}{by}"
 
 
-def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return what the page says of operating point and calibration: name, and value, interval and reason by level."""
+def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """Return what the page says of operating point and calibration, as `level_rows`."""
     sections = [level_section(summary, level) for level in known_levels(summary)]
     if any("operating" not in section for section in sections):
         return []
-    points = [section["operating"] for section in sections]
+    points, calibrated = ([section[name] for section in sections] for name in ("operating", "calibration"))
     rows = []
     if isinstance(points[0]["rule"], str):
-        rows.append(("Threshold", [_plain(section["threshold"]) for section in sections]))
-        chosen = [point["on_validation"] for point in points]
-        rows.append(("Sensitivity, specificity on validation", [_pair(point) for point in chosen]))
-        rows.append(
-            ("Oracle: the threshold that this split would choose", [_plain(p["oracle"]["threshold"]) for p in points])
-        )
-        rows.append(("Oracle: sensitivity, specificity", [_pair(point["oracle"]) for point in points]))
+        chosen, oracle = ([point[name] for point in points] for name in ("on_validation", "oracle"))
+        rows = [
+            ("Threshold", [_number(section["threshold"]) for section in sections]),
+            ("Sensitivity, specificity on validation", [_pair(point) for point in chosen]),
+            ("Oracle: the threshold that this split would choose", [_number(point["threshold"]) for point in oracle]),
+            ("Oracle: sensitivity, specificity", [_pair(point) for point in oracle]),
+        ]
+    fixed, prevalence = f"{points[0]['fixed']:g}", points[0]["prevalence"]
     names = {
-        "sensitivity_at_specificity": f"Sensitivity at a specificity of {points[0]['fixed']:g}",
-        "specificity_at_sensitivity": f"Specificity at a sensitivity of {points[0]['fixed']:g}",
-        "partial_auc": f"Partial AUC, specificity from {points[0]['fixed']:g} on (a guess: 0.5)",
-        "ppv": f"PPV at a prevalence of {points[0]['prevalence']}",
-        "npv": f"NPV at a prevalence of {points[0]['prevalence']}",
+        "sensitivity_at_specificity": f"Sensitivity at a specificity of {fixed}",
+        "specificity_at_sensitivity": f"Specificity at a sensitivity of {fixed}",
+        "partial_auc": f"Partial AUC, specificity from {fixed} on (a guess: 0.5)",
+        "ppv": f"PPV at a prevalence of {prevalence}",
+        "npv": f"NPV at a prevalence of {prevalence}",
     }
-    rows += [(text, [_figure(point[name]) for point in points]) for name, text in names.items() if name in points[0]]
-    calibrated = [section["calibration"] for section in sections]
+    rows += [(text, [cell(point[name]) for point in points]) for name, text in names.items() if name in points[0]]
     names = {"slope": "Calibration slope (best: 1)", "intercept": "Calibration intercept (best: 0)"}
-    rows += [(text, [_figure(one[name]) for one in calibrated]) for name, text in names.items()]
-    rows.append(("Expected calibration error (best: 0)", [_plain(one["ece"]) for one in calibrated]))
+    rows += [(text, [cell(one[name]) for one in calibrated]) for name, text in names.items()]
+    rows.append(("Expected calibration error (best: 0)", [_number(one["ece"]) for one in calibrated]))
     if before := calibrated[0].get("before"):
-        empty = [("", "", "")] * (len(sections) - 1)
         names = {"brier": "Brier score", **names}
-        rows += [(f"{text}, before the temperature", [_figure(before[name]), *empty]) for name, text in names.items()]
-        rows.append(("Expected calibration error, before the temperature", [_plain(before["ece"]), *empty]))
+        raw = [(text, cell(before[name])) for name, text in names.items()]
+        raw.append(("Expected calibration error", _number(before["ece"])))
+        empty = [("", "", "")] * (len(sections) - 1)
+        rows += [(f"{text}, before the temperature", [one, *empty]) for text, one in raw]
     return rows
 
 
@@ -190,15 +194,11 @@ def operating_note(summary: Mapping[str, Any]) -> str:
     return " ".join(notes)
 
 
-def _plain(value: float | None) -> tuple[str, str, str]:
-    return ("undefined" if value is None else f"{value:.3f}"), "", ""
+def _number(value: float | None) -> Cell:
+    return cell({"value": value})
 
 
-def _figure(metric: Mapping[str, Any]) -> tuple[str, str, str]:
-    return value_text(metric), interval_text(metric), metric.get("reason", "")
-
-
-def _pair(point: Mapping[str, Any]) -> tuple[str, str, str]:
+def _pair(point: Mapping[str, Any]) -> Cell:
     if point["sensitivity"] is None:
         return "undefined", "", point.get("reason", "")
     return f"{point['sensitivity']:.3f}, {point['specificity']:.3f}", "", ""
@@ -216,22 +216,16 @@ def how_text(summary: Mapping[str, Any]) -> str:
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
     """Return the metrics of a summary (metrics.json) as a small table; what is undefined stands with its reason."""
-    rows = [
-        (name, value, _brackets(interval) or f"({reason})") for name, value, interval, reason in metric_rows(summary)
-    ]
+    first = [(name, cells[0]) for name, cells in level_rows(summary)]
+    rows = [(name, value, brackets(interval) or f"({reason})") for name, (value, interval, reason) in first]
     lines = [f"{how_text(summary)}\n", *plain_table(rows)]
     if known := known_levels(summary)[1:]:
+        sections = [level_section(summary, level) for level in known]
         cells = [["", *map(heading, SHORT)]]
-        for level, head in zip(known, level_heads(summary)[1:], strict=True):
-            metrics = [level_section(summary, level)[name] for name in SHORT]
-            cells.append([head, *(f"{value_text(one)} {_brackets(interval_text(one))}" for one in metrics)])
+        for section, head in zip(sections, level_heads(summary)[1:], strict=True):
+            cells.append([head, *(figure_text(section[name]) for name in SHORT)])
         lines += ["", *plain_table(cells)]
-    lines += level_notes(summary)
-    return "\n  ".join(lines)
-
-
-def _brackets(interval: str) -> str:
-    return f"[{interval.replace(' to ', ', ')}]" if interval else ""
+    return "\n  ".join([*lines, *level_notes(summary)])
 
 
 def localization_text(summary: Mapping[str, Any]) -> str:
@@ -241,11 +235,9 @@ def localization_text(summary: Mapping[str, Any]) -> str:
         f"localization: {part['lesions']} lesions on {part['images_with_lesion']} of {part['images']} images whose "
         f"lesions are known; settings: {part['chosen_on']}"
     )
-    rows = [["", *map(heading, LOCALIZATION_NAMES)]]
-    for name, cells in method_rows(summary):
-        rows.append([name, *(f"{value} [{text.replace(' to ', ', ')}]" if text else value for value, text in cells)])
     sizes = [("", "size of the lesion", "images", "Dice", "pointing"), *size_rows(summary)]
-    return "\n  ".join([f"{what}\n", *plain_table(rows), breast_text(summary), *plain_table(sizes)])
+    parts = [f"{what}\n", *plain_table(method_table("", summary)), breast_text(summary), *plain_table(sizes)]
+    return "\n  ".join(parts)
 
 
 def has_lesions(summary: Mapping[str, Any]) -> bool:
@@ -253,27 +245,26 @@ def has_lesions(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("localization", {}).get("images_with_lesion"))
 
 
-def method_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return for each method its name, and value and interval ("" where there is none) of all LOCALIZATION_NAMES."""
+def localized(summary: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Return for each method its name and its LOCALIZATION_NAMES, as metrics.json has them."""
     sections = {summary["localization"]["method"]: summary, **summary.get("localization_compared", {})}
-    rows = []
-    for method, section in sections.items():
-        metrics = [section[name]["mean"] if name == "froc" else section[name] for name in LOCALIZATION_NAMES]
-        cells = [(value_text(metric), interval_text(metric)) for metric in metrics]
-        rows.append((METHOD_NAMES.get(method, method), cells))
-    return rows
+    return [
+        (METHOD_NAMES.get(method, method), [part[name].get("mean", part[name]) for name in LOCALIZATION_NAMES])
+        for method, part in sections.items()
+    ]
 
 
-def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+def method_table(head: str, summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return the localization metrics as rows of cells, a method each, below the heads of the columns."""
+    rows = [[name, *map(figure_text, metrics)] for name, metrics in localized(summary)]
+    return [[head, *map(heading, LOCALIZATION_NAMES)], *rows]
+
+
+def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return for each method and size of lesion: both names, images, Dice and pointing as they are shown."""
     sections = {summary["localization"]["method"]: summary["localization"], **summary.get("localization_compared", {})}
     return [
-        (
-            METHOD_NAMES.get(method, method),
-            size,
-            str(found["images"]),
-            *map(value_text, (found["dsc"], found["pointing"])),
-        )
+        (METHOD_NAMES.get(method, method), size, f"{found['images']}", *(value_text(found[one]) for one in SIZED))
         for method, section in sections.items()
         for size, found in section.get("by_size", {}).items()
     ]
@@ -284,10 +275,8 @@ def breast_text(summary: Mapping[str, Any]) -> str:
     found = summary["localization"].get("by_breast", {})
     if "reason" in found or not found:
         return f"Not by breast: {found['reason']}." if found else ""
-    parts = [
-        f"{name} {value_text(found[key])} {_brackets(interval_text(found[key]))}".strip()
-        for key, name in (("lesion_recall", "lesion recall"), ("froc", "FROC mean"))
-    ]
+    names = {"lesion_recall": "lesion recall", "froc": "FROC mean"}
+    parts = [f"{name} {figure_text(found[key])}" for key, name in names.items()]
     return f"By breast, a lesion found in either view counts once: {', '.join(parts)} ({found['lesions']} lesions)."
 
 
@@ -307,11 +296,9 @@ def write_run_page(
     summary: Mapping[str, Any],
     figures: Mapping[str, Path],
     config: Mapping[str, Any],
-    leak_text: str,
-    versions: Mapping[str, str],
-    command: str,
+    **shown: Any,
 ) -> Path:
-    """Write report.html into the run folder and return its path.
+    """Write report.html into the run folder and return its path; LemlightError if it cannot be written.
 
     Args:
         folder: the run folder; it exists.
@@ -319,12 +306,9 @@ def write_run_page(
         summary: what metrics.json holds.
         figures: PNG files by name, shown in this order; those in PLOT_TEXTS have their own texts.
         config: the composed configuration, plain values.
-        leak_text: how the data were split, and the leak report.
-        versions: of the packages; command: repeats the run.
-
-    Raises:
-        LemlightError: the page cannot be written.
+        shown: as they are, `leak_text` (how the data were split), `versions` of the packages, and the `command`.
     """
+    lesions = has_lesions(summary)
     return write_page(
         folder / "report.html",
         "run.html.j2",
@@ -339,14 +323,12 @@ def write_run_page(
         group_notes=group_notes(summary),
         group_metrics=[heading(name) for name in TESTED],
         operating_note=operating_note(summary),
-        localization=method_rows(summary) if has_lesions(summary) else [],
+        localization=[(name, list(map(cell, metrics))) for name, metrics in localized(summary)] if lesions else [],
         localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
-        sizes=size_rows(summary) if has_lesions(summary) else [],
-        breasts=breast_text(summary) if has_lesions(summary) else "",
+        sizes=size_rows(summary) if lesions else [],
+        breasts=breast_text(summary) if lesions else "",
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
-        leak_text=leak_text,
-        versions=versions,
-        command=command,
+        **shown,
     )

@@ -11,7 +11,7 @@ from lemlight.metrics import CLASSIFICATION_NAMES, LOWER_IS_BETTER, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
 from lemlight.metrics.levels import LEVELS, known_levels, level_section
 from lemlight.reporting.comparison.methods import ComparedRuns
-from lemlight.text import heading, interval_text, markdown_table, value_text
+from lemlight.text import brackets, heading, interval_text, markdown_table, value_text
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
@@ -145,8 +145,8 @@ def table_markdown(table: pd.DataFrame, wanted: Sequence[str] = tuple(COLUMNS)) 
     for name in (name for name in metrics_of(table) if name in wanted):
         texts = [COLUMNS[name]]
         for cell in cells(table, name):
-            value, interval = f"**{value_text(cell)}**" if cell["best"] else value_text(cell), interval_text(cell)
-            texts.append(f"{value} [{interval.replace(' to ', ', ')}]" if interval else value)
+            value = f"**{value_text(cell)}**" if cell["best"] else value_text(cell)
+            texts.append(f"{value} {brackets(interval_text(cell))}".strip())
         columns.append(texts)
     return f"{markdown_table(list(zip(*columns, strict=True)))}\n{_note(table)}\n"
 
