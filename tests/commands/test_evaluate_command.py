@@ -183,8 +183,6 @@ SYSTEM = {"_target_": "os.system", "command": "touch owned"}
     ("section", "hostile", "said"),
     [
         ("optimizer", SYSTEM, "add trust=[os]"),
-        ("pooling", {"_target_": "lemlight.cli.os.system", "command": "touch owned"}, "is refused"),
-        ("backbone", {"weights": SYSTEM}, "add trust=[os]"),
         ("trainer", {"_partial_": SYSTEM}, "add trust=[os]"),
         ("dataset", {"k": "${oc.env:HOME}"}, "is refused"),
     ],

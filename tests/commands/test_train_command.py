@@ -38,17 +38,8 @@ LEFT = {
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
 }
 COLUMNS = [
-    "image_id",
-    "patient_id",
-    "laterality",
-    "view",
-    "exam",
-    "split",
-    "label",
-    "probability",
-    "n_maxima",
-    "n_minima",
-]
+    "image_id", "patient_id", "laterality", "view", "exam", "split", "label", "probability", "n_maxima", "n_minima",
+]  # fmt: skip
 
 
 def files(folder):

@@ -138,15 +138,8 @@ class Writer:
             names = ["Series UID", "Collection", "Subject ID", "Series Description"]
             save_table(place / "metadata.csv", names, rows)
         if self.layout == "jpeg":
-            names = [
-                "file_path",
-                "image_path",
-                "PatientID",
-                "SeriesDescription",
-                "SeriesInstanceUID",
-                "Rows",
-                "Columns",
-            ]
+            names = ["file_path", "image_path", "PatientID", "SeriesDescription", "SeriesInstanceUID"]
+            names += ["Rows", "Columns"]
             rows = [(row[0].replace("jpeg", "dicom"), row[0], *row[1:]) for row in self.info]
             rows[2::7] = [(*row[:3], "", *row[4:]) for row in rows[2::7]]
             save_table(place / "dicom_info.csv", names, rows)

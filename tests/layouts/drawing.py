@@ -10,7 +10,13 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
     generate_uid,
 )
 
@@ -38,34 +44,57 @@ def draw_image(rng, shape, side, malignant):
     return pixels.clip(0, 1)
 
 
-def save_stored(path, stored, syntax=ExplicitVRLittleEndian, **tags):
-    """Write stored values (H, W), uint8 or uint16, as a DICOM file with these tags."""
+ENCODERS = {
+    JPEGLosslessSV1: lambda pixels, bits: imagecodecs.ljpeg_encode(pixels, bitspersample=bits),
+    JPEGLSLossless: lambda pixels, bits: imagecodecs.jpegls_encode(pixels),
+    JPEG2000Lossless: lambda pixels, bits: imagecodecs.jpeg2k_encode(
+        pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits
+    ),
+    HTJ2KLossless: lambda pixels, bits: imagecodecs.htj2k_encode(pixels),
+    JPEGBaseline8Bit: lambda pixels, bits: imagecodecs.jpeg8_encode(pixels, level=95),
+    JPEGExtended12Bit: lambda pixels, bits: imagecodecs.jpeg8_encode(pixels, level=95, bitspersample=12),
+}
+
+
+def write_dicom(path, pixels, syntax=ExplicitVRLittleEndian, stream=None, **tags):
+    """Write pixels (H, W) or (H, W, 3) as they are; a tag of None is left out; `stream` replaces the encoded frame."""
     dataset = Dataset()
     dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.SOPInstanceUID, dataset.Modality = generate_uid(), "MG"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8 * stored.dtype.itemsize
-    dataset.PixelRepresentation = 0
-    for keyword, value in tags.items():
-        setattr(dataset, keyword, value)
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.Modality, dataset.PatientName, dataset.PatientID = "MG", "Secret^Name", "SECRET-ID"
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    if pixels.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.BitsStored = tags.get("BitsStored") or dataset.BitsAllocated
     dataset.HighBit = dataset.BitsStored - 1
-    if syntax.is_encapsulated:
-        dataset.PixelData = encapsulate([_encode(stored, syntax, dataset.BitsStored)])
-    else:
-        dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
-    dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or stored.dtype == np.uint8 else "OW"
-    dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    dataset["PixelData"].VR = "OW"
+    if syntax == RLELossless and stream is None:
+        dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+    elif syntax.is_encapsulated:
+        dataset.PixelData = encapsulate([stream or ENCODERS[syntax](pixels, dataset.BitsStored)])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+    for keyword, value in tags.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+        elif keyword in dataset:
+            del dataset[keyword]
     dataset.file_meta.TransferSyntaxUID = syntax
-    path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
+    return path
 
 
-def _encode(stored, syntax, bits):
-    if syntax == JPEG2000Lossless:
-        return imagecodecs.jpeg2k_encode(stored, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
-    return imagecodecs.ljpeg_encode(stored, bitspersample=bits)
+def save_stored(path, stored, syntax=ExplicitVRLittleEndian, **tags):
+    """Write stored values (H, W), uint8 or uint16, as a DICOM file of no patient but with these tags."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_dicom(path, stored, syntax, **{"PatientName": None, "PatientID": None} | tags)
 
 
 def save_mammogram(path, pixels, patient_id="removed", **tags):
@@ -87,6 +116,17 @@ def spoil(path, old, new, count=1):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, count))
+
+
+def written_by(write, **options):
+    """The fixture `written` of a test file: the root of a small download, and the truth of its images."""
+
+    @pytest.fixture(scope="module")
+    def written(tmp_path_factory):
+        root = tmp_path_factory.mktemp("download")
+        return root, write(root, **options)
+
+    return written
 
 
 def failure_of(function, root, **options):

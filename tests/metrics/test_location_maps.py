@@ -8,6 +8,7 @@ import pytest
 
 from lemlight.errors import LemlightError
 from lemlight.metrics.location_maps import FIGURES, LocalizationMeter, measure, size_of
+from tests.metrics.test_overlap import LESIONS
 
 STRENGTH = np.array(
     [
@@ -18,16 +19,6 @@ STRENGTH = np.array(
         [0.0, 0.0, 0.0, 1.0, 0.0],
     ],
     np.float32,
-)
-LESIONS = np.array(
-    [
-        [0, 0, 0, 0, 0],
-        [0, 1, 1, 0, 0],
-        [0, 0, 0, 0, 0],
-        [2, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0],
-    ],
-    np.uint8,
 )
 ONE = (LESIONS == 1).astype(np.uint8)
 HEALTHY = {"lesions": np.zeros((5, 5), np.uint8), "types": (), "malignant": False}

@@ -98,13 +98,7 @@ class TrainBags(Sampler[list[tuple[int, int]]]):
     How many views the bag at each place has is the same in every epoch, so that these have the same number of batches;
     which one it is, is drawn. Bags of one view each come as from `TrainSampler`. A batch of one image, which BatchNorm
     cannot take, is left out if there are others. Every rank gets as many batches; the last ones repeat the first.
-
-    Args:
-        bags: the positions of the views of each bag.
-        images: the most that a batch holds.
-        seed: of order and draw.
-        rank: of this process.
-        world_size: how many processes there are.
+    `bags` are the positions of the views of each, `images` the most that a batch holds.
     """
 
     def __init__(

@@ -1,11 +1,10 @@
 """The choice of localization: its method, and how a map becomes regions: given, chosen on a split, or a default."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, Probability, checked
-from lemlight.building import Settings, build, check_settings
+from lemlight.building import Settings, build, check_settings, did_you_mean
 from lemlight.errors import LemlightError
 
 Follow = Literal["predicted", "maxima", "minima", "both"]
@@ -61,10 +60,8 @@ def check_names(names: Iterable[str], methods: Iterable[str], key: str) -> None:
     known = list(methods)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
             raise LemlightError(
-                f"{key}={name}: there is no such method{hint}; there are {', '.join(known)}, and "
+                f"{key}={name}: there is no such method{did_you_mean(name, known)}; there are {', '.join(known)}, and "
                 "+localization.methods.NAME._target_=... adds an own one"
             )
 

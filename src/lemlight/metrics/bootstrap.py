@@ -39,12 +39,9 @@ def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.f
 
 
 def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yield blocks (R, N): how often each resample of the patients draws each of the N images.
+    """Yield blocks (R, N): how often each resample of the patients draws each of the N > 0 images.
 
-    Args:
-        patients: the patient of every image, (N,), N > 0.
-        resamples: number of resamples over all blocks; each draws as many patients as there are, with replacement.
-        seed: of the generator; the same seed gives the same weights.
+    Each of the `resamples` over all blocks draws as many patients as there are, with replacement.
     """
     _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
     count = int(patient.max()) + 1

@@ -160,9 +160,7 @@ NAMES = {
 def training_curves(metrics: pd.DataFrame, path: Path) -> Path:
     """Draw the sparse metrics.csv of Lightning's CSVLogger; whatever columns are missing are left out.
 
-    Args:
-        metrics: a row per logging call: epoch, step, train/*, val/*, lambda, NaN where a call did not log a value.
-        path: of the PNG.
+    It has a row per logging call: epoch, step, train/*, val/*, lambda, NaN where a call did not log a value.
     """
     position = next((name for name in ("epoch", "step") if name in metrics and metrics[name].notna().any()), "row")
     logged = metrics if position != "row" else metrics.assign(row=range(len(metrics)))

@@ -24,8 +24,7 @@ TYPES = 3  # of lesions, the most frequent
 def choose_overlays(images: pd.DataFrame) -> dict[str, str]:
     """Choose up to nine image_ids and give each its title, as `mass, worst: Dice 0.12`.
 
-    Args:
-        images: a row per image: image_id, dsc (NaN where it shows no lesion, left out), type: of its lesions, one word.
+    Of each image: image_id, dsc (NaN where it shows no lesion, left out) and type, that of its lesions in one word.
     """
     measured = images.dropna(subset="dsc")
     frequent = measured["type"].value_counts().index[:TYPES]

@@ -13,19 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from lemlight.plots.style import (
-    CLASS_NAMES,
-    GREEN,
-    ORANGE,
-    SKY,
-    TALLEST,
-    bare,
-    explain,
-    new_figure,
-    outline_lesions,
-    pair_grid,
-    save,
-)
+from lemlight.plots.style import CLASS_NAMES, GREEN, ORANGE, SKY, bare, new_figure, outlines, save
 
 
 def choose_examples(predictions: pd.DataFrame, count: int, seed: int, threshold: float = 0.5) -> list[str]:
@@ -36,18 +24,20 @@ def choose_examples(predictions: pd.DataFrame, count: int, seed: int, threshold:
     """
     truth = predictions["label"].to_numpy(dtype=np.bool_)
     right = (predictions["probability"].to_numpy() > threshold) == truth
+    drawn = draw_evenly([truth & right, truth & ~right, ~truth & right, ~truth & ~right], count, seed)
+    return [str(predictions["image_id"].iloc[row]) for rows in drawn for row in rows]
+
+
+def draw_evenly(kinds: Sequence[NDArray[np.bool_]], count: int, seed: int) -> list[list[int]]:
+    """Draw at most `count` rows, as many of each of the kinds (N,) as of any other as far as they go; those of each."""
     generator = np.random.default_rng(seed)
-    kinds = [
-        generator.permutation(np.flatnonzero(kind))
-        for kind in (truth & right, truth & ~right, ~truth & right, ~truth & ~right)
-    ]
+    drawn = [generator.permutation(np.flatnonzero(kind)).tolist() for kind in kinds]
     # The first of every kind come before the second of any: the first `count` of this order are an even draw.
-    even = sorted((turn, kind, row) for kind, rows in enumerate(kinds) for turn, row in enumerate(rows))
-    chosen = sorted(even[:count], key=lambda pick: (pick[1], pick[0]))
-    return [str(predictions["image_id"].iloc[int(row)]) for _, _, row in chosen]
+    turns = sorted((turn, kind) for kind, rows in enumerate(drawn) for turn in range(len(rows)))[:count]
+    return [rows[: sum(kind == number for _, kind in turns)] for number, rows in enumerate(drawn)]
 
 
-ITEMS_PER_ROW = 2
+PAIRS_PER_ROW = 2
 # See-through where the score is 0, so that the breast is seen: benign evidence blue, malignant evidence orange.
 OVERLAY = LinearSegmentedColormap.from_list(
     "scores",
@@ -94,7 +84,13 @@ def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     """
     largest = max(float(np.abs(item.score_map).max()) for item in items)
     scale = Normalize(-largest or -1.0, largest or 1.0)
-    figure, pairs = pair_grid([item.image for item in items], ITEMS_PER_ROW)
+    columns = min(PAIRS_PER_ROW, len(items))
+    rows = -(-len(items) // columns)
+    figure = new_figure(4.8 * columns + 1.0, max(3.0, rows * (2.2 * _tallest(items) + 0.45)) + 0.3)
+    grid = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=(1, 1, 0.06) * columns)  # a gap behind each
+    for axes in grid.flat:
+        bare(axes)
+    pairs = grid.reshape(-1, 3)
     for item, pair in zip(items, pairs, strict=False):
         draw_truth(pair[0], item)
         colours = draw_scores(pair[1], item, scale)
@@ -104,8 +100,16 @@ def image_sheet(items: Sequence[SheetItem], path: Path) -> Path:
     ]
     if any(item.mask is not None and item.mask.any() for item in items):
         marks.insert(0, Line2D([], [], color=GREEN, linewidth=1.6, label="true lesion"))
-    explain(figure, colours, pairs, "score (above 0: malignant)", marks)
+    bar = figure.colorbar(colours, ax=pairs, shrink=0.7, aspect=25, pad=0.02)
+    bar.ax.set_facecolor("black")  # as the tissue below is dark
+    bar.set_label("score (above 0: malignant)")
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     return save(figure, path)
+
+
+def _tallest(items: "Sequence[SheetItem | Thumbnail]") -> float:
+    """Height over width of the images, up to which they get room."""
+    return min(3.0, max(float(item.image.shape[0] / item.image.shape[1]) for item in items))
 
 
 def cell_centres(cells: NDArray[Any], shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -123,7 +127,8 @@ def draw_truth(axes: Axes, item: SheetItem) -> None:
 def _draw_outlined(axes: Axes, image: NDArray[Any], mask: NDArray[Any] | None, linewidth: float) -> None:
     """Draw an image (H, W) and around its lesions, mask (H, W), a line."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    outline_lesions(axes, mask, color=GREEN, linewidth=linewidth)
+    for outline in outlines(mask):
+        axes.plot(*outline.T, scalex=False, scaley=False, color=GREEN, linewidth=linewidth)
 
 
 def draw_scores(axes: Axes, item: SheetItem, scale: Normalize) -> AxesImage:
@@ -175,8 +180,7 @@ def contact_sheet(items: Sequence[Thumbnail], path: Path) -> Path:
     """Draw the thumbnails, six a row, each with its lesions outlined and what is known of it above."""
     columns = min(PER_ROW, len(items))
     rows = -(-len(items) // columns)
-    tallest = min(TALLEST, max(item.image.shape[0] / item.image.shape[1] for item in items))
-    figure = new_figure(max(3.0, INCHES * columns), rows * (INCHES * tallest + 0.45) + 0.4)
+    figure = new_figure(max(3.0, INCHES * columns), rows * (INCHES * _tallest(items) + 0.45) + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

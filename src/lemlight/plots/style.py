@@ -1,14 +1,12 @@
 """What all figures share: colours for the colour-blind, marks of methods, saving."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 from skimage.measure import find_contours
@@ -78,36 +76,6 @@ def froc_axes(axes: Axes, title: str) -> None:
     axes.set_xticks(2.0 ** np.arange(-3, 4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-TALLEST = 3.0  # height over width up to which an image of a sheet gets room
-
-
-def pair_grid(images: Sequence[NDArray[Any]], per_row: int) -> tuple[Figure, NDArray[Any]]:
-    """Return a figure with two bare axes and a gap for each image (H, W), so many pairs a row, and its axes (K, 3)."""
-    pairs = min(per_row, len(images))
-    rows = -(-len(images) // pairs)
-    tallest = min(TALLEST, max(image.shape[0] / image.shape[1] for image in images))
-    figure = new_figure(4.8 * pairs + 1.0, max(3.0, rows * (2.2 * tallest + 0.45)) + 0.3)
-    grid = figure.subplots(rows, 3 * pairs, squeeze=False, width_ratios=(1, 1, 0.06) * pairs)
-    for axes in grid.flat:
-        bare(axes)
-    return figure, grid.reshape(-1, 3)
-
-
-def explain(figure: Figure, colours: AxesImage, axes: NDArray[Any], label: str, marks: Sequence[Line2D]) -> None:
-    """Give a figure its colour bar, black as the tissue below is dark, and a legend of its marks, if any."""
-    bar = figure.colorbar(colours, ax=axes, shrink=0.7, aspect=25, pad=0.02)
-    bar.ax.set_facecolor("black")
-    bar.set_label(label)
-    if marks:
-        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
-
-
-def outline_lesions(axes: Axes, lesions: NDArray[Any] | None, **style: Any) -> None:
-    """Draw a line around the lesions, a mask (H, W), see `outlines`."""
-    for outline in outlines(lesions):
-        axes.plot(*outline.T, scalex=False, scaley=False, **style)
 
 
 def outlines(mask: NDArray[Any] | None) -> list[NDArray[np.float64]]:

@@ -21,7 +21,7 @@ from lemlight.data.reading.plausible import mixed
 from lemlight.data.splits import leak_report
 from lemlight.data.table import first_ten, write_table
 from lemlight.files import write_csv, write_json
-from lemlight.plots.sheets import Thumbnail
+from lemlight.plots.sheets import Thumbnail, draw_evenly
 from lemlight.reporting.page import base64_of, write_page
 from lemlight.text import plain_table
 
@@ -60,11 +60,10 @@ def check_images(
     """Look at the headers only, and decode no images but those that become thumbnails; notes as far as that tells."""
     rows = zip(table["image_id"], table["path"], headers, strict=True)
     left_out = _frame({name: f"{path}: {header.problem}" for name, path, header in rows if header.problem}, "reason")
-    chosen = choose_images(table[~table["image_id"].isin(left_out["image_id"])], thumbnails)
+    used = table[~table["image_id"].isin(left_out["image_id"])]
+    chosen = choose_images(used, thumbnails)
     shown: list[Thumbnail] = []
-    notes = _header_notes(
-        table[~table["image_id"].isin(left_out["image_id"])], dict(zip(table["path"], headers, strict=True))
-    )
+    notes = _header_notes(used, dict(zip(table["path"], headers, strict=True)))
     if len(chosen):
         height = min(HEIGHT, settings.height)
         width = max(LEAST_SIDE, round(settings.width * height / settings.height))
@@ -110,12 +109,10 @@ def _frame(texts: Mapping[str, str], column: str) -> pd.DataFrame:
     return pd.DataFrame(sorted(texts.items()), columns=["image_id", column])
 
 
-def choose_images(table: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
+def choose_images(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """Draw at most count rows at random, as many of one label as of the other as far as they go, in their order."""
-    generator = np.random.default_rng(seed)
-    classes = [generator.permutation(np.flatnonzero(table["label"] == label)) for label in (1, 0)]
-    turns = sorted((turn, kind, int(row)) for kind, rows in enumerate(classes) for turn, row in enumerate(rows))
-    return table.iloc[sorted(row for _, _, row in turns[:count])]
+    classes = [(table["label"] == label).to_numpy() for label in (1, 0)]
+    return table.iloc[sorted(row for rows in draw_evenly(classes, count, seed=0) for row in rows)]
 
 
 def draw_thumbnails(rows: pd.DataFrame, store: PreparedStore) -> list[Thumbnail]:
@@ -188,12 +185,9 @@ class Section:
 
 
 def inventory_sections(found: Mapping[str, Any], published: int | None, split_made: bool = True) -> list[Section]:
-    """Put an inventory into tables and words; what is empty has no section.
+    """Put an inventory, see `take_inventory`, into tables and words; what is empty has no section.
 
-    Args:
-        found: what `take_inventory` counted.
-        published: images that the data set has as published, None where that is not known.
-        split_made: whether the images could be assigned to splits.
+    `published` images the data set has, None where that is not known; `split_made`: they could be assigned to splits.
     """
     lesions = found["lesions"]
     known = {
@@ -290,15 +284,7 @@ def write_inventory_page(
 ) -> Path:
     """Write the page and return its path; what it says must name no patient, no file and no folder.
 
-    Args:
-        path: of the page.
-        title: of the page; subtitle: what was done, in a sentence.
-        sections: what was found.
-        sheet: the contact sheet, a PNG file, or None.
-        settings: names and values of the settings that decided what was found.
-
-    Raises:
-        LemlightError: the page cannot be written.
+    `subtitle` is what was done, in a sentence; `sheet` the contact sheet as PNG; `settings` decided what was found.
     """
     png = base64_of(sheet.read_bytes()) if sheet else ""
     rows = [(name, str(value)) for name, value in settings.items()]

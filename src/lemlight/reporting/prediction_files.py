@@ -25,17 +25,9 @@ from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.reporting.dicom_seg import write_dicom_seg
 
 COLUMNS = (
-    "image_id",
-    "path",
-    "probability",
-    "prediction",
-    "n_maxima",
-    "n_minima",
-    "regions",
-    "lost_importance",
-    "note",
+    "image_id", "path", "probability", "prediction", "n_maxima", "n_minima", "regions", "lost_importance", "note",
     "error",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,12 +116,14 @@ def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, list[Cell]]]:
+def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     """Return what the page says of every subgroup: its name, images and patients, and the TESTED metrics."""
-    return [
-        (group_name(name, value), f"{group['images']}, {group['patients']}", [cell(group[one]) for one in TESTED])
-        for name, value, group in subgroup_rows(summary)
-    ]
+    rows = []
+    for name, value, group in subgroup_rows(summary):
+        cells = [cell(group[metric]) for metric in TESTED]
+        shown = [one if one[1] or not one[2] else ("-", *one[1:]) for one in cells]
+        rows.append((group_name(name, value), [(f"{group['images']}, {group['patients']}", "", ""), *shown]))
+    return rows
 
 
 def group_notes(summary: Mapping[str, Any]) -> list[str]:
@@ -308,7 +310,7 @@ def write_run_page(
         config: the composed configuration, plain values.
         shown: as they are, `leak_text` (how the data were split), `versions` of the packages, and the `command`.
     """
-    lesions = has_lesions(summary)
+    lesions = localized(summary) if has_lesions(summary) else []
     return write_page(
         folder / "report.html",
         "run.html.j2",
@@ -321,11 +323,12 @@ def write_run_page(
         operating=operating_rows(summary),
         groups=group_rows(summary),
         group_notes=group_notes(summary),
-        group_metrics=[heading(name) for name in TESTED],
+        group_heads=["Images, patients", *map(heading, TESTED)],
         operating_note=operating_note(summary),
-        localization=[(name, list(map(cell, metrics))) for name, metrics in localized(summary)] if lesions else [],
-        localization_metrics=[heading(name) for name in LOCALIZATION_NAMES],
-        sizes=size_rows(summary) if lesions else [],
+        localization=[(name, [(*cell(one)[:2], "") for one in metrics]) for name, metrics in lesions],
+        localization_heads=[heading(name) for name in LOCALIZATION_NAMES],
+        size_heads=["Size of the lesion", "Images", "Dice", "Pointing"],
+        sizes=[(name, [(text, "", "") for text in texts]) for name, *texts in (size_rows(summary) if lesions else [])],
         breasts=breast_text(summary) if lesions else "",
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],

@@ -27,11 +27,7 @@ def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:
     """Name the folder of a sweep.
 
     With an experiment: its name and what the command line holds fixed beside it, so that a value more on an axis finds
-    the jobs that are there. Without: all of the overrides.
-
-    Args:
-        overrides: of the command line, as Hydra lists them: `pooling=gap,lem`.
-        axes: keys over which the experiment itself sweeps.
+    the jobs that are there. Without: all of the overrides. `axes` are keys over which the experiment itself sweeps.
     """
     swept = [override for override in overrides if is_axis(override)]
     fixed = [override for override in overrides if override not in swept and not without_effect(override)]
@@ -45,10 +41,7 @@ def sweep_name(overrides: Sequence[str], axes: Iterable[str] = ()) -> str:
 def job_name(overrides: Sequence[str], of_the_sweep: Sequence[str], axes: Iterable[str] = ()) -> str:
     """Name the folder of a job by what tells it from the other jobs of its sweep.
 
-    Args:
-        overrides: of the job: `pooling=gap`.
-        of_the_sweep: overrides of the command line; what these hold fixed is left out.
-        axes: keys over which the experiment sweeps; they stay, even where the command line holds one fixed.
+    What the overrides of the sweep's command line hold fixed is left out, but for the `axes` of its experiment.
     """
     fixed = {_key(override) for override in of_the_sweep if not is_axis(override)} - set(axes)
     return file_name(sorted((override for override in overrides if _key(override) not in fixed), key=_key)) or "only"
@@ -139,12 +132,6 @@ def labels_of(name: str, config: Mapping[str, Any], overrides: Sequence[str], sw
     `label`: its name, `lem-resnet18-seed0`, with the values that tell the jobs of its sweep apart and are not in it.
     `sweep_group`: the same for all jobs of a command, the name of the sweep's folder (its experiment, or its
     overrides) without what names a file; None for a run of its own. `labels`: tags, the data set and the experiment.
-
-    Args:
-        name: of method and seed.
-        config: of the run.
-        overrides: of the run, or the job.
-        sweep: None for a run of its own.
     """
     public = [override for override in overrides if public_override(override)]
     experiments = [override.partition("=")[2] for override in public if _key(override) == "experiment"][-1:]

@@ -8,15 +8,10 @@ import pytest
 
 from lemlight.data.datasets.cmmd import cmmd
 from tests.layouts.cmmd import HEADER, MANIFEST, TABLE, save_image, write_cmmd
-from tests.layouts.drawing import failure_of, save_mammogram, spoil
+from tests.layouts.drawing import failure_of, save_mammogram, spoil, written_by
 
 failure = partial(failure_of, cmmd)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cmmd")
-    return root, write_cmmd(root)
+written = written_by(write_cmmd)
 
 
 def files_of(root, patient):

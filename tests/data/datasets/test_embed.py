@@ -6,16 +6,11 @@ import pandas as pd
 import pytest
 
 from lemlight.data.datasets.embed import CLINICAL, METADATA, embed
-from tests.layouts.drawing import failure_of, save_mammogram, spoil
+from tests.layouts.drawing import failure_of, save_mammogram, spoil, written_by
 from tests.layouts.embed import TABLES, write_embed
 
 failure = partial(failure_of, embed)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("embed")
-    return root, write_embed(root)
+written = written_by(write_embed)
 
 
 def test_findings_meet_images_by_exam_and_side(written):

@@ -8,16 +8,11 @@ import pytest
 
 from lemlight.data.datasets.inbreast import inbreast, lesions_in, patients, read_annotations
 from lemlight.errors import ImageError
-from tests.layouts.drawing import failure_of, save_mammogram, spoil
+from tests.layouts.drawing import failure_of, save_mammogram, spoil, written_by
 from tests.layouts.inbreast import RELEASE, dicom_of, save_regions, table_of, write_inbreast
 
 failure = partial(failure_of, inbreast)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("inbreast")
-    return root, write_inbreast(root, patients=6)
+written = written_by(write_inbreast, patients=6)
 
 
 @pytest.mark.parametrize("malignant_from", [2, 3, 4, 5, 6])
@@ -36,13 +31,6 @@ def test_images_of_a_left_out_category_may_be_missing(download, truth):
     for image in truth.index[truth["birads"] == "3"]:
         dicom_of(download, image).unlink()
     assert len(inbreast(download, leave_out=[3])) == (truth["birads"] != "3").sum()
-
-
-def test_numbers_of_a_spreadsheet_and_a_folder_inside_of_the_download(written, download):
-    lines = [line.split(";") for line in table_of(download).read_text().splitlines()]
-    lines = [[*cells[:5], f"{cells[5]}.0", *cells[6:]] if cells[-1][:1].isdigit() else cells for cells in lines]
-    table_of(download).write_text("\n".join("\t".join(cells) for cells in lines))
-    assert list(inbreast(download / RELEASE)["label"]) == list(inbreast(written[0])["label"])
 
 
 def test_an_image_of_birads_1_without_xml_holds_no_lesion_and_another_one_is_unknown(download, truth, caplog):

@@ -5,16 +5,11 @@ import pytest
 from PIL import Image
 
 from lemlight.data.datasets.mias import mias
-from tests.layouts.drawing import failure_of, spoil
+from tests.layouts.drawing import failure_of, spoil, written_by
 from tests.layouts.mias import write_mias
 
 failure = partial(failure_of, mias)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mias")
-    return root, write_mias(root, patients=6)
+written = written_by(write_mias, patients=6)
 
 
 def edit(root, old, new):

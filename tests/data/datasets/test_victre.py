@@ -1,19 +1,13 @@
 from functools import partial
 
 import numpy as np
-import pytest
 
 from lemlight.data.datasets.victre import victre
-from tests.layouts.drawing import failure_of, save_mammogram
+from tests.layouts.drawing import failure_of, save_mammogram, written_by
 from tests.layouts.victre import write_victre
 
 failure = partial(failure_of, victre)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("victre")
-    return root, write_victre(root)
+written = written_by(write_victre)
 
 
 def test_the_label_is_in_the_description_and_tomosynthesis_is_passed_over(written, truth, caplog):

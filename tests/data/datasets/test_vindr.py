@@ -8,17 +8,12 @@ import pytest
 from lemlight.data.datasets.vindr import BREASTS, FINDINGS, Finding, lesions_of, read_categories, vindr
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
-from tests.layouts.drawing import failure_of, save_mammogram, spoil
+from tests.layouts.drawing import failure_of, save_mammogram, spoil, written_by
 from tests.layouts.vindr import RELEASE, write_vindr
 
 failure = partial(failure_of, vindr)
 NONE = ("", "", "", "")
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("vindr")
-    return root, write_vindr(root)
+written = written_by(write_vindr)
 
 
 def edit(root, name, old, new, count=1):

@@ -38,11 +38,7 @@ MASK_MISSING = "abnormalities without a mask file that can be used"
 def cbis(
     root: str | Path, tables: str | Path | None = None, patient_disjoint: bool = True, allow_missing: bool = False
 ) -> pd.DataFrame:
-    """Build the image table of CBIS-DDSM below `root`; the four tables may lie in another folder, `tables`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
+    """Build the image table of CBIS-DDSM below `root`; the four tables may lie in another folder, `tables`."""
     download = Download("CBIS-DDSM", root)
     place = Path(tables) if tables else download.root
     descriptions = read_tables(list_files(place, "CBIS-DDSM tables") if tables else download.files, place, download)

@@ -28,11 +28,7 @@ COUNT = "number"  # images of the patient [reading]
 
 @checked
 def cmmd(root: str | Path, normal_images: bool = False, allow_missing: bool = False) -> pd.DataFrame:
-    """Build the image table of CMMD below `root`; `normal_images` takes in the breasts that the table does not name.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
+    """Build the image table of CMMD below `root`; `normal_images` takes in the breasts that the table does not name."""
     download = Download("CMMD", root)
     images = _images(download)
     rows = download.table(TABLE, NEEDED, [path for path in download.files if _is_table(path)])

@@ -45,11 +45,7 @@ def embed(
     special_views: bool = False,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Build the image table of EMBED below `root`, of 2D images, of synthetic ones (C-view), or of both.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
-    """
+    """Build the image table of EMBED below `root`, of 2D images, of synthetic ones (C-view), or of both."""
     download = Download("EMBED", root)
     files = download.one_file_each(download.of_kind(DICOM), _name)
     images = _read_images(download)

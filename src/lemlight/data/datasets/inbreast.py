@@ -67,11 +67,7 @@ def inbreast(
     leave_out: Sequence[Literal[1, 2, 3, 4, 5, 6, "4a", "4b", "4c"]] = (),
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Build the image table of INbreast below `root`, without the BI-RADS categories in `leave_out`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
+    """Build the image table of INbreast below `root`, without the BI-RADS categories in `leave_out`."""
     download = Download("INbreast", root, show=_without_patient)
     files = download.one_file_each(download.of_kind(OTHERS), _number)
     headers = download.headers(list(files.values()))

@@ -65,11 +65,7 @@ class Abnormality(NamedTuple):
 
 @checked
 def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = False) -> pd.DataFrame:
-    """Build the image table of mini-MIAS below `root`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing or broken only without `allow_missing`.
-    """
+    """Build the image table of mini-MIAS below `root`."""
     download = Download("mini-MIAS", root)
     files = _images(download)
     shapes = {path: header.shape for path, header in download.headers(list(files.values())).items()}

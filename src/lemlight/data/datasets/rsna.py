@@ -35,11 +35,7 @@ def rsna(
     views: Annotated[Sequence[Literal["CC", "MLO", "AT", "LM", "LMO", "ML"]], Field(min_length=1)] = ("CC", "MLO"),
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Build the image table of the RSNA challenge below `root`, of the images of these views.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
-    """
+    """Build the image table of the RSNA challenge below `root`, of the images of these views."""
     download = Download("RSNA", root)
     files = _images(download)
     rows = _read(download)

@@ -26,11 +26,7 @@ TOMOSYNTHESIS = re.compile(r"projection|dbt|slices", re.IGNORECASE)
 
 @checked
 def victre(root: str | Path, allow_missing: bool = False) -> pd.DataFrame:
-    """Build the image table of the mammograms of VICTRE below `root`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is broken only without `allow_missing`.
-    """
+    """Build the image table of the mammograms of VICTRE below `root`."""
     download = Download("VICTRE", root)
     rows = []
     for path, header in download.headers(download.of_kind(DICOM)).items():

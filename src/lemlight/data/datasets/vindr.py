@@ -65,11 +65,7 @@ def vindr(
     leave_out: Sequence[Literal[1, 2, 3, 4, 5]] = (),
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Build the image table of VinDr-Mammo below `root`, without the BI-RADS categories in `leave_out`.
-
-    Raises:
-        LemlightError: all that is wrong with the download; what is missing only without `allow_missing`.
-    """
+    """Build the image table of VinDr-Mammo below `root`, without the BI-RADS categories in `leave_out`."""
     download = Download("VinDr-Mammo", root)
     files = download.one_file_each(download.of_kind(DICOM), _name)
     rows = _read_images(download)
@@ -77,9 +73,7 @@ def vindr(
     wanted = ~rows["birads"].isin([str(category) for category in leave_out])
     rows = download.with_files(rows, files, "image", wanted)
     download.check(allow_missing, rows)
-    images = rows.rename(
-        columns={"study_id": "patient_id", "view_position": "view", "breast_density": "density"}
-    ).assign(
+    images = rows.rename(columns=NAMES).assign(
         path=rows["image"].map(files),
         split=rows["split"].map(SPLITS),
         label=(rows["birads"].astype(int) >= malignant_from).astype(int),

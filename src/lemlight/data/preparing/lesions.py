@@ -228,12 +228,9 @@ def label_image(
 def size_notes(
     lesions: Sequence[Lesion], shape: tuple[int, int], masks: Mapping[str, tuple[int, int] | None]
 ) -> list[str]:
-    """Say what is odd about the lesions of an image (H, W) as `label_image` does, as far as sizes tell.
+    """Say what is odd about the lesions of an original (H, W) as `label_image` does, as far as sizes tell.
 
-    Args:
-        lesions: of the image.
-        shape: of the original image.
-        masks: the size (H, W) of each mask file by its path, None where it is not known.
+    `masks` are the sizes (H, W) of mask files by path, None where it is not known.
     """
     notes = []
     for lesion in lesions:

@@ -96,12 +96,7 @@ def write_comparison_page(
 ) -> Path:
     """Write the page that answers a question and return its path; LemlightError if it cannot be written.
 
-    Args:
-        compared: the runs and what comparing them gave.
-        tables: of their methods, as `tables_of` returns them.
-        pooled: the localization settings, as `pooled_table` returns them.
-        question: in words.
-        path: of the page.
+    The tables are those of `tables_of`, the localization settings those of `pooled_table`.
     """
     examples = read_examples(compared.groups)
     with TemporaryDirectory() as folder:

@@ -139,8 +139,7 @@ def _figures(
 
 def page_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of `pooled_table` for a page: what is unknown is None, a figure has value, low and high."""
-    known = table.astype(object).where(table.notna(), None)
-    rows = [dict(zip(known.columns, row, strict=True)) for row in known.to_numpy()]
+    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
     for row in rows:
         row["figures"] = [
             dict(zip(("value", "low", "high"), (row[f"{name}{end}"] for end in ENDS), strict=True)) for name in NAMES
