@@ -210,6 +210,11 @@ def light_at_the_chest_wall(pixels):
     pixels[440:, :20] = 0.9
 
 
+def wedge_of_light(pixels):
+    rows, columns = np.mgrid[:500, :340]
+    pixels[columns + 0.3 * (500 - rows) < 60] = 0.95
+
+
 def fog(pixels):
     pixels += np.linspace(0, 0.04, pixels.shape[0], dtype=np.float32)[:, None]
 
@@ -227,6 +232,7 @@ DEFECTS = [
     label_at_the_skin,
     letters_at_the_skin,
     light_at_the_chest_wall,
+    wedge_of_light,
     fog,
 ]
 
@@ -240,7 +246,7 @@ def test_a_film_with_a_defect_shows_the_same_breast(defect, base, right):
     defect(untouched := np.full_like(pixels, 0.5))
     defect(pixels)
     expected = inside & (untouched < 0.6) & (untouched > 0.4)  # what padding and labels cover is no breast
-    if defect is light_at_the_chest_wall:
+    if defect in (light_at_the_chest_wall, wedge_of_light):
         expected = inside
     mask = breast_mask(pixels)
     if right:
@@ -250,6 +256,18 @@ def test_a_film_with_a_defect_shows_the_same_breast(defect, base, right):
     assert overlap(mask, expected) > 0.95
     assert (mask & expected).sum() / expected.sum() > 0.95
     assert chest_wall_on_right(mask) == right
+
+
+@pytest.mark.parametrize("air", [0.0, 0.02, 0.12])
+@pytest.mark.parametrize("inwards", [0, 34])
+@pytest.mark.parametrize("tilt", [0.03, 0.08])
+def test_a_wide_white_bar_askew_is_not_taken_for_the_film_of_a_small_breast(air, inwards, tilt):
+    rows, columns = np.mgrid[:500, :340]
+    inside = ((rows - 250) / 120) ** 2 + (columns / 90) ** 2 < 1
+    pixels = film(inside, air) if air else mammogram(inside)
+    place = columns - 340 + 85 + inwards - tilt * (rows - 250)
+    pixels[(place >= 0) & (place < 85)] = 0.95
+    assert overlap(breast_mask(pixels.astype(np.float32)), inside) > 0.95
 
 
 @pytest.mark.parametrize("grain", [0.005, 0.03])

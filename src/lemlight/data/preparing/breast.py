@@ -164,7 +164,8 @@ def _film(smooth: NDArray[np.float32]) -> tuple[slice, slice]:
         top, bottom = top + _white_lines(fractions[top:bottom]), bottom - _white_lines(fractions[top:bottom][::-1])
         fractions = white[top:bottom].mean(axis=0)
         left, right = left + _white_lines(fractions[left:right]), right - _white_lines(fractions[left:right][::-1])
-    film = _largest(_opened(smooth[top:bottom, left:right] > PADDING, DISC))
+    inside = smooth[top:bottom, left:right]
+    film = _largest(_opened(inside > PADDING, DISC), inside < WHITE)  # a white bar may be larger than a breast
     x, y, w, h = cv2.boundingRect(film.view(np.uint8))
     return slice(top + y, top + y + h), slice(left + x, left + x + w)
 
@@ -250,16 +251,20 @@ def _region(smooth: NDArray[np.float32], marks: NDArray[np.bool_]) -> NDArray[np
 
 
 def _without_leaks(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The region without the light that leaks in along the chest wall, a narrow strip above and below the breast.
+    """The region without the light that leaks in along the chest wall, a strip or wedge above and below the breast.
 
     The breast itself ends in a narrow corner there, but becomes narrower from row to row; light does not.
     """
     widths = region.sum(axis=1)
     kept = np.ones(widths.shape, dtype=np.bool_)
-    middle = int(np.argmax(widths))
+    middle, widest = int(np.argmax(widths)), widths.max()
     for way in (1, -1):
         outwards, out = widths[middle::way], kept[middle::way]  # views: writing to `out` writes to `kept`
-        for row in np.flatnonzero(outwards < 0.2 * widths[middle]):
+        narrowest = np.minimum.accumulate(outwards)
+        again = np.flatnonzero((narrowest < 0.35 * widest) & (outwards > narrowest + 0.05 * widest))
+        if again.size:  # of 322 real films no breast becomes wider again
+            out[int(np.argmax(outwards == narrowest[again[0]])) :] = False
+        for row in np.flatnonzero(outwards < 0.2 * widest):
             if outwards[row] > outwards[max(0, row - 5)] - 2:
                 out[max(0, row - 4) :] = False
                 break
@@ -292,11 +297,13 @@ def _opened(region: NDArray[np.bool_], element: NDArray[np.uint8]) -> NDArray[np
     return np.asarray(opened[edge:-edge, edge:-edge] > 0, dtype=np.bool_)
 
 
-def _largest(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _largest(region: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """The connected part of the region with the most px, of those that are `counted`; ImageError where it is small."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
     if count < 2:
         raise ImageError("no breast found: nothing bright is larger than a label")
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    sizes = stats[:, cv2.CC_STAT_AREA] if counted is None else np.bincount(labels[counted], minlength=count)
+    largest = 1 + int(np.argmax(sizes[1:]))
     if stats[largest, cv2.CC_STAT_AREA] < LEAST_FRACTION * labels.size:
         raise ImageError("no breast found: the largest bright region covers less than 2 % of the image")
     return np.asarray(labels == largest, dtype=np.bool_)
