@@ -15,7 +15,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,18 +117,18 @@ class ImagingDataCommons:
         chosen = self.choose(root, patients, seed)
         rest = chosen[~self.whole(chosen, root)]
         free = shutil.disk_usage(_existing(root)).free
-        lines = [
-            f"collection: {self.collection} of the NCI Imaging Data Commons, version {self.index.version}",
-            f"licence:    {', '.join(sorted(chosen['license_short_name'].unique()))}",
-            f"cite:       {self.citation}",
-            f"images:     {self._patients(chosen).nunique()} patients, {len(chosen)} series, "
+        facts = {
+            "collection": f"{self.collection} of the NCI Imaging Data Commons, version {self.index.version}",
+            "licence": ", ".join(sorted(chosen["license_short_name"].unique())),
+            "cite": self.citation,
+            "images": f"{self._patients(chosen).nunique()} patients, {len(chosen)} series, "
             f"{chosen['instanceCount'].sum()} files, {_size(_bytes(chosen).sum())}",
-            f"to fetch:   {len(rest)} series, {_size(_bytes(rest).sum())}; {_size(free)} free on the disk of {root}",
-        ]
+            "to fetch": f"{len(rest)} series, {_size(_bytes(rest).sum())}; {_size(free)} free on the disk of {root}",
+        }
         if absent := [name for name in self.tables if not any(root.rglob(name))]:
-            lines.append(f"tables:     not in the archive, and not in {root}: {', '.join(absent)}")
-            lines.append(f"            get them from {self.tables_from} and put them there")
-        return "\n".join(lines)
+            facts["tables"] = f"not in the archive, and not in {root}: {', '.join(absent)}"
+            facts[""] = f"get them from {self.tables_from} and put them there"
+        return _lined_up(facts)
 
     def choose(self, root: Path, patients: int | None, seed: int) -> pd.DataFrame:
         """List the series of all patients, or of a number of them, drawn evenly from the strata by the seed.
@@ -256,14 +256,8 @@ class Command:
         if not shutil.which(self.command[0]):
             raise LemlightError(f"the program {self.command[0]} is not installed: {self.steps}")
         free = _size(shutil.disk_usage(_existing(root)).free)
-        return "\n".join(
-            [
-                f"terms:   {self.terms}",
-                f"cite:    {self.citation}",
-                f"command: {' '.join(self._call(root))}",
-                f"disk:    {free} free on the disk of {root}",
-            ]
-        )
+        facts = {"terms": self.terms, "cite": self.citation, "command": " ".join(self._call(root))}
+        return _lined_up(facts | {"disk": f"{free} free on the disk of {root}"})
 
     def fetch(self, root: Path, patients: int | None, seed: int) -> str:
         """Run the command; it goes on by itself where it stopped."""
@@ -290,14 +284,8 @@ class Archive:
         """Say terms, citation, address, and what is here."""
         _refuse_a_part(patients)
         here = len(list(root.glob(self.files))) if root.is_dir() else 0
-        return "\n".join(
-            [
-                f"terms: {self.terms}",
-                f"cite:  {self.citation}",
-                f"from:  {self.url}",
-                f"here:  {here} of {self.count} images",
-            ]
-        )
+        facts = {"terms": self.terms, "cite": self.citation, "from": self.url}
+        return _lined_up(facts | {"here": f"{here} of {self.count} images"})
 
     def fetch(self, root: Path, patients: int | None, seed: int) -> str:
         """Fetch what is missing of the archive, unpack it and remove it.
@@ -352,6 +340,11 @@ class Archive:
 def _refuse_a_part(patients: int | None) -> None:
     if patients is not None:
         raise LemlightError(f"patients={patients}: this source is fetched as a whole; leave patients out")
+
+
+def _lined_up(facts: Mapping[str, str]) -> str:
+    width = max(map(len, facts)) + 2
+    return "\n".join(f"{name + ':' if name else '':<{width}}{said}" for name, said in facts.items())
 
 
 def _bytes(series: pd.DataFrame) -> "pd.Series[int]":

@@ -45,11 +45,11 @@ def write_dicom_seg(
     algorithm: str,
     version: str,
     scores: Sequence[float],
-) -> bool:
-    """Write regions as a binary Segmentation that refers to the mammogram `source`; False, and no file, without any.
+) -> None:
+    """Write regions as a binary Segmentation that refers to the mammogram `source`.
 
-    masks: (K, H, W) in px of the original, one segment each, which may overlap; labels: 1 to 64 ASCII characters each;
-    scores: in [0, 1]. `algorithm` and `version` say what drew them. Every text says "research only".
+    masks: (K, H, W), K > 0, in px of the original, one segment each, which may overlap; labels: 1 to 64 ASCII
+    characters each; scores: in [0, 1]. `algorithm` and `version` say what drew them. Every text says "research only".
 
     **The file is as confidential as its source:** it repeats the patient and the study, as DICOM demands. A mammogram
     has no position in the patient, so each px of a segment belongs to the px of the source in its place (A.51.5.1).
@@ -61,8 +61,6 @@ def write_dicom_seg(
     """
     with quiet("pydicom"), quiet("highdicom"):
         header = _read_source(source)
-        if not len(masks):
-            return False
         check_highdicom()
         segments = [
             _describe(algorithm, version, number, label, score)
@@ -72,7 +70,6 @@ def write_dicom_seg(
             segmentation = _segmentation(header, masks, segments, version)
         with written_aside(path) as aside:
             segmentation.save_as(aside)
-    return True
 
 
 def check_highdicom() -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,15 +85,21 @@ class Download:
         """Give the files with one of these suffixes."""
         return [path for path in self.files if ending(path) in endings]
 
-    def table(self, name: str, needed: Sequence[str], paths: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read the table of that name among its copies, a CSV first; no rows where it cannot be used, as noted."""
+    def table(
+        self, name: str, needed: Sequence[str], paths: Sequence[str] | None = None, numbers: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """Read the table of that name among its copies, a CSV first; no rows where it cannot be used, as noted.
+
+        In the columns of `numbers` whole ones have no decimals, see `whole_numbers`.
+        """
         paths = named(self.files, name) if paths is None else paths
         try:
             texts = [path for path in paths if ending(path) not in SHEETS]
-            return read_rows(one_table(texts or paths[:1], name, self.root), needed)
+            rows = read_rows(one_table(texts or paths[:1], name, self.root), needed)
         except LemlightError as error:
             self.wrong(f"the table {name}", [error])
             return pd.DataFrame(columns=list(needed), dtype=str)
+        return rows.assign(**{column: whole_numbers(rows[column]) for column in numbers})
 
     def headers(self, paths: Sequence[str]) -> dict[str, "Header"]:
         """Read the headers of images; note those that are broken, and leave them out."""
@@ -115,14 +121,14 @@ class Download:
         return {image: same[0] for image, same in found.items()}
 
     def with_files(
-        self, rows: pd.DataFrame, files: Collection[str], key: str, wanted: "pd.Series[bool] | None" = None
+        self, rows: pd.DataFrame, files: Mapping[str, str], key: str, wanted: "pd.Series[bool]"
     ) -> pd.DataFrame:
-        """Keep the wanted rows whose image, named in column `key`, has a file; note what stands on one side only."""
+        """Keep the wanted rows whose image, named in column `key`, has a file, its `path`; note what has only one."""
         if len(rows):
             self.incomplete("images without a row in the table", sorted(set(files) - set(rows[key])))
-        rows = rows if wanted is None else rows[wanted]
+        rows = rows[wanted]
         self.incomplete("images of the table without a file", sorted(set(rows[key]) - set(files)))
-        return rows[rows[key].isin(list(files))]
+        return rows.assign(path=rows[key].map(files)).dropna(subset="path")
 
     def check(self, allow_missing: bool, images: pd.DataFrame) -> None:
         """Raise one LemlightError with everything noted, or that none of the images is left.

@@ -64,7 +64,7 @@ def embed(
     images = images[images["label"].notna()]
     download.check(allow_missing, images)
     images = images.rename(columns={"empi_anon": "patient_id", "acc_anon": "exam", "image": "image_id"})
-    images = images.assign(path=images["image_id"].map(files), label=images["label"].astype(int))
+    images = images.assign(label=images["label"].astype(int))
     return download.image_table(images, lambda row: _lesions(row.ROI_coords, bool(row.negative)))
 
 
@@ -77,10 +77,7 @@ def _name(path: str) -> str:
 def _table(download: Download, name: str, needed: Sequence[str]) -> pd.DataFrame:
     """Read a table, the reduced one if it has the columns: the whole one is ten times as large."""
     reduced = [path for path in named(download.files, name.replace(".csv", "_reduced.csv")) if _has(path, needed)]
-    rows = download.table(name, needed, reduced or named(download.files, name))
-    for column in EXAM:
-        rows[column] = whole_numbers(rows[column])
-    return rows
+    return download.table(name, needed, reduced or named(download.files, name), numbers=EXAM)
 
 
 def _has(path: str, needed: Sequence[str]) -> bool:

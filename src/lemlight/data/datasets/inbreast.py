@@ -78,7 +78,6 @@ def inbreast(
     left_out = {str(category) for category in leave_out}
     wanted = ~(rows["birads"].isin(left_out) | rows["birads"].str[:1].isin(left_out))
     rows = download.with_files(rows, files, "image_id", wanted)
-    rows["path"] = rows["image_id"].map(files)
     images = rows[rows["path"].isin(list(headers))]
     download.check(allow_missing, images)
     hashes = images["path"].map(lambda path: os.path.basename(path).split("_")[1].lower())

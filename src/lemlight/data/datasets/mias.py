@@ -75,7 +75,6 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
     rows = pd.DataFrame({"image_id": sorted(lines)}, dtype=str)
     wanted = pd.Series([normal_images or lines[image][0].kind != "" for image in rows["image_id"]], dtype=bool)
     rows = download.with_files(rows, files, "image_id", wanted)
-    rows["path"] = rows["image_id"].map(files)
     images = rows[rows["path"].isin(list(shapes))]
     download.check(allow_missing, images)
     number = images["image_id"].str[3:].astype(int)

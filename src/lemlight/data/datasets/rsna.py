@@ -22,7 +22,7 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Download, ending, whole_numbers
+from lemlight.data.datasets.common import DICOM, Download, ending
 
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
 NUMBERS = re.compile(r"/(\d+)[/_](\d+)\.\w+$")  # patient and image
@@ -41,8 +41,9 @@ def rsna(
     rows = _read(download)
     rows = download.with_files(rows, files, "image", rows["view"].isin(list(views)))
     download.check(allow_missing, rows)
-    columns = ["image_id", "patient_id", "laterality", "view", *rows.columns.intersection(["density", "age", "site"])]
-    return download.image_table(rows[columns].assign(path=rows["image"].map(files), label=rows["cancer"].astype(int)))
+    further = rows.columns.intersection(["density", "age", "site"])
+    columns = ["image_id", "patient_id", "path", "laterality", "view", *further]
+    return download.image_table(rows[columns].assign(label=rows["cancer"].astype(int)))
 
 
 def _images(download: Download) -> dict[str, str]:
@@ -63,9 +64,7 @@ def _name(path: str) -> str:
 
 def _read(download: Download) -> pd.DataFrame:
     """Read the table, with the column image; note what is wrong with its rows."""
-    rows = download.table("train.csv", NEEDED)
-    for column in ("patient_id", "image_id", "cancer"):
-        rows[column] = whole_numbers(rows[column])
+    rows = download.table("train.csv", NEEDED, numbers=("patient_id", "image_id", "cancer"))
     rows["laterality"], rows["view"] = rows["laterality"].str.upper(), rows["view"].str.upper()
     download.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
     unknown = {"laterality": ~rows["laterality"].isin(["L", "R"]), "view": ~rows["view"].str.fullmatch("[A-Z]+")}

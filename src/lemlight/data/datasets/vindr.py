@@ -74,7 +74,6 @@ def vindr(
     rows = download.with_files(rows, files, "image", wanted)
     download.check(allow_missing, rows)
     images = rows.rename(columns=NAMES).assign(
-        path=rows["image"].map(files),
         split=rows["split"].map(SPLITS),
         label=(rows["birads"].astype(int) >= malignant_from).astype(int),
     )
@@ -95,9 +94,7 @@ def _name(path: str) -> str:
 
 def _read_images(download: Download) -> pd.DataFrame:
     """Read the table of images, with columns image and birads; without rows where it cannot be used."""
-    rows = download.table(BREASTS, NEEDED)
-    for column in ("height", "width"):
-        rows[column] = whole_numbers(rows[column])
+    rows = download.table(BREASTS, NEEDED, numbers=("height", "width"))
     rows["laterality"], rows["view_position"] = rows["laterality"].str.upper(), rows["view_position"].str.upper()
     rows["split"] = rows["split"].str.lower()
     rows["birads"] = rows["breast_birads"].str.extract(r"(?i)^BI-RADS ([1-5])$", expand=False).fillna("")
