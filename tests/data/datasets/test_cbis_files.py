@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lemlight.data.datasets import cbis_files
-from lemlight.data.datasets.cbis_files import choose_mammogram, choose_mask, is_two_valued
+from lemlight.data.datasets import cbis
+from lemlight.data.datasets.cbis import choose_mammogram, choose_mask, is_two_valued
 from lemlight.data.datasets.common import Header, read_headers
 from tests.layouts.cbis import save_dicom
 
@@ -23,7 +23,7 @@ def two_valued(monkeypatch):
 
     def set_them(*names):
         asked = []
-        monkeypatch.setattr(cbis_files, "is_two_valued", lambda path: asked.append(path) or path in names)
+        monkeypatch.setattr(cbis, "is_two_valued", lambda path: asked.append(path) or path in names)
         return asked
 
     return set_them
