@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lemlight.building import build
+from lemlight.building import BESIDE, build
 from lemlight.cli import conf_dir
 from lemlight.models.losses import CombinedLoss
 
@@ -14,7 +14,7 @@ POOLINGS = sorted(file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml
 def part_of(group, name, **arguments):
     """The part in conf/GROUP/NAME.yaml as plain values."""
     part = OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), group, f"{name}.yaml"))) | arguments
-    return {key: value for key, value in part.items() if (group, key) != ("backbone", "frozen")}  # no constructor's
+    return {key: value for key, value in part.items() if group != "backbone" or key not in BESIDE["backbone"]}
 
 
 def build_pooling(name, channels, **arguments):

@@ -81,11 +81,36 @@ def test_the_bias_of_the_scorer_and_the_cells_in_the_air_are_choices(choice):
     [
         (["trainer=gpu", "trainer.devices=99"], "trainer=cpu run on any machine"),
         (["trainer=cpu", "trainer.precision=bf16-mixed"], "use trainer.precision=32-true"),
+        (["trainer=ddp_cpu", "trainer.sync_batchnorm=true"], "on GPUs only"),
     ],
 )
 def test_what_this_machine_cannot_train_is_refused_before_any_image(overrides, remedy):
     with pytest.raises(LemlightError, match=remedy):
         try_parts(values_of(*overrides), torch.nn.Identity())
+
+
+def test_deterministic_algorithms_are_asked_for_or_those_of_a_cpu(tmp_path, monkeypatch):
+    def asked(*overrides, gpu=False):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+        built = []
+        monkeypatch.setattr("lemlight.training.trainer.build", lambda part, *_, **more: built.append(part))
+        build_trainer(values_of(*overrides)["trainer"], tmp_path, [], [])
+        return built[0]["deterministic"]
+
+    assert asked("trainer=default") is asked("trainer=cpu", gpu=True) is True
+    assert (
+        asked("trainer=default", gpu=True) is asked("trainer=gpu", gpu=True) is asked("trainer=ddp", gpu=True) is False
+    )
+    assert asked("trainer=gpu", "trainer.deterministic=true", gpu=True) is True
+    assert asked("trainer=cpu", "trainer.deterministic=false") is False
+
+
+def test_every_gpu_choice_takes_statistics_of_batchnorm_over_all_devices():
+    assert values_of("trainer=ddp", "trainer.sync_batchnorm=true")["trainer"]["sync_batchnorm"] is True
+    part = {"_target_": "pytorch_lightning.Trainer", "sync_batchnorm": True, "accelerator": "cpu", "devices": 2}
+    trainer = build(part | {"strategy": "ddp"}, "trainer", logger=False)
+    batch_norm = trainer.strategy._layer_sync.apply(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))[0]
+    assert isinstance(batch_norm, torch.nn.SyncBatchNorm)
 
 
 @pytest.mark.parametrize("option", options("augmentation"))

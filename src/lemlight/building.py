@@ -32,7 +32,7 @@ PASSED = {
     "logger": {"label", "sweep_group", "labels"},
 }
 BESIDE = {
-    "backbone": {"frozen"},
+    "backbone": {"frozen", "gradient_checkpointing"},
     "dataset": {"prepare", "split"},
     "optimizer": {"lr_backbone", "lr_head"},
     "scheduler": {"interval"},

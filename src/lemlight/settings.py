@@ -53,6 +53,7 @@ class TrainSettings(Command):
     feature_versions: NotNegativeCount | None = None  # a default: not in checkpoints of earlier versions
     inside_breast: bool = False  # a default: not in checkpoints of earlier versions
     level: Literal["image", "breast"] = "image"
+    compile: bool = False  # a default: not in checkpoints of earlier versions
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threshold: Threshold
     calibration: Literal["none", "temperature"]

@@ -14,14 +14,14 @@ from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.errors import LemlightError
 from lemlight.localization import propagation_rules
 from lemlight.localization.attribution import (
+    ForwardPass,
     Importance,
     explain,
-    explain_by_keep,
     extremum_points,
     regions_of,
     select_extrema,
 )
-from lemlight.localization.baselines import CAM, GradCAM, SmoothGrad
+from lemlight.localization.baselines import CAM, GradCAM, GradCAMPlusPlus, SmoothGrad
 from lemlight.localization.regions import smoothed
 from tests.localization.test_excitation_backprop import breasts, build
 
@@ -129,6 +129,12 @@ def test_extrema_as_points_of_the_prepared_image():
 KEEPS = [0.0, 0.5, 1.0]
 
 
+def explain_by_keep(classifier, images, method, keeps, *, follow, threshold, suspicion_at):
+    return ForwardPass(classifier, images, [method], threshold, repeat=True).explain(
+        method, keeps, follow, suspicion_at
+    )
+
+
 @pytest.fixture(scope="module")
 def classifier():
     return build("resnet18")
@@ -166,6 +172,23 @@ def test_one_pass_gives_for_each_keep_and_the_suspicion_what_passes_of_their_own
     assert [found.suspicion is None for found in together] == [True, False, True]
     maxima = explain(classifier, images, Importance(), follow="maxima", keep=0.5)
     torch.testing.assert_close(together[1].suspicion, maxima.maps, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0", "densenet121"])
+def test_several_methods_on_one_pass_give_what_each_gives_alone(backbone):
+    methods = [Importance(), CAM(), GradCAM(), GradCAMPlusPlus(), SmoothGrad(copies=1)]
+    classifier, images, counted = build(backbone), breasts(2, 96, 64), []
+    handle = classifier.backbone.register_forward_hook(lambda *_: counted.append(1))
+    seen = ForwardPass(classifier, images, methods, 0.5, repeat=True)
+    together = [seen.explain(method, [0.5], "predicted", suspicion_at=0.5)[0] for method in methods[:4]]
+    assert len(counted) == 1
+    handle.remove()
+    together += seen.explain(methods[4], [0.5], "predicted", suspicion_at=0.5)
+    for method, found in zip(methods, together, strict=True):
+        for one, other in zip(found[:7], explain(classifier, images, method)[:7], strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+        expected = method(classifier, images, torch.ones(2, dtype=torch.bool))
+        torch.testing.assert_close(found.suspicion, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [Importance(), GradCAM()])

@@ -10,8 +10,9 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from lemlight.errors import LemlightError
+from lemlight.localization import evaluation
 from lemlight.localization.choice import Chosen, RegionSettings, build_settings, candidates, settings_of
-from lemlight.localization.evaluation import Localizing, in_turn, locate, survey
+from lemlight.localization.evaluation import Localizing, in_turn, locate
 from lemlight.models.backbones import Backbone
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.pooling import Scorer
@@ -74,6 +75,11 @@ def make_place(**options):
     return Localizing(classifier, torch.device("cpu"), table, store, settings, 0.5, batch_size=2)
 
 
+def survey(place, name, ids, chosen=None):
+    """The survey of one method."""
+    return evaluation.survey(place, [name], ids, None if chosen is None else {name: chosen})[name]
+
+
 def everything(folder=None):
     """What choosing and measuring give with all methods."""
     place = make_place(compare=["cam", "grad_cam"])
@@ -119,6 +125,23 @@ def test_two_processes_share_the_images_and_get_what_one_gets(tmp_path):
         assert found["results"] == (alone["results"] if rank == 0 else {})
     for path in (tmp_path / "alone").rglob("*.*"):
         assert (tmp_path / "run" / path.relative_to(tmp_path / "alone")).read_bytes() == path.read_bytes(), path
+
+
+def test_several_methods_share_a_pass_of_each_batch_and_find_what_they_find_alone():
+    place = make_place(compare=["cam", "grad_cam"])
+    settings = {name: RegionSettings(keep=0.6, smoothing=4.0, cutoff=0.3) for name in TARGETS}
+    ids, passes = place.known("val"), []
+    handle = place.classifier.backbone.register_forward_hook(lambda *_: passes.append(1))
+    together = evaluation.survey(place, list(TARGETS), ids, settings)
+    assert len(passes) == len(place.batches(ids))
+    handle.remove()
+    for name, found in together.items():
+        alone = survey(place, name, ids, settings[name])
+        pd.testing.assert_frame_equal(found.meter.per_image(), alone.meter.per_image())
+        assert found.meter.summary(resamples=40) == alone.meter.summary(resamples=40)
+        assert found.best() == alone.best()
+        np.testing.assert_array_equal(found.tried.dice, alone.tried.dice)
+        np.testing.assert_array_equal(found.tried.pointing, alone.tried.pointing)
 
 
 def test_the_chosen_settings_are_the_best_candidates_and_images_of_which_nothing_is_known_are_left_out():

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import explain
 from lemlight.localization.choice import RegionSettings
-from lemlight.localization.evaluation import survey
 from lemlight.localization.pooled import Tried, choose_column, pool, read_tried, write_tried
 from lemlight.localization.regions import cutoff_in, smoothed
 from lemlight.metrics.overlap import near_lesions, pointing
-from tests.localization.test_evaluation import make_place
+from tests.localization.test_evaluation import make_place, survey
 
 
 def tried(image_ids, dice, points=None):

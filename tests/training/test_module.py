@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,31 @@ def test_a_loss_that_is_no_number_names_epoch_and_step_and_spares_the_checkpoint
         checkpoint = tiny.load_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt")
         assert checkpoint.epoch == 0
         assert all(value.isfinite().all() for value in checkpoint.state_dict.values())
+
+
+def test_a_compiled_training_is_the_same_training_and_leaves_the_same_checkpoint(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # no machine code: seconds
+    checkpoints = []
+    for compiled in (False, True):
+        module = tiny.make_module()
+        module.config["compile"] = compiled
+        tiny.fit(tiny.make_trainer(tmp_path / str(compiled), epochs=1), module, tiny.make_data(), None)
+        assert (module.compiled is not None) == compiled
+        checkpoints.append(torch.load(tmp_path / str(compiled) / "checkpoints" / "last.ckpt", weights_only=True))
+    plain, other = (checkpoint["state_dict"] for checkpoint in checkpoints)
+    assert list(other) == list(plain)
+    assert all(torch.equal(other[name], plain[name]) for name in plain)
+
+
+def test_what_cannot_be_compiled_ends_in_a_sentence(tiny, tmp_path, monkeypatch):
+    def fails(graph, example):
+        raise RuntimeError("there is no compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fails))
+    module = tiny.make_module()
+    module.config["compile"] = True
+    with pytest.raises(LemlightError, match=r"(?s)compile=true: .* set compile=false"):
+        tiny.fit(tiny.make_trainer(tmp_path, epochs=1), module, tiny.make_data(), None)
 
 
 def test_predictions_are_one_row_per_image_in_order_with_extrema(tiny, tmp_path):

@@ -190,93 +190,103 @@ def explain(
     Raises:
         LemlightError: the method gives no maps, or importance has no rule for the network.
     """
-    return explain_by_keep(classifier, images, method, [keep], follow=follow, threshold=threshold)[0]
+    return ForwardPass(classifier, images, [method], threshold).explain(method, [keep], follow)[0]
 
 
-def explain_by_keep(
-    classifier: MammogramClassifier,
-    images: Tensor,
-    method: Method,
-    keeps: Sequence[float],
-    *,
-    follow: Follow,
-    threshold: float,
-    suspicion_at: float | None = None,
-) -> list[Explanation]:
-    """Explain as `explain` does, once for each keep, of which one may want the `suspicion` as well.
+class ForwardPass:
+    """One forward pass of images `(N, 1, H, W)` in [0, 1], by which any number of methods explain.
 
-    The images pass the network once, but for methods that look at more than its features, and for the suspicion of
-    what is predicted benign where the method is not importance.
+    Methods that look at more than the features pass the network again by themselves.
+
+    Args:
+        classifier: looked at in eval mode, and left as it was.
+        images: on its device.
+        methods: those that will explain.
+        threshold: probability above which an image is predicted malignant.
+        repeat: whether importance will be followed back several times, see `Passage`.
+
+    Raises:
+        LemlightError: importance has no rule for the network.
     """
-    passage = None
-    if isinstance(method, Importance):
-        passage = Passage(classifier, images, repeat=len(keeps) > 1 or suspicion_at is not None)
-    with evaluating(classifier, images.device.type), torch.no_grad():
-        features = passage.features if passage else classifier.backbone(images)
-        scores = classifier.judge(features, classifier.valid(images, features))
-    probability, score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
-    malignant = probability > threshold
-    if passage is None:
-        maps = _maps_of(method, classifier, images, features, malignant)
-        suspicion, others = None, ~malignant
+
+    def __init__(
+        self,
+        classifier: MammogramClassifier,
+        images: Tensor,
+        methods: Iterable[Method],
+        threshold: float,
+        repeat: bool = False,
+    ) -> None:
+        self.classifier, self.images, self.threshold = classifier, images, threshold
+        importance = any(isinstance(method, Importance) for method in methods)
+        self._passage = Passage(classifier, images, repeat) if importance else None
+        with evaluating(classifier, images.device.type), torch.no_grad():
+            self.features: Tensor = self._passage.features if self._passage else classifier.backbone(images)
+            scores = classifier.judge(self.features, classifier.valid(images, self.features))
+        self.probability, self.score_map, self.valid = (
+            exact(scores.logit).sigmoid(),
+            scores.score_map.float(),
+            scores.valid,
+        )
+        self.malignant = self.probability > threshold
+
+    def explain(
+        self, method: Method, keeps: Sequence[float], follow: Follow, suspicion_at: float | None = None
+    ) -> list[Explanation]:
+        """Explain as the function `explain` does, once for each keep, of which one may want the `suspicion` as well."""
+        if isinstance(method, Importance):
+            return self._by_importance(keeps, follow, suspicion_at)
+        maps, suspicion, others = self._maps(method, self.malignant), None, ~self.malignant
         if suspicion_at is not None:
             suspicion = maps.clone()
             if others.any():
-                suspicion[others] = _maps_of(
-                    method, classifier, images[others], None, torch.ones_like(malignant[others])
-                )
-        found = _without_extrema(probability, malignant, score_map, maps, suspicion)
-        return [found._replace(valid=scores.valid)] * len(keeps)
-    kinds = [(follow, keep) for keep in keeps]
-    if suspicion_at is not None:
-        kinds.append(("maxima", suspicion_at))
-    wanted = [
-        select_extrema(
-            score_map,
-            probability,
-            follow=kind,
-            keep=keep,
-            ties=classifier.ties,
-            threshold=threshold,
-            valid=scores.valid,
-        )
-        for kind, keep in kinds
-    ]
-    packed, places = pack_selections(wanted)  # most images have the same extrema for several keeps
-    passed = [passage.back(*selection) for selection in packed]
-    maps, lost = torch.stack([one.maps for one in passed]), torch.stack([one.lost for one in passed])
-    every = torch.arange(len(images), device=maps.device)
-    suspicion = maps[places[-1], every]
-    return [
-        Explanation(
-            probability,
-            malignant,
-            score_map,
-            maps[place, every],
-            *selection,
-            lost[place, every],
-            suspicion if keep == suspicion_at else None,
-            scores.valid,
-        )
-        for keep, selection, place in zip(keeps, wanted, places, strict=False)
-    ]
+                suspicion[others] = self._maps(method, torch.ones_like(self.malignant[others]), others)
+        found = _without_extrema(self.probability, self.malignant, self.score_map, maps, suspicion)
+        return [found._replace(valid=self.valid)] * len(keeps)
 
+    def _by_importance(self, keeps: Sequence[float], follow: Follow, suspicion_at: float | None) -> list[Explanation]:
+        assert self._passage is not None  # the method was not among those that were said to explain
+        kinds: list[tuple[Follow, float]] = [(follow, keep) for keep in keeps]
+        if suspicion_at is not None:
+            kinds.append(("maxima", suspicion_at))
+        given: dict[str, Any] = {"ties": self.classifier.ties, "threshold": self.threshold, "valid": self.valid}
+        wanted = [
+            select_extrema(self.score_map, self.probability, follow=kind, keep=keep, **given) for kind, keep in kinds
+        ]
+        packed, places = pack_selections(wanted)  # most images have the same extrema for several keeps
+        passed = [self._passage.back(*selection) for selection in packed]
+        maps, lost = torch.stack([one.maps for one in passed]), torch.stack([one.lost for one in passed])
+        every = torch.arange(len(self.images), device=maps.device)
+        suspicion = maps[places[-1], every]
+        return [
+            Explanation(
+                self.probability,
+                self.malignant,
+                self.score_map,
+                maps[place, every],
+                *selection,
+                lost[place, every],
+                suspicion if keep == suspicion_at else None,
+                self.valid,
+            )
+            for keep, selection, place in zip(keeps, wanted, places, strict=False)
+        ]
 
-def _maps_of(
-    method: Method, classifier: MammogramClassifier, images: Tensor, features: Tensor | None, malignant: Tensor
-) -> Tensor:
-    """The maps of a method, which may be a user's own; of ours some need the features alone."""
-    height, width = images.shape[2:]
-    if isinstance(method, FeatureBaseline) and features is not None:
-        maps = method.of_features(classifier, features, images, malignant)
-    else:
-        maps = method(classifier, images, malignant)
-    shape = (len(images), height, width)
-    if not isinstance(maps, Tensor) or maps.shape != shape or not bool((maps >= 0).all() & maps.isfinite().all()):
-        got = f"a tensor of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
-        name = getattr(method, "__name__", type(method).__name__)
-        raise LemlightError(f"the localization method {name} must give finite maps {shape} of at least 0, got {got}")
-    return maps.detach().float()
+    def _maps(self, method: Method, malignant: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The maps of some images by a method, which may be a user's own; of ours some need the features alone."""
+        images = self.images[rows]
+        if isinstance(method, FeatureBaseline):
+            maps = method.of_features(self.classifier, self.features[rows], images, malignant)
+        else:
+            maps = method(self.classifier, images, malignant)
+        shape = (len(images), *images.shape[2:])
+        if not isinstance(maps, Tensor) or maps.shape != shape or not bool((maps >= 0).all() & maps.isfinite().all()):
+            got = f"a tensor of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+            name = getattr(method, "__name__", type(method).__name__)
+            raise LemlightError(
+                f"the localization method {name} must give finite maps {shape} of at least 0, got {got}"
+            )
+        return maps.detach().float()
 
 
 def explain_scores(probability: Tensor, score_map: Tensor, shape: tuple[int, int], threshold: float) -> Explanation:

@@ -1,6 +1,6 @@
 """Localizing in the images of a split, by all processes of a training: to choose settings, to measure, to show."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 
 from lemlight.data.datamodule import unit_range
 from lemlight.data.preparing.store import PreparedStore
-from lemlight.localization.attribution import Explanation, Importance, explain, explain_by_keep
+from lemlight.localization.attribution import Explanation, ForwardPass, Importance, explain
 from lemlight.localization.choice import (
     CutoffBy,
     LocalizationSettings,
@@ -26,6 +26,7 @@ from lemlight.localization.regions import cutoff_in, smoothed
 from lemlight.metrics.location_maps import LocalizationMeter, Measured, measure
 from lemlight.metrics.overlap import (
     LEVELS,
+    NearLesion,
     best_cutoff,
     dice_curve,
     dice_curve_by_mass,
@@ -143,53 +144,23 @@ class Survey:
         return is_shown(gain, float(squares), self.images)
 
 
-def survey(place: Localizing, name: str, image_ids: Sequence[str], chosen: RegionSettings | None = None) -> Survey:
-    """Localize in images by one method: try every candidate, and measure at the `chosen` settings.
+def survey(
+    place: Localizing,
+    names: Sequence[str],
+    image_ids: Sequence[str],
+    chosen: Mapping[str, RegionSettings] | None = None,
+) -> dict[str, Survey]:
+    """Localize in images by some methods: try every candidate, and measure at the `chosen` settings of each.
 
-    With several processes each takes its part of the images, and all of them get the same result as one process.
+    An image passes the network once for all of the methods that need no more than its features. With several processes
+    each takes its part of the images, and all of them get the same result as one process.
     """
-    given, own_rule = place.settings.given, place.settings.cutoff_by
-    pairs = candidates(isinstance(place.settings.methods[name], Importance), given, place.output_stride)
-    rules = get_args(CutoffBy) if given["cutoff"] is None else (own_rule,)
-    default = settings_of(name, {}, given, place.output_stride)
-    # without extrema there is nothing to keep
-    at_default = (default.keep if (default.keep, default.smoothing) in pairs else 0.0, default.smoothing)
-    level, levels, rule = level_of(default.cutoff), kept_levels(default.cutoff, given["cutoff"]), rules.index(own_rule)
-    every = list(dict.fromkeys([*pairs, *([] if chosen is None else [(chosen.keep, chosen.smoothing)])]))
-    meter, totals, squares, defaults, images = LocalizationMeter(), Curves(), Curves(), 0.0, 0
-    kept = Kept([], [], [])
-    for batch in in_turn(lambda ids: _try_batch(place, name, ids, every, chosen, rules), place.batches(image_ids)):
-        for image_id, curves, points, measured in batch:
-            if curves:
-                images, own = images + 1, float(curves[at_default][rule][level])
-                defaults += own
-                kept.image_ids.append(image_id)
-                kept.dice.append(np.stack([curves[pair][:, levels] for pair in pairs], axis=1).astype(np.float16))
-                kept.pointing.append([points[pair] for pair in pairs])
-            for pair, curve in curves.items():
-                totals[pair] = totals.get(pair, 0) + curve[rule]
-                squares[pair] = squares.get(pair, 0) + (curve[rule] - own) ** 2
-            if measured is not None:
-                meter.add(measured)
-    means, gains = ({pair: sums[pair] / images for pair in every if images} for sums in (totals, squares))
-    tried = Tried(
-        image_ids=np.array(kept.image_ids, dtype=np.str_),
-        rules=np.array(rules),
-        pairs=np.array(pairs, dtype=np.float64),
-        cutoffs=(levels + 1) / LEVELS,
-        default=np.array([rule, pairs.index(at_default), levels.tolist().index(level)]),
-        dice=np.array(kept.dice, dtype=np.float16).reshape(-1, len(rules), len(pairs), levels.size),
-        pointing=np.array(kept.pointing, dtype=np.float32).reshape(-1, len(pairs)),
-    )
-    return Survey(meter, given["cutoff"], own_rule, means, gains, defaults / max(1, images), images, tried)
-
-
-class Kept(NamedTuple):
-    """What is kept of the images with a lesion, see `Tried`."""
-
-    image_ids: list[str]
-    dice: list[NDArray[np.float16]]
-    pointing: list[list[float]]
+    tries = {name: Try(place, name, None if chosen is None else chosen[name]) for name in names}
+    for batch in in_turn(lambda ids: _try_batch(place, tries, ids), place.batches(image_ids)):
+        for name, tried in batch.items():
+            for one in tried:
+                tries[name].add(one)
+    return {name: one.survey() for name, one in tries.items()}
 
 
 class OneImage(NamedTuple):
@@ -203,43 +174,104 @@ class OneImage(NamedTuple):
     measured: Measured | None
 
 
-def _try_batch(
-    place: Localizing,
-    name: str,
-    ids: Sequence[str],
-    pairs: Sequence[Pair],
-    chosen: RegionSettings | None,
-    rules: Sequence[str],
-) -> list[OneImage]:
-    at = None if chosen is None else (chosen.keep, chosen.smoothing)
-    shown = any(np.any(place.lesions(image_id)) for image_id in ids)
-    asked = list(pairs) if shown or at is None else [at]  # without a lesion there is no Dice to compare by
-    keeps = list(dict.fromkeys(keep for keep, _ in asked))
-    explained = explain_by_keep(
-        place.classifier,
-        place.images(ids),
-        place.settings.methods[name],
-        keeps,
-        follow=place.settings.follow,
-        threshold=place.threshold,
-        suspicion_at=None if at is None else at[0],
-    )
-    tried = []
-    for number, image_id in enumerate(ids):
-        lesions = place.lesions(image_id)
-        assert lesions is not None  # see `known`
-        near = near_lesions(lesions, place.settings.tolerance * lesions.shape[0])
-        one = OneImage(image_id, {}, {}, None)
-        for pair in asked:
-            found = explained[keeps.index(pair[0])]
-            strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
-            if (curve := dice_curve(lesions, strength)) is not None:
-                by_rule = [curve if rule == "maximum" else dice_curve_by_mass(curve, strength) for rule in rules]
-                one.curves[pair], one.pointing[pair] = np.stack(by_rule), pointing(strength, near)
-            if chosen is not None and pair == at:
-                one = one._replace(measured=_measure(place, chosen, image_id, lesions, found, number, strength))
-        tried.append(one)
+class Try:
+    """One method: its candidate settings, those at which it is measured, and the sums over the images so far.
+
+    Attributes:
+        rules: what the cutoffs are a fraction of.
+        pairs: the candidates, and the chosen pair behind them where it is none of them.
+    """
+
+    def __init__(self, place: Localizing, name: str, chosen: RegionSettings | None) -> None:
+        self.method, self.chosen, self.given = place.settings.methods[name], chosen, place.settings.given
+        self.own_rule, self.at = place.settings.cutoff_by, None if chosen is None else (chosen.keep, chosen.smoothing)
+        self.candidates = candidates(isinstance(self.method, Importance), self.given, place.output_stride)
+        self.rules = get_args(CutoffBy) if self.given["cutoff"] is None else (self.own_rule,)
+        default = settings_of(name, {}, self.given, place.output_stride)
+        # without extrema there is nothing to keep
+        at_default = (default.keep, default.smoothing)
+        self.at_default = at_default if at_default in self.candidates else (0.0, default.smoothing)
+        self.level, self.levels = level_of(default.cutoff), kept_levels(default.cutoff, self.given["cutoff"])
+        self.pairs = list(dict.fromkeys([*self.candidates, *([] if self.at is None else [self.at])]))
+        self.meter, self.totals, self.squares, self.defaults = LocalizationMeter(), Curves(), Curves(), 0.0
+        self.image_ids: list[str] = []
+        self.dice: list[NDArray[np.float16]] = []
+        self.pointing: list[list[float]] = []
+
+    def add(self, one: OneImage) -> None:
+        """Add what trying gave for one image."""
+        if one.curves:
+            rule = self.rules.index(self.own_rule)
+            own = float(one.curves[self.at_default][rule][self.level])
+            self.defaults += own
+            self.image_ids.append(one.image_id)
+            kept = [one.curves[pair][:, self.levels] for pair in self.candidates]
+            self.dice.append(np.stack(kept, axis=1).astype(np.float16))
+            self.pointing.append([one.pointing[pair] for pair in self.candidates])
+            for pair, curve in one.curves.items():
+                self.totals[pair] = self.totals.get(pair, 0) + curve[rule]
+                self.squares[pair] = self.squares.get(pair, 0) + (curve[rule] - own) ** 2
+        if one.measured is not None:
+            self.meter.add(one.measured)
+
+    def survey(self) -> Survey:
+        """What all images gave."""
+        images, rule, pairs, levels = len(self.image_ids), self.rules.index(self.own_rule), self.candidates, self.levels
+        means, gains = (
+            {pair: sums[pair] / images for pair in self.pairs if images} for sums in (self.totals, self.squares)
+        )
+        tried = Tried(
+            image_ids=np.array(self.image_ids, dtype=np.str_),
+            rules=np.array(self.rules),
+            pairs=np.array(pairs, dtype=np.float64),
+            cutoffs=(levels + 1) / LEVELS,
+            default=np.array([rule, pairs.index(self.at_default), levels.tolist().index(self.level)]),
+            dice=np.array(self.dice, dtype=np.float16).reshape(-1, len(self.rules), len(pairs), levels.size),
+            pointing=np.array(self.pointing, dtype=np.float32).reshape(-1, len(pairs)),
+        )
+        given, default = self.given["cutoff"], self.defaults / max(1, images)
+        return Survey(self.meter, given, self.own_rule, means, gains, default, images, tried)
+
+
+def _try_batch(place: Localizing, tries: Mapping[str, Try], ids: Sequence[str]) -> dict[str, list[OneImage]]:
+    drawn = [lesions for image_id in ids if (lesions := place.lesions(image_id)) is not None]  # all, see `known`
+    near = [near_lesions(lesions, place.settings.tolerance * lesions.shape[0]) for lesions in drawn]
+    shown = any(near)
+    methods = [one.method for one in tries.values()]
+    seen = ForwardPass(place.classifier, place.images(ids), methods, place.threshold, repeat=True)
+    tried = {}
+    for name, one in tries.items():
+        asked = one.pairs if shown or one.at is None else [one.at]  # without a lesion there is no Dice to compare by
+        keeps = list(dict.fromkeys(keep for keep, _ in asked))
+        suspicion_at = None if one.chosen is None else one.chosen.keep
+        explained = dict(zip(keeps, seen.explain(one.method, keeps, place.settings.follow, suspicion_at), strict=True))
+        tried[name] = [
+            _try_image(place, one, asked, explained, number, image_id, drawn[number], near[number])
+            for number, image_id in enumerate(ids)
+        ]
     return tried
+
+
+def _try_image(
+    place: Localizing,
+    tries: Try,
+    asked: Sequence[Pair],
+    explained: Mapping[float, Explanation],
+    number: int,
+    image_id: str,
+    lesions: NDArray[np.uint8],
+    near: list[NearLesion],
+) -> OneImage:
+    one = OneImage(image_id, {}, {}, None)
+    for pair in asked:
+        found = explained[pair[0]]
+        strength = smoothed(found.maps[number].cpu().numpy(), pair[1])
+        if (curve := dice_curve(lesions, strength)) is not None:
+            by_rule = [curve if rule == "maximum" else dice_curve_by_mass(curve, strength) for rule in tries.rules]
+            one.curves[pair], one.pointing[pair] = np.stack(by_rule), pointing(strength, near)
+        if tries.chosen is not None and pair == tries.at:
+            one = one._replace(measured=_measure(place, tries.chosen, image_id, lesions, found, number, strength))
+    return one
 
 
 def _measure(

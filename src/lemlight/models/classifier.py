@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.models.cells import bags_by_size, breast_cells, has_valid, lists_of_cells, side_by_side
+from lemlight.models.gradient_checkpointing import checkpoint_gradients
 from lemlight.models.lem import Extrema, local_extrema, valid_only
 from lemlight.models.pooling import Scorer
 
@@ -164,9 +165,7 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
             pooling.
     """
     part = dict(config["backbone"])
-    frozen = part.pop("frozen", False)
-    if not isinstance(frozen, bool):
-        raise LemlightError(f"backbone.frozen={frozen}: must be true or false")
+    frozen, checkpointed = (_switch(part, name) for name in ("frozen", "gradient_checkpointing"))
     if not first_weights and "weights" in part:
         part |= {"weights": "none"} | ({"weights_file": None} if "weights_file" in part else {})
     backbone = build(part, "backbone", kind=nn.Module)
@@ -182,7 +181,17 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
     _check_pooling(classifier, channels, config["pooling"]["_target_"])
     if frozen:
         classifier.freeze()
+    if checkpointed:
+        checkpoint_gradients(backbone)
     return classifier
+
+
+def _switch(part: dict[str, Any], name: str) -> bool:
+    """Take a key of a backbone's part that is no argument of its constructor."""
+    value = part.pop(name, False)
+    if not isinstance(value, bool):
+        raise LemlightError(f"backbone.{name}={value}: must be true or false")
+    return value
 
 
 @torch.no_grad()

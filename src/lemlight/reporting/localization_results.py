@@ -37,7 +37,7 @@ def choose_settings(place: Localizing, folder: Path | None, split: str = "val") 
     if not ids:
         return {}
     chosen = {}
-    surveys = {method: survey(place, method, ids) for method in place.settings.names}
+    surveys = survey(place, place.settings.names, ids)
     if folder is not None:
         write_tried({method: found.tried for method, found in surveys.items()}, tried_path(folder, split))
     for method, found in surveys.items():
@@ -63,7 +63,7 @@ def measure_localization(
         method: settings_of(method, chosen, place.settings.given, place.output_stride, place.settings.cutoff_by)
         for method in place.settings.names
     }
-    surveys = {method: survey(place, method, ids, settings[method]) for method in place.settings.names}
+    surveys = survey(place, place.settings.names, ids, settings)
     if folder is None:
         return {}, {}
     sections = {

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -119,7 +119,9 @@ class MammogramModule(LightningModule):
     `scorer_bias`, as plain values: they are the hyper-parameters of a checkpoint, so that `load_from_checkpoint` works.
     It then builds lemlight's and torch's own parts alone, and others only of the modules in `trust`; `trust=None`
     trusts the config, which is right for one of your own. With a `classifier` that one is trained in place of the
-    config's. The classifier is laid out channels-last, which is faster on every device and changes no function.
+    config's. The classifier is laid out channels-last, which is faster on every device and changes no function. With
+    `compile` steps of the training run the backbone as torch.compile makes it; whatever else is asked of it, and its
+    checkpoint, are as without.
 
     Attributes:
         lam: in [0, 1], the weight of the pooling's loss against GAP's: 1 unless a LambdaRamp owns it.
@@ -147,6 +149,7 @@ class MammogramModule(LightningModule):
         self.metadata: dict[str, Any] = {}
         self.lam = 1.0
         self.loss_watch = LossWatch()
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         self.images_seen, self.loss_sums = 0, dict[str, Tensor]()
         self.batches: list[tuple[Tensor, ...]] = []
         self.predictions: list[Tensor] = []
@@ -159,6 +162,8 @@ class MammogramModule(LightningModule):
         if stage == "fit":
             labels = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
             self.loss = build_loss(self.config["loss"], labels("train") if labels else ())
+            if self.config.get("compile"):  # of the method: a compiled module is one that holds the backbone again
+                self.compiled = torch.compile(self.classifier.backbone.forward)
 
     def forward(self, images: Tensor, bag: Tensor | None = None) -> Any:
         """Give the Scores of images (N, 1, H, W), in [0, 1] or uint16 as stored (`unit_range`), or of their bags."""
@@ -179,8 +184,18 @@ class MammogramModule(LightningModule):
             features, covered = batch["features"][:, :-1], batch["features"][:, -1]
             return features, covered > 0 if self.classifier.inside_breast else None
         images = unit_range(batch["image"])
-        features = self.classifier.backbone(images)
+        features = self._compiled(images) if self.compiled and self.training else self.classifier.backbone(images)
         return features, self.classifier.valid(images, features)
+
+    def _compiled(self, images: Tensor) -> Tensor:
+        assert self.compiled is not None
+        try:
+            return self.compiled(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise LemlightError(
+                f"compile=true: torch.compile cannot compile this backbone here ({str(error).splitlines()[0][:200]}); "
+                "set compile=false"
+            ) from error
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rates that the epoch starts with."""

@@ -45,12 +45,15 @@ def build_trainer(
 ) -> Trainer:
     """Build the Trainer of a run in `folder` from `trainer` of the config: arguments of Lightning's under their names.
 
-    Checkpoints are written whole or not at all.
+    Checkpoints are written whole or not at all. `deterministic: null` is true on a CPU, where it costs nothing.
     """
     quiet()
     if part.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
         callbacks = [*callbacks, TQDMProgressBar()]
     more = {"enable_checkpointing": any(isinstance(one, CheckpointCallback) for one in callbacks)} | dict(part)
+    if more.get("deterministic") is None:
+        accelerator = more.get("accelerator", "auto")
+        more["deterministic"] = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     trainer: Trainer = build(
         more,
         "trainer",
@@ -69,7 +72,6 @@ def evaluation_trainer(accelerator: str, folder: Path) -> Trainer:
         "accelerator": accelerator,
         "devices": 1,
         "precision": "32-true",
-        "deterministic": True,
         "inference_mode": False,
         "use_distributed_sampler": False,
         "enable_model_summary": False,
@@ -134,6 +136,8 @@ def try_parts(config: Mapping[str, Any], classifier: MammogramClassifier) -> Non
             f"trainer.precision={trainer.precision} trains many times slower on a CPU; on this machine use "
             "trainer.precision=32-true"
         )
+    if trainer.strategy.root_device.type == "cpu" and config["trainer"].get("sync_batchnorm"):
+        raise LemlightError("trainer.sync_batchnorm=true: PyTorch has it on GPUs only; set it to false")
     build_loss(config["loss"], [0, 1])
     prepare = config["dataset"]["prepare"]
     shape = int(prepare["height"]), int(prepare["width"])
@@ -203,7 +207,8 @@ def keep_features(
             [features, breast_cells(images, (features.shape[2], features.shape[3])).unsqueeze(1).float()], dim=1
         )
 
-    part = {key: value for key, value in module.config["backbone"].items() if key not in ("weights", "weights_file")}
+    without = ("weights", "weights_file", "gradient_checkpointing")  # which change no feature, or are in the digest
+    part = {key: value for key, value in module.config["backbone"].items() if key not in without}
     stamp = {
         "weights": weights_digest(backbone),
         "backbone": part,
