@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 # one torch thread for each of the test processes
 TEST_ENV := OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types pytest docs bench fuzz lock clean
+.PHONY: help install demo test lint format types pytest docs bench bench-gpu fuzz lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## the environment in .venv, exact versions from requirements.lock
 
@@ -47,6 +47,9 @@ docs: $(INSTALLED) ## the documentation as a site, into site/
 
 bench: $(INSTALLED) ## the speed ratios of the README, measured side by side
 	$(BIN)/python -m tests.bench
+
+bench-gpu: $(INSTALLED) ## training, maps and localize on a GPU, in at most eight minutes
+	$(BIN)/python -m tests.bench.gpu
 
 fuzz: $(INSTALLED) ## damaged files of every kind, read under limits (seconds; make fuzz HOURS=2)
 	$(TEST_ENV) $(BIN)/python -m tests.fuzz --hours $(or $(HOURS),0.005)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lemlight.files import cores
 
-MEASUREMENTS = ("networks", "training_loop", "data", "jobs")
+MEASUREMENTS = ("networks", "peers", "training_loop", "data", "localizing", "jobs")
 HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limit", "holds?")
 
 
