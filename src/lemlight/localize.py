@@ -31,7 +31,7 @@ def localize(config: LocalizeSettings) -> None:
     from lemlight.errors import ImageError, LemlightError
     from lemlight.localization.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
-    from lemlight.reporting.prediction_files import is_done, sort_rows, start_rows, write_row
+    from lemlight.reporting.prediction_files import sort_rows, start_rows, write_row
 
     hold(config.limits)
     if config.dicom_seg:
@@ -41,7 +41,7 @@ def localize(config: LocalizeSettings) -> None:
     predictions, failed, odd = folder / "predictions.csv", [], []
     paths = [item.path for item in found]
     done = start_rows(predictions, _what_decides(config), paths, config.resume)
-    todo = [item for item in found if not is_done(item.path, done)]
+    todo = [item for item in found if item.path not in done]
     if done:
         print(f"{len(found) - len(todo)} of {len(found)} images were done before")
     rows = _rows(todo, predictor, config, folder)

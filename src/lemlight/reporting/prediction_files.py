@@ -116,8 +116,8 @@ def write_row(row: Mapping[str, Any], path: Path) -> None:
         raise LemlightError(f"cannot write {path}: {why}; check that folder and the room on its disk") from error
 
 
-def start_rows(path: Path, settings: Mapping[str, Any], paths: Sequence[Path], resume: bool) -> list[str]:
-    """Begin predictions.csv, or with `resume` keep the rows of an earlier run that have no error; whose they are.
+def start_rows(path: Path, settings: Mapping[str, Any], paths: Sequence[Path], resume: bool) -> set[Path]:
+    """Begin predictions.csv, or with `resume` keep the rows of an earlier run that have no error; which of `paths`.
 
     Raises:
         LemlightError: that run had other settings.
@@ -138,7 +138,8 @@ def start_rows(path: Path, settings: Mapping[str, Any], paths: Sequence[Path], r
         kept = whole.drop_duplicates("path")
     path.unlink(missing_ok=True) if kept.empty else _write_table(kept, path)
     write_json(plain, beside)
-    return kept["path"].tolist() if len(kept) else []
+    done = set() if kept.empty else set(kept["path"])
+    return {one for one in paths if _written(one) in done}
 
 
 def sort_rows(path: Path, paths: Sequence[Path]) -> None:
@@ -146,11 +147,6 @@ def sort_rows(path: Path, paths: Sequence[Path]) -> None:
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     order = {_written(one): place for place, one in enumerate(paths)}
     _write_table(rows.iloc[rows["path"].map(order).argsort(kind="stable")], path)
-
-
-def is_done(path: Path, done: Sequence[str]) -> bool:
-    """Whether an image is among those that `start_rows` kept."""
-    return _written(path) in done
 
 
 def _written(path: Path) -> str:
