@@ -1,11 +1,13 @@
 """`make fuzz`: mutations of phantom files in every syntax and raster format, read under limits; a bad file is one line.
 
 It fails where the parent dies, a file takes longer or more than the limits, anything but an ImageError comes back, a
-message lacks the file's name, or a whole file among the mutations is not read: python -m tests.fuzz --hours 2.
+message lacks the file's name, or a whole file among the mutations is not read: python -m tests.fuzz --hours 2. Such a
+file is kept, in the folder lemlight-fuzz of the system's temporary one.
 """
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -46,6 +48,7 @@ TAGS = {
 NUMBERS = (0, 1, 3, 7, 8, 12, 16, 31, 32, 64, 255, 280, 30_000, 65_535)
 WORDS = ("", "RGB", "YBR_FULL", "YBR_RCT", "YBR_ICT", "PALETTE COLOR", "MONOCHROME1", "DOE^JANE", "\\" * 40)
 LIMITS = Limits(memory=1.5, seconds=20.0)
+KEPT = Path(tempfile.gettempdir()) / "lemlight-fuzz"
 TOGETHER = 60  # mutations between two whole files
 
 
@@ -57,7 +60,7 @@ def originals(folder):
     files = []
     for syntax in SYNTAXES:
         values = small if syntax == JPEGBaseline8Bit else words
-        tags = {"BitsStored": 8 if values is small else 12}
+        tags = {"BitsStored": 8 if values is small else 12, "SOPInstanceUID": "1.2.3"}  # the same bytes each time
         files.append(_write_dicom(folder / f"{syntax.keyword}.dcm", values, syntax, **tags))
     for suffix in ("png", "jpg", "pgm"):
         cv2.imwrite(str(folder / f"a.{suffix}"), small if suffix == "jpg" else words)
@@ -131,6 +134,7 @@ def fuzz(seed, count, seconds, workers):
                 if path == good:
                     wrong += [] if result == expected[good] and not header.problem else [f"lost: {path.name}: {result}"]
                     continue
+                before = len(wrong)
                 kind = (
                     "killers"
                     if isinstance(result, ProcessLost)
@@ -143,6 +147,9 @@ def fuzz(seed, count, seconds, workers):
                     wrong.append(f"no name in: {result}")
                 if "limits.seconds" in str(result):
                     wrong.append(f"a hang: {result}")
+                if len(wrong) > before:
+                    KEPT.mkdir(exist_ok=True)
+                    shutil.copy(path, KEPT / f"{seed}-{found['mutations']}{path.suffix}")
     return found, wrong
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 from omegaconf import OmegaConf
 
@@ -16,6 +17,7 @@ from lemlight.errors import LemlightError
 
 if TYPE_CHECKING:  # --help needs no pandas
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @contextmanager
@@ -51,6 +53,7 @@ def open_file(path: Path) -> BufferedReader:
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
+MOST_UNPACKED = 10**9  # bytes of an npz
 MOST_BYTES, MOST_VALUES = 2**25, 10**5  # of a file with plain values
 
 
@@ -71,6 +74,19 @@ def read_plain(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path.name} cannot be read") from error
     return values
+
+
+def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
+    """Read an npz; it raises whatever there is for a damaged one, ValueError where it unpacks to more than a GB."""
+    import numpy as np
+
+    with open_file(path) as file:
+        with ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_UNPACKED:
+                raise ValueError("too large")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:

@@ -1,7 +1,9 @@
 """What reading one file may cost: sizes, memory and time."""
 
+import math
 import resource
 import sys
+import time
 from pathlib import Path
 
 from lemlight.arguments import Count, Positive
@@ -9,6 +11,7 @@ from lemlight.building import Settings
 from lemlight.errors import ImageError
 
 GB = 10**9
+WAITING = 5  # times `seconds`: a good file takes longer by the clock where many processes share a core or a disk
 
 
 class Limits(Settings):
@@ -17,7 +20,7 @@ class Limits(Settings):
     side: px, the longest that an image may have.
     decoded: GB of its pixels as they stand in the file, and of a deflated file.
     memory: GB that a process may take while it works on one file.
-    seconds: that it may take.
+    seconds: of processor time that it may take, and WAITING times that by the clock.
     """
 
     side: Count = 20_000
@@ -53,6 +56,13 @@ def check_size(height: int, width: int, bytes_of_a_pixel: float) -> None:
     """Raise ImageError, without the file's name, where an image is larger than the limits of this process."""
     if problem := _held.problem(height, width, bytes_of_a_pixel):
         raise ImageError(problem)
+
+
+def bound_time() -> None:
+    """Let this process take `seconds` of processor time from now on, rounded up; beyond it is ended by SIGXCPU."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    wanted = math.ceil(time.process_time() + _held.seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted if most < 0 else min(wanted, most), most))
 
 
 def bound_memory() -> None:

@@ -33,7 +33,9 @@ def report(settings: ReportSettings) -> Path:
     folder = Path(settings.output)
     if (folder / "metrics.json").exists() or (folder / "state.json").exists():
         raise LemlightError(f"{folder} is the folder of a run, whose report would be lost: set output=DIR")
-    evaluations = find_evaluations(Path(settings.runs))
+    evaluations, unreadable = find_evaluations(Path(settings.runs))
+    for reason in unreadable:
+        print(f"damaged: {reason}")
     if evaluations:
         other, written = write_transfer(evaluations, settings.resamples, folder)
         print(f"\n{transfer_text(other)}\nother hospitals: {', '.join(map(str, written))}")

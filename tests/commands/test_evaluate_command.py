@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import torch
 
+import lemlight
 from lemlight.errors import LemlightError
 from lemlight.training.module import MammogramModule
 
@@ -259,3 +260,30 @@ def test_what_a_checkpoint_says_of_files_is_neither_read_nor_written(trained, re
     assert "dataset.split.scheme=kfold dataset.split.fold=2" in said
     assert "\x1b" not in said
     assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "said"),
+    [
+        (("dataset", "prepare"), {"height": 10**6}, "height=1000000: must be less than or equal to 10000"),
+        (("dataset", "prepare"), {"height": 30_000}, "height=30000: must be less than or equal to 10000"),
+        ((), {"label_names": ["benign"]}, "is a damaged checkpoint: hyper_parameters missing or of a wrong type"),
+        ((), {"threshold": "DOE"}, "threshold"),
+        (None, {"localization": {"importance": "text"}}, "cannot be used: it is no section of settings"),
+        (None, {"localization": {"importance": {"keep": "a lot"}}}, "keep=a lot: must be a valid number"),
+        (None, {"operating": "text"}, "is damaged: its operating point cannot be read"),
+    ],
+)
+def test_a_checkpoint_with_values_that_cannot_be_is_one_sentence(
+    trained, dicoms, refused, phantom, section, change, said, tmp_path
+):
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    part = content["lemlight"] if section is None else content["hyper_parameters"]["config"]
+    for key in section or ():
+        part = part[key]
+    part |= change
+    torch.save(content, path := tmp_path / "hostile.ckpt")
+    assert said in refused("localize", f"checkpoint={path}", f"input={dicoms[0]}")
+    assert said in refused("evaluate", f"checkpoint={path}", "dataset=phantom", *phantom)
+    with pytest.raises(LemlightError, match=re.escape(said)):
+        lemlight.load(path)

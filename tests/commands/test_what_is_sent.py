@@ -1,18 +1,38 @@
-"""No patient, no image and no path in what a logger sends or in the page that is handed on."""
+"""No patient, no image and no path in what a logger sends or in the files that docs/report.md says may be handed on.
 
+Words are planted in every tag, column, name, path and message, and searched for in archives, base64, what is
+compressed and what stands beside the pixels of pictures.
+"""
+
+import base64
 import dataclasses
+import io
 import json
+import re
 import subprocess
 import sys
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import PIL.Image
+import pydicom
 import pytest
+from pydicom.datadict import DicomDictionary
 
-from tests.layouts.folder import write_folder
+from tests.layouts.drawing import save_stored
+from tests.layouts.folder import breast, write_folder
+from tests.layouts.run_folders import write_state
 
-PLANTS = [f"planted{word}" for word in ("patient", "image", "mask", "folder", "csv", "store", "run", "home")]
+NAMES = ("patient", "image", "mask", "folder", "csv", "store", "run", "home")
+VALUES = ("tag", "site", "density", "view", "lesion", "exam", "text", "error", "words", "syntax", "colour")
+PLANTS = [f"planted{word}" for word in (*NAMES, *VALUES)]
+PLACE = "1234567890"  # of a word, in tags that take numbers only
+TEXTS = ("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "CS")
 PICTURES = {"sheet", "roc", "reliability", "curves", "overlays", "froc"}
 
 
@@ -22,7 +42,9 @@ def run(lemlight_run, tmp_path_factory):
     home = tmp_path_factory.mktemp("plantedhome")
     root = home / "plantedfolder"
     table = write_folder(root, name="plantedimage-{patient:02}-{side}.png", patient_id="plantedpatient^{patient}")
-    plant_masks(root, table).to_csv(root / "plantedcsv.csv", index=False)
+    table = pd.concat([plant_masks(root, table), plant_files(root)], ignore_index=True)
+    words = {"site": "plantedsite", "density": "planteddensity", "view": "PLANTEDVIEW", "exam": "plantedexam"}
+    table.assign(**words).to_csv(root / "plantedcsv.csv", index=False)
     data = ["dataset=folder", f"dataset.root={root}", "dataset.csv=plantedcsv.csv", f"store={home / 'plantedstore'}"]
     loggers = ["logger=all", "dataset.split.scheme=image", "examples=2"]
     sweep = home / "plantedrun"
@@ -45,9 +67,87 @@ def plant_masks(root, table):
     return table.assign(mask=[name or "none" for name in names])
 
 
-def planted(content):
+def plant_files(root):
+    """Files with the words in all that they can hold: tags by their kind, the file's head, comments; half are damaged.
+
+    The tags that say what the pixels are stay as they are, but for one file each.
+    """
+    pixels, tags = breast(7, 1), {"PatientName": "plantedtag", "Manufacturer": "plantedtag"}
+    needed = {"PhotometricInterpretation", "Modality", "SOPClassUID", "NumberOfFrames", "SpecificCharacterSet"}
+    kinds: dict[str, dict[str, object]] = {"texts": {}, "numbers": {}}
+    for tag, (kind, _, _, _, keyword) in DicomDictionary.items():
+        if keyword and keyword not in needed and tag > 0x00080000:
+            if kind in (*TEXTS, "DA", "TM", "DT", "AS"):
+                kinds["texts"][keyword] = "plantedtag"
+            elif kind in ("DS", "IS"):
+                kinds["numbers"][keyword] = PLACE
+    kinds |= {"modality": {"Modality": "PLANTEDTAG"}, "class": {"SOPClassUID": "plantedtag"}, "syntax": {}}
+    kinds |= {"colours": {"PhotometricInterpretation": "PLANTEDCOLOUR"}, "frames": {"NumberOfFrames": PLACE}}
+    kinds |= {"letters": {"SpecificCharacterSet": "ISO_IR 100"}}
+    with pydicom.config.disable_value_validation():
+        for name, more in kinds.items():
+            save_stored(path := root / f"plantedimage-{name}.dcm", pixels + len(name), **tags | more)
+            data = pydicom.dcmread(path)
+            data.private_block(0x1235, "plantedtag", create=True).add_new(1, "LO", "plantedtag")
+            data.file_meta.ImplementationVersionName = data.file_meta.SourceApplicationEntityTitle = "plantedtag"
+            data.preamble = b"plantedtag".ljust(128, b"\0")
+            data.save_as(path)
+            written = path.read_bytes().replace(PLACE.encode(), b"plantedtag").replace(b"ISO_IR 100", b"plantedtag")
+            if name == "syntax":
+                written = written.replace(b"1.2.840.10008.1.2.1\0", b"plantedsyntax".ljust(20, b"1"), 1)
+            path.write_bytes(written)
+    (root / "plantedimage-words.pgm").write_bytes(b"P2 # plantedtext\n90 130\n255\n" + b"plantedtext " * 11700)
+    picture = PIL.Image.fromarray((breast(8, 1) >> 8).astype(np.uint8))
+    picture.save(root / "plantedimage-exif.jpg", comment=b"plantedtext")
+    (root / "plantedimage-cut.tif").write_bytes(b"II*\0plantedtext")
+    paths = sorted(
+        path.name for path in root.glob("plantedimage-*") if path.stem.split("-")[1] in (*kinds, "words", "exif", "cut")
+    )
+    rows = {"path": paths, "label": 1, "patient": [f"plantedpatient {path}" for path in paths], "mask": "none"}
+    return pd.DataFrame(rows).assign(lesion_id="")
+
+
+def planted(content, words=PLANTS):
+    """The words that stand in the content, however they are packed."""
+    return sorted({word for part in unpacked(content) for word in words if holds(part, word)})
+
+
+def holds(content, word):
     lower = content.lower()
-    return [word for word in PLANTS if word.encode() in lower]
+    return word.encode() in lower or word.encode("utf-16-le") in lower
+
+
+def unpacked(content, depth=3):
+    """The content, and what archives, compressed parts, base64 and pictures in it hold."""
+    yield content
+    if not depth:
+        return
+    if content.startswith(b"PK\3\4"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                yield member.filename.encode() + member.comment + member.extra
+                yield from unpacked(archive.read(member), depth - 1)
+    if content.startswith((b"\x89PNG", b"\xff\xd8")):
+        with PIL.Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            yield repr((picture.info, dict(picture.getexif()))).encode()
+        return
+    for found in re.finditer(rb"base64,([\w+/=]+)", content):
+        yield from unpacked(base64.b64decode(found[1]), depth - 1)
+    for found in re.finditer(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08", content):
+        with suppress(zlib.error):
+            yield zlib.decompressobj(47).decompress(content[found.start() :], 2**20)
+
+
+def test_the_searcher_finds_words_in_whatever_they_are_packed_into(tmp_path):
+    word = b"plantedtag"
+    PIL.Image.new("L", (2, 2)).save(tmp_path / "a.jpg", comment=word)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner", b"x" + zlib.compress(word * 3))
+    packed = [b"page base64," + base64.b64encode((tmp_path / "a.jpg").read_bytes()), word.decode().encode("utf-16-le")]
+    for content in (*packed, (tmp_path / "a.zip").read_bytes(), b"WORD: PlantedTag"):
+        assert planted(content) == ["plantedtag"]
+    assert planted(b"planted tag") == []
 
 
 def test_the_words_are_planted(run):
@@ -55,6 +155,10 @@ def test_the_words_are_planted(run):
     assert found["patient_id"].str.startswith("plantedpatient").all()
     assert found["image_id"].str.startswith("plantedimage").all()
     assert "plantedpatient" in (run.folder / "leaks.json").read_text()
+    assert pd.read_csv(run.folder / "subgroups.csv")["value"].str.contains("planted").all()
+    left_out = pd.read_csv(run.folder / "left_out.csv")["image_id"]
+    for name in ("syntax", "colours", "frames", "words", "cut"):
+        assert f"plantedimage-{name}" in set(left_out)
     config = (run.folder / "config.yaml").read_bytes()
     assert planted(config) == ["plantedfolder", "plantedcsv", "plantedstore", "plantedrun", "plantedhome"]
 
@@ -146,5 +250,63 @@ def test_the_page_names_nobody_and_no_folder(run):
     page = (run.folder / "report.html").read_bytes()
     assert b"patients are trained and tested on" in page
     assert b"dataset=folder" in page
+    assert b"site: no. 1" in page
     assert planted(page) == []
-    assert planted((run.folder / "checkpoints" / "model_card.md").read_bytes()) == []
+
+
+def test_checkpoints_and_their_card_hold_none_of_it(run):
+    files = sorted((run.folder / "checkpoints").iterdir())
+    assert [path.name for path in files] == ["best.ckpt", "last.ckpt", "model_card.md"]
+    for path in files:
+        assert planted(path.read_bytes()) == [], path.name
+        assert machine(path.read_bytes()) == [], path.name
+
+
+def machine(content):
+    """The folders of this machine that stand in a file."""
+    here = [str(Path(__file__).parents[2]), str(Path.home()), sys.prefix]
+    return planted(content, [place.lower() for place in here if len(place) > 1])
+
+
+def test_the_page_on_the_data_holds_none_of_it(run, lemlight_run):
+    home = run.folder.parents[1]
+    data = ["dataset=folder", f"dataset.root={home / 'plantedfolder'}", "dataset.csv=plantedcsv.csv"]
+    done = lemlight_run("prepare", *data, f"store={home / 'plantedstore'}", "dataset.split.scheme=image")
+    checked = lemlight_run("prepare", *data, "check_only=true", "dataset.split.scheme=image")
+    for folder in (done.folder, checked.folder):
+        for name in ("prepare.html", "inventory.json"):
+            assert planted((folder / name).read_bytes()) == [], name
+
+
+def test_evaluations_failed_runs_and_the_pages_over_them_hold_none_of_it(run, lemlight_run, tmp_path):
+    home, runs = run.folder.parents[1], tmp_path / "plantedrun"
+    checkpoint = run.folder / "checkpoints" / "best.ckpt"
+    data = ["dataset=folder", f"dataset.root={home / 'plantedfolder'}", "dataset.csv=plantedcsv.csv", "split=all"]
+    data += [f"store={home / 'plantedstore'}", f"checkpoint={checkpoint}"]
+    evaluated = lemlight_run("evaluate", *data, folder=runs / "plantedhome").folder
+    assert planted((evaluated / "report.html").read_bytes()) == []
+    (runs / "run").symlink_to(run.folder)
+    write_state(runs / "plantedfolder", "failed", "plantederror in /plantedhome")
+    damaged = runs / "damaged"
+    damaged.mkdir()
+    for name in ("config.yaml", "metrics.json", "predictions.csv"):
+        (damaged / name).write_bytes((run.folder / name).read_bytes())
+    (damaged / "leaks.json").write_text('{"scheme": "plantedwords"}')
+    done = lemlight_run("report", f"runs={runs}", folder=tmp_path / "report")
+    assert "plantederror" in done.out
+    names = {path.name for path in done.folder.iterdir() if path.is_file()}
+    shared = names & {"report.html", "hospitals.html", "table.csv", "table.md", "table.tex", "table_breast.csv"}
+    assert {"report.html", "hospitals.html"} <= shared
+    for name in shared:
+        assert planted((done.folder / name).read_bytes()) == [], name
+
+
+def test_pictures_maps_and_segmentations_name_no_file(run, lemlight_run):
+    root = run.folder.parents[1] / "plantedfolder"
+    images = [f"input={root}", f"checkpoint={run.folder / 'checkpoints' / 'best.ckpt'}", "dicom_seg=true", "maps=true"]
+    done = lemlight_run("localize", *images, "cutoff=0.1")
+    written = [path for kind in ("overlays", "maps", "segmentations") for path in (done.folder / kind).iterdir()]
+    assert {path.suffix for path in written} == {".png", ".npz", ".dcm"}
+    for path in written:  # a segmentation is as confidential as its image
+        names = [f"planted{word}" for word in NAMES] if path.suffix == ".dcm" else PLANTS
+        assert planted(path.read_bytes() + path.name.encode(), names) == [], path.name

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.groups import age_band, group_columns
+from lemlight.data.groups import age_band, group_columns, public_groups
 from lemlight.data.table import check_table
 from tests.layouts.drawing import save_mammogram
 
@@ -68,3 +68,20 @@ def test_the_table_comes_before_the_headers_and_without_a_spacing_there_is_no_si
 )
 def test_ages_in_years(age, band):
     assert age_band(age) == band
+
+
+def test_only_known_words_are_named_and_others_are_numbered_in_their_order():
+    given = {
+        "vendor": ["HOLOGIC, Inc.", "Doe Clinic", "", "Hologic of Doe", "GE MEDICAL SYSTEMS"],
+        "site": ["St. Mary", "", "All Saints", "St. Mary", "St. Mary"],
+        "density": ["B", "2", "", "BI-RADS c", "dense, says Doe"],
+        "view": ["CC", "MLO", "", "DOE", "ML"],
+        "lesion_type": ["mass", "", "", "", ""],
+    }
+    shown, names = public_groups(pd.DataFrame(given))
+    assert shown["vendor"].tolist() == ["HOLOGIC, Inc.", "no. 1", "", "no. 2", "GE MEDICAL SYSTEMS"]
+    assert shown["site"].tolist() == ["no. 2", "", "no. 1", "no. 2", "no. 2"]
+    assert shown["density"].tolist() == ["B", "2", "", "BI-RADS c", "no. 1"]
+    assert shown["view"].tolist() == ["CC", "MLO", "", "no. 1", "ML"]
+    assert shown["lesion_type"].tolist() == given["lesion_type"]
+    assert ("site", "no. 1", "All Saints") in set(names.itertuples(index=False, name=None))

@@ -12,6 +12,7 @@ import pandas as pd
 from lemlight.data.preparing.store import PreparedStore
 from lemlight.data.reading.dicom import quiet, read_header
 from lemlight.data.reading.io import is_dicom
+from lemlight.files import open_file
 
 IN_TABLE = ("view", "laterality", "density", "vendor", "site")
 HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge"}  # never a name, never a birth date
@@ -20,6 +21,15 @@ AGES = {"below 40": 0, "40 to 49": 40, "50 to 59": 50, "60 to 69": 60, "70 and o
 NO_LESION = "no lesion"
 ORDER = (*SIZES, *AGES, NO_LESION)  # other values stand in alphabetical order
 THREADS = 8
+VIEWS = "cc mlo ml lm lmo sio iso xccl xccm fb at cv rcc lcc rmlo lmlo"
+DENSITIES = "a b c d 1 2 3 4 i ii iii iv acr birads bi rads density"
+VENDORS = (
+    "hologic lorad selenia a company ge general electric medical systems healthcare siemens healthineers ag gmbh inc "
+    "llc ltd co corp corporation philips planmed oy ims giotto srl spa metaltronica fuji fujifilm film kodak eastman "
+    "carestream health agfa sectra imtec imaging konica minolta canon toshiba shimadzu varian trex howtek icad "
+    "vidar lumisys dba xerox lemlight phantom plain soft hard"
+)
+KNOWN = {"view": VIEWS, "laterality": "l r", "density": DENSITIES, "vendor": VENDORS, "site": ""}
 
 
 def group_columns(table: pd.DataFrame, store: PreparedStore, names: Sequence[str]) -> pd.DataFrame:
@@ -40,6 +50,22 @@ def group_columns(table: pd.DataFrame, store: PreparedStore, names: Sequence[str
             of_image = _lesion_type if name == "lesion_type" else _lesion_size
             found[name] = [of_image(store, store.index_of(image_id)) for image_id in table["image_id"]]
     return found
+
+
+def public_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the columns with numbers in place of what a page may not name, and what each number stands for.
+
+    A value of the table or of a header is named where all its words are KNOWN ones: any other may be a hospital's name,
+    or a patient's. The second table has the columns variable, number and value.
+    """
+    numbered, rows = groups.copy(), []
+    for name in (name for name in groups if name in KNOWN):
+        known = set(KNOWN[name].split())
+        others = sorted(value for value in groups[name].unique() if not set(re.findall(r"\w+", value.lower())) <= known)
+        numbers = {value: f"no. {number}" for number, value in enumerate(others, start=1)}
+        numbered[name] = groups[name].replace(numbers)
+        rows += [(name, number, value) for value, number in numbers.items()]
+    return numbered, pd.DataFrame(rows, columns=["variable", "number", "value"])
 
 
 def age_band(age: str) -> str:
@@ -76,7 +102,7 @@ def _from_headers(table: pd.DataFrame, wanted: Sequence[str]) -> pd.DataFrame:
     def read(path: str) -> list[str]:
         try:
             if is_dicom(Path(path)):
-                with Path(path).open("rb") as file:
+                with open_file(Path(path)) as file:
                     header, _ = read_header(file, tags)
                 return [" ".join(str(header.get(tag) or "").split()) for tag in tags]
         except Exception:  # it was read when it was prepared; what its header lacks now is not known

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
-from lemlight.files import written_aside
+from lemlight.files import read_arrays, written_aside
 from lemlight.localization.choice import CutoffBy, RegionSettings, is_shown
 from lemlight.metrics.bootstrap import ratio
 from lemlight.metrics.overlap import LEVELS, level_of
@@ -90,15 +90,18 @@ def write_tried(tried: Mapping[str, Tried], path: Path) -> None:
 def read_tried(path: Path) -> dict[str, Tried]:
     """Read what `write_tried` wrote; LemlightError, which names the file, where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            methods = dict.fromkeys(name.rpartition("/")[0] for name in file.files)
-            tried = {
-                method: Tried(**{field.name: file[f"{method}/{field.name}"] for field in fields(Tried)})
-                for method in methods
-            }
+        arrays = read_arrays(path)
+        tried = {
+            method: Tried(**{field.name: arrays[f"{method}/{field.name}"] for field in fields(Tried)})
+            for method in dict.fromkeys(name.rpartition("/")[0] for name in arrays)
+        }
         for one in tried.values():
             shape = (one.image_ids.size, one.rules.size, len(one.pairs), one.cutoffs.size)
-            if one.dice.shape != shape or one.pointing.shape != shape[::2] or not np.all(one.default < shape[1:]):
+            kinds = "".join(getattr(one, field.name).dtype.kind for field in fields(Tried))
+            if one.dice.shape != shape or one.pointing.shape != shape[::2] or kinds != "UUffiff":
+                raise ValueError
+            one.settings(tuple(map(int, one.default)))  # raises for places that are not there
+            if not (np.all(one.default >= 0) and np.isfinite(one.dice).all()):
                 raise ValueError
     except Exception as error:  # a damaged npz raises what zipfile, zlib and numpy like
         raise LemlightError(f"{path.name} is damaged: train again") from error

@@ -73,6 +73,9 @@ def write_onnx(graph: PredictingGraph, shape: tuple[int, int], metadata: Mapping
             program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
         )
     assert exported is not None  # None is for the exporter before dynamo
+    exported.model.graph.metadata_props.clear()
+    for node in exported.model.graph.all_nodes():
+        node.metadata_props.clear()  # the lines of code that it comes from, with the folders of this machine
     text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
     exported.model.metadata_props[METADATA_KEY] = text
     exported.save(path)

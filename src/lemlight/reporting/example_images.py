@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from lemlight.files import read_arrays
 from lemlight.plots.overlays import HEAT
 from lemlight.plots.sheets import SheetItem
 from lemlight.plots.style import SKY
-from lemlight.reporting.comparison.runs import FOLDER, LIST, TrainingRun
+from lemlight.reporting.comparison.runs import FOLDER, TrainingRun
 from lemlight.reporting.page import base64_of
 
 LONGEST = 400  # px of a picture on the page
@@ -56,13 +57,10 @@ def read_examples(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str,
 
 
 def _list(run: TrainingRun) -> pd.DataFrame:
-    """What examples.csv lists, by image, with the true label; empty where it cannot be used."""
-    try:
-        rows = pd.read_csv(run.folder / FOLDER / LIST, dtype={"image_id": str}).set_index("image_id")
-        rows = rows[["number", "probability", "cutoff"]].astype({"number": int, "probability": float, "cutoff": float})
-    except (OSError, ValueError, KeyError):
+    """The examples that a run lists, by image, with the true label."""
+    if run.examples.empty:
         return pd.DataFrame()
-    return rows.join(run.predictions.set_index("image_id")["label"], how="inner")
+    return run.examples.join(run.predictions.set_index("image_id")["label"], how="inner")
 
 
 def _example(run: TrainingRun, number: float, probability: float, cutoff: float, label: float) -> Example | None:
@@ -71,8 +69,8 @@ def _example(run: TrainingRun, number: float, probability: float, cutoff: float,
     lesions = Path(f"{start}_lesions.png")
     try:
         image, strength = _grey(Path(f"{start}_image.png")), _grey(Path(f"{start}_map.png"))
-        with np.load(f"{start}_scores.npz", allow_pickle=False) as arrays:
-            scores = {name: arrays[name] for name in ("score_map", "maxima", "minima")}
+        arrays = read_arrays(Path(f"{start}_scores.npz"))
+        scores = {name: arrays[name] for name in ("score_map", "maxima", "minima")}
         mask = _grey(lesions) > 127 if lesions.is_file() else None
         item = SheetItem(image=image / 255, **scores, mask=mask, label=int(label), probability=float(probability))
         if not item.is_sound() or strength.shape != image.shape:

@@ -14,8 +14,8 @@ from scipy.special import expit
 from torch.utils.data import DataLoader
 
 from lemlight.data.datamodule import MammogramFiles, unit_range
-from lemlight.data.groups import ORDER, group_columns
-from lemlight.files import write_json
+from lemlight.data.groups import ORDER, group_columns, public_groups
+from lemlight.files import write_csv, write_json
 from lemlight.localization.choice import Chosen, LocalizationSettings, build_settings
 from lemlight.localization.evaluation import Localizing
 from lemlight.metrics import CLASSIFICATION_NAMES, Level, LevelRule
@@ -210,7 +210,9 @@ def summarize_all(predictions: pd.DataFrame, run: Run) -> dict[str, Any]:
     images = summarize(predictions, point=chosen.point("image"), rule=rule, temperature=chosen.temperature, **how)
     if chosen.uncalibrated:
         images["calibration"]["uncalibrated"] = chosen.uncalibrated
-    groups = group_columns(predictions, run.data.store, run.settings.subgroups)
+    groups, names = public_groups(group_columns(predictions, run.data.store, run.settings.subgroups))
+    if len(names) and run.trainer.is_global_zero:
+        write_csv(names, run.folder / "subgroups.csv")
     images["subgroups"] = summarize_subgroups(
         predictions, groups, threshold=images["threshold"], order=ORDER, resamples=run.settings.bootstrap
     )

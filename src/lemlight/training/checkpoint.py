@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lemlight.building import check_trust
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
-from lemlight.files import written_aside
+from lemlight.files import open_file, written_aside
 from lemlight.metrics.operating import Operating, read_operating
 from lemlight.models.backbones import weight_differences
 from lemlight.models.classifier import MammogramClassifier, build_classifier
@@ -212,19 +212,23 @@ def _read(path: Path) -> Any:
             f"{path} is an exported network, which only lemlight.localize takes: give the checkpoint (.ckpt) that it "
             "was exported from"
         )
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start != b"PK\x03\x04":  # torch.save writes a zip file; older forms are bare pickles, not even looked into
-        raise LemlightError(f"{path} is not a checkpoint: give a .ckpt file that lemlight.train wrote")
-    if not zipfile.is_zipfile(path):
-        raise LemlightError(f"{path} is truncated (its end is missing): copy it again or use another checkpoint")
+    with open_file(path) as file:
+        if file.read(4) != b"PK\x03\x04":  # torch.save writes a zip file; older forms are bare pickles, not looked into
+            raise LemlightError(f"{path} is not a checkpoint: give a .ckpt file that lemlight.train wrote")
+        if not zipfile.is_zipfile(file):
+            raise LemlightError(f"{path} is truncated (its end is missing): copy it again or use another checkpoint")
+        return _unpacked(file, path)
+
+
+def _unpacked(file: BinaryIO, path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > os.fstat(file.fileno()).st_size:
                 raise zipfile.BadZipFile("it is packed, or its parts lie in one another: torch.save does neither")
             if damaged := archive.testzip():  # torch.load does not look at the checksums
                 raise zipfile.BadZipFile(f"{damaged} is not what was written")
-        return torch.load(path, weights_only=True, map_location="cpu")
+        file.seek(0)
+        return torch.load(file, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise LemlightError(
             f"{path} is refused: it holds objects other than tensors and plain values, which could run code on this "

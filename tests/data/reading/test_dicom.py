@@ -372,6 +372,9 @@ def test_missing_transfer_syntax(tmp_path, write_dicom):
     del dataset.file_meta.TransferSyntaxUID
     dataset.save_as(path, implicit_vr=False, little_endian=True)
     assert "transfer syntax" in message(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("")
+    dataset.save_as(path, implicit_vr=False, little_endian=True)
+    assert "no transfer syntax in its header" in message(path)
 
 
 @syntaxes([JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, JPEGBaseline8Bit])

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lemlight import limits
 from lemlight.data.reading import isolated
 from lemlight.data.reading.isolated import ProcessLost, map_isolated
 from lemlight.errors import ImageError, LemlightError
@@ -43,15 +44,31 @@ def act(number):
 
 
 def test_whatever_a_file_does_costs_that_file_and_is_named(limited):
-    limited(memory=1.5, seconds=1)
+    limited(memory=1.5, seconds=0.2)
     results = list(map_isolated(act, range(8), 1, "file {}".format))
     assert results[0] == (0, 1, 1.5, False)  # one thread, the limits of the parent, and a start without torch
     assert results[7] == (7, 1, 1.5, False)
-    words = ["SIGABRT", "exit code 0", "killed from outside", "more memory than limits.memory=1.5", "limits.seconds=1"]
+    words = ["SIGABRT", "exit code 0", "killed from outside", "more memory than limits.memory=1.5"]
+    words += ["5 times longer than limits.seconds=0.2, by the clock"]
     for number, said in enumerate([*words, "no mammogram"], start=1):
         assert str(results[number]).startswith(f"file {number}: "), results[number]
         assert said in str(results[number])
     assert [isinstance(result, ProcessLost) for result in results] == [False, *[True] * 3, False, True, False, False]
+
+
+def test_processor_time_counts_where_other_processes_hold_the_cores(limited, monkeypatch):
+    limited(seconds=0.2)
+    monkeypatch.setattr(limits, "WAITING", 600)  # the clock has no say
+    turning, slept = map_isolated(turn, [True, False], 1)
+    assert "longer than limits.seconds=0.2 of processor time" in str(turning)
+    assert slept == "slept"
+
+
+def turn(endless):
+    while endless:
+        pass
+    time.sleep(0.5)
+    return "slept"
 
 
 def test_other_errors_are_raised_with_their_place_and_everything_ends():

@@ -1,6 +1,7 @@
 """From run folders to a table of methods: which runs there are, what their methods are called, how they compare."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -69,6 +70,11 @@ def test_results_that_a_job_wrote_elsewhere_are_read_there(tmp_path):
 
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+LISTED = "number,image_id,probability,cutoff\n{},a,0.5,0.5\n"
+WRONG = (
+    *('"split": "DOE^JANE"', '"auroc": {"value": 0.5, "low": 0.1}', '"calibration": {"bins": "DOE"}', '"levels": []'),
+    *('"froc": {"curve": {"sensitivity": 5}}', '"dsc": [1]', '"primary_level": "DOE"', '"acc": {"value": 1e999}'),
+)
 HEAD = "image_id,patient_id,label,probability\n"
 
 
@@ -88,13 +94,27 @@ HEAD = "image_id,patient_id,label,probability\n"
         ("metrics.json", '{"a": ' * 10**4),
         ("logs/metrics.csv", "\x00"),
         ("localization_images.csv", "image_id\n"),
+        ("localization_images.csv", "image_id,method,dsc,pointing\na,importance,DOE,1\n"),
+        *(("examples/examples.csv", text) for text in ("", "\x00", "number,image_id\n1,a\n", LISTED.format("many"))),
+        *(("metrics.json", f'{{"threshold": 0.5, {text}}}') for text in WRONG),
     ],
 )
 def test_a_damaged_file_is_listed_not_fatal(tmp_path, file, text):
-    (write_run(tmp_path / "a") / file).write_text(text)
+    whole = write_run(tmp_path / "a", pictures=1)
+    if file == "metrics.json" and "threshold" in text:
+        text = json.dumps(json.loads((whole / file).read_text()) | json.loads(text))
+    (whole / file).write_text(text)
     write_run(tmp_path / "b")
     assert states(tmp_path) == {"a": "damaged", "b": "done"}
     assert file.rpartition("/")[2] in find_runs(tmp_path)[0].reason
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "leaks.json"])
+def test_a_pipe_in_the_place_of_a_file_does_not_hold_it_up(tmp_path, name):
+    write_run(tmp_path / "b")
+    (path := write_run(tmp_path / "a") / name).unlink()
+    os.mkfifo(path)
+    assert states(tmp_path)["b"] == "done"
 
 
 def test_identifiers_stay_text_and_what_a_run_need_not_leave_may_miss(tmp_path):

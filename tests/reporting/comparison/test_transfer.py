@@ -64,7 +64,7 @@ def square(tmp_path):
 
 def test_networks_by_data_sets_with_the_drop_and_its_interval(square):
     root, tables = square
-    found = transfer_table(find_evaluations(root), resamples=400).set_index(["trained_on", "tested_on"])
+    found = transfer_table(find_evaluations(root)[0], resamples=400).set_index(["trained_on", "tested_on"])
     assert found.index.tolist() == [(f"phantom, vendor={a}", f"phantom, vendor={b}") for a in SETS for b in SETS]
     auc = {key: roc_auc_score(table["label"], table["probability"]) for key, table in tables.items()}
     away = found.loc["phantom, vendor=plain", "phantom, vendor=hard"]
@@ -81,7 +81,7 @@ def test_networks_by_data_sets_with_the_drop_and_its_interval(square):
 
 def test_the_page_holds_all_of_it_and_names_nobody(square, read_page):
     root, _ = square
-    table, (page, csv) = write_transfer(find_evaluations(root), 400, root / "out")
+    table, (page, csv) = write_transfer(find_evaluations(root)[0], 400, root / "out")
     text = page.read_text(encoding="utf-8")
     shown = read_page(text)
     assert NAME not in text
@@ -95,10 +95,11 @@ def test_the_page_holds_all_of_it_and_names_nobody(square, read_page):
 def test_without_the_own_test_split_the_training_run_stands_in_or_it_is_said(tmp_path):
     write_evaluation(tmp_path / "0", "plain", "hard", error=1.0)
     assert (
-        "evaluate the checkpoint on its own data" in transfer_table(find_evaluations(tmp_path), 100)["drop_reason"][0]
+        "evaluate the checkpoint on its own data"
+        in transfer_table(find_evaluations(tmp_path)[0], 100)["drop_reason"][0]
     )
     write_run(tmp_path / "trained" / "plain", predictions=predictions_of(error=0.1))
-    table = transfer_table(find_evaluations(tmp_path), 100)
+    table = transfer_table(find_evaluations(tmp_path)[0], 100)
     assert table["drop"][0] > 0
 
 
@@ -110,20 +111,41 @@ def test_folders_are_numbered_and_settings_named_where_they_differ():
     assert about(one, "n", described("folder", root="/a", csv="images.csv"), 0)["own"]
 
 
-def test_what_is_no_evaluation_or_damaged_is_passed_over(square):
+DEEP = "[" * 10**4
+
+
+def test_a_damaged_evaluation_is_named_and_what_is_none_is_passed_over(square, capsys):
     root, _ = square
     write_run(root / "training")
     (root / "1" / "predictions.csv").write_text("")
-    (root / "2" / "metrics.json").write_text("{")
+    (root / "2" / "metrics.json").write_text(DEEP)
     (root / "3" / "config.yaml").write_text("[]")
-    assert [one.folder.name for one in find_evaluations(root)] == ["0"]
+    found, unreadable = find_evaluations(root)
+    assert [one.folder.name for one in found] == ["0"]
+    assert [line.split(" is missing")[0] for line in unreadable] == ["1: predictions.csv", "2: metrics.json"]
+    report(settings_of_a_report(root))
+    assert "damaged: 2: metrics.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"about": "x"}, {"images": "many"}, {"operating": {}}, {"calibration": {"slope": [1]}}, {"split": "Doe^Jane"}],
+)
+def test_values_of_other_types_are_damage(square, change):
+    root, _ = square
+    values = json.loads((root / "1" / "metrics.json").read_text())
+    (root / "1" / "metrics.json").write_text(json.dumps(values | change))
+    assert len(find_evaluations(root)[0]) == 3
+
+
+def settings_of_a_report(root):
+    return ReportSettings(
+        runs=str(root), question=None, resamples=100, to=None, output=str(root / "report"), choices={}
+    )
 
 
 def test_the_report_of_evaluations_alone_is_that_page(square, capsys):
     root, _ = square
-    settings = ReportSettings(
-        runs=str(root), question=None, resamples=100, to=None, output=str(root / "report"), choices={}
-    )
-    assert report(settings).name == "hospitals.html"
+    assert report(settings_of_a_report(root)).name == "hospitals.html"
     assert "| phantom, vendor=plain | phantom, vendor=hard" in capsys.readouterr().out
     assert (root / "report" / "hospitals.csv").is_file()

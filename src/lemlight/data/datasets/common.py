@@ -23,6 +23,7 @@ from lemlight.data.reading.dicom import CUT_SHORT, quiet, read_header
 from lemlight.data.reading.dicom_header import laterality, view
 from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
+from lemlight.files import open_file
 
 PUBLISHED = {  # images
     "cbis": 3032,  # in 3103 folders: 71 mammograms stand there twice, once as mass and once as calc
@@ -357,7 +358,7 @@ def read_headers(paths: Sequence[str]) -> dict[str, Header]:
 def _read_header(path: str) -> Header:
     nothing = "no DICOM image" if ending(path) in DICOM else "no image"
     try:
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:
             start = file.read(132)
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - TAIL))

@@ -81,6 +81,7 @@ OTHER_MODALITIES = {
     *("MR", "CT", "US", "PT", "NM", "XA", "RF", "IVUS", "IVOCT", "OPT", "OP", "ES", "XC", "SM", "GM", "BI", "TG"),
     *("SEG", "SR", "PR", "KO", "DOC", "RTIMAGE", "RTDOSE", "RTSTRUCT", "RTPLAN"),
 }
+KNOWN_MODALITIES = ("CR", "DX", "OT", "SC", "RG", "DR", "IO", "PX")  # further ones, of images that may be mammograms
 PROJECTIONS = ("Digital X-Ray", "Computed Radiography", "Secondary Capture", "Digital Intra-Oral")
 FROM_SLICES = re.compile("2D|C-?VIEW|(?<!TOMO)SYNTH")  # in ImageType: a 2-D view made of tomosynthesis slices
 # Words of view modifiers (CID 4015), paddles and image types, and what they mean
@@ -124,7 +125,7 @@ def doubts(dataset: Dataset) -> Iterator[str]:
     storage, modality = UID(_text(dataset, "SOPClassUID")), _text(dataset, "Modality")
     other = next((name for name in PROJECTIONS if storage.type == "SOP Class" and name in storage.name), "")
     if modality and modality != "MG":
-        plain = modality if re.fullmatch("[A-Z]{2,3}", modality) else "unknown"
+        plain = modality if modality in KNOWN_MODALITIES else "unknown"  # others may be anyone's initials
         yield f"Modality {plain}, not MG: is it a mammogram?"
     elif other and not modality:
         yield f"{other} without a Modality: is it a mammogram?"

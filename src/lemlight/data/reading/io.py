@@ -16,12 +16,12 @@ import PIL.Image
 import pydicom
 import tifffile
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from tqdm import tqdm
 
 from lemlight.data.preparing.brightness import BRIGHTNESS_TAGS
+from lemlight.data.reading.code_stream import inflated_problem
 from lemlight.data.reading.dicom import COLOURS, header_notes, quiet, read_dicom, read_header, syntax_name
 from lemlight.data.reading.dicom_header import DOUBT_TAGS, KIND_TAGS, for_processing, not_a_mammogram
 from lemlight.data.reading.plausible import odd_pixels
@@ -31,6 +31,7 @@ from lemlight.data.reading.raster import (
     PNM_HEADER,
     QUARTERS,
     TIFF,
+    TOO_MANY,
     Image,
     check_page,
     is_raster,
@@ -134,18 +135,22 @@ def _kind(path: Path) -> str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             return UNREADABLE
-        with open_file(path) as file:
+        with open_file(path) as file, quiet():
             start = file.read(HEADER)
-        if start[128:] != b"DICM":
-            words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
-            return RASTER if is_raster(start) and not words else NO_FORMAT
-        with quiet():
-            storage = UID(read_file_meta_info(path).MediaStorageSOPClassUID)
-            if storage == MediaStorageDirectoryStorage:
-                return DIRECTORY
-            if storage.type == "SOP Class" and "Image" not in storage.name:
-                return NO_IMAGE
-            other = not_a_mammogram(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KIND_TAGS)))
+            file.seek(0)
+            if start[128:] != b"DICM":
+                words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
+                return RASTER if is_raster(start) and not words else NO_FORMAT
+            if inflated_problem(file):
+                return DICOM
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KIND_TAGS))
+        storage = UID(header.file_meta.MediaStorageSOPClassUID)
+        if storage == MediaStorageDirectoryStorage:
+            return DIRECTORY
+        if storage.type == "SOP Class" and "Image" not in storage.name:
+            return NO_IMAGE
+        other = not_a_mammogram(header)
     except OSError:
         return UNREADABLE
     except Exception:
@@ -261,6 +266,8 @@ def _read(path: str) -> FileHeader:
             return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
     except ImageError as error:  # of the limits
         return FileHeader(f"{kind}, too large", problem=str(error))
+    except PIL.Image.DecompressionBombError:
+        return FileHeader(f"{kind}, too large", problem=TOO_MANY)
     except MemoryError:
         return FileHeader(f"{kind}, damaged", problem=f"it takes more memory than there is; {LEAVE_OUT}")
     except OSError as error:

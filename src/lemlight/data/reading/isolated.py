@@ -138,16 +138,16 @@ class _Process:
         seconds = limits.held().seconds
         try:
             self.pipe.send((item, name))
-            if self.pipe.poll(seconds):
+            if self.pipe.poll(limits.WAITING * seconds):
                 raised, value = pickle.loads(self.pipe.recv_bytes())
                 if raised:
                     raise value
                 return value
-            why = f"reading it took longer than limits.seconds={seconds:g}"
+            why = f"reading it took {limits.WAITING} times longer than limits.seconds={seconds:g}, by the clock"
         except (EOFError, ConnectionError):
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(1)  # it is about to end
-            why = _cause(self.process.returncode)
+            why = _cause(self.process.returncode, seconds)
         self.end()
         return ProcessLost(f"{name}: {why}; fetch the file again or leave it out")
 
@@ -183,11 +183,13 @@ def end_resting() -> None:
         _resting.pop().end()
 
 
-def _cause(code: int | None) -> str:
+def _cause(code: int | None, seconds: float) -> str:
     """Why a process has ended, by its exit code."""
     if code is None or code >= 0:
         return f"its decoder ended the process (exit code {code})"
     ended = signal.Signals(-code).name
+    if ended == "SIGXCPU":
+        return f"reading it took longer than limits.seconds={seconds:g} of processor time"
     if ended == "SIGKILL":
         return "its process was killed from outside, by the system where the memory runs out: set fewer workers"
     return f"its decoder ended the process ({ended})"
@@ -213,6 +215,7 @@ def serve(number: int) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # decoders quote what is in a file
             pipe.send(READY)
             while (task := pipe.recv()) is not None:
+                limits.bound_time()
                 pipe.send_bytes(_answer(function, *task))
 
 

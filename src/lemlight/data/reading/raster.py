@@ -116,6 +116,13 @@ class _Raster:
     lossy: bool = False
 
 
+TOO_MANY = "it says that it has more pixels than Pillow opens; it is damaged or no mammogram: leave it out"
+
+
+class _Damaged(ValueError):
+    """What is wrong with a file, in our words."""
+
+
 def _read(path: Path) -> _Raster:
     with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
         data = file.read()
@@ -128,8 +135,11 @@ def _read(path: Path) -> _Raster:
         raise
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    except Exception as error:  # each library has its own
-        raise ImageError(f"{path}: damaged or cut short ({error}); fetch the file again or leave it out") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {TOO_MANY}") from error
+    except Exception as error:  # each library has its own, and their texts may hold what stands in the file
+        why = str(error) if type(error) is _Damaged else type(error).__name__
+        raise ImageError(f"{path}: damaged or cut short ({why}); fetch the file again or leave it out") from error
     if raster.values.size == 0:
         raise ImageError(f"{path}: an image without pixels; leave it out")
     return raster
@@ -151,7 +161,7 @@ def _read_pil(data: bytes) -> _Raster:
     if data.startswith(PNG) and data[24] == 16 and (data[25] != 0 or b"tRNS" in data.partition(b"IDAT")[0]):
         raise ImageError("a PNG of 16 bits with colour or transparency; save it as plain grey")
     if data.startswith(PNG) and b"IEND\xaeB`\x82" not in data:  # Pillow checks the end of a JPEG only
-        raise ValueError("its end is missing")
+        raise _Damaged("its end is missing")
     with PIL.Image.open(io.BytesIO(data)) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ImageError("several images in one file; save the mammogram by itself")
@@ -181,10 +191,10 @@ def _read_pnm(data: bytes) -> _Raster:
     """Read PGM and PPM by hand: Pillow rounds other maximal values than 255 and 65535 to 8 or 16 bits."""
     header = PNM_HEADER.match(data)
     if header is None:
-        raise ValueError("no valid header")
+        raise _Damaged("no valid header")
     kind, width, height, maximum = (int(group) for group in header.groups())
     if not 0 < maximum < 65536:
-        raise ValueError(f"a maximal value of {maximum}")
+        raise _Damaged(f"a maximal value of {maximum}")
     shape = (height, width, 3 if kind in (3, 6) else 1)
     check_size(height, width, 2 * shape[2])
     count = height * width * shape[2]
@@ -196,19 +206,21 @@ def _read_pnm(data: bytes) -> _Raster:
         values = np.frombuffer(data[header.end() :][: count * kind_of_value.itemsize], dtype=kind_of_value)
     values = values.reshape(shape)
     if values.size and (values.max() > maximum or values.min() < 0):
-        raise ValueError(f"values outside of 0 to {maximum}")
+        raise _Damaged(f"values outside of 0 to {maximum}")
     return _Raster(to_grey(values) / maximum, maximum.bit_length(), values[..., 0] if shape[2] == 1 else values)
 
 
 def _read_tiff(data: bytes) -> _Raster:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if not len(file.pages):
+            raise _Damaged("it holds no image")
         if len(file.pages) != 1:
             raise ImageError(f"{len(file.pages)} pages; save the mammogram by itself")
         page = file.pages.first
         check_page(page)
         ends = [offset + size for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > len(data):  # a JPEG strip cut short would be filled up without a word
-            raise ValueError("its end is missing")
+            raise _Damaged("its end is missing")
         if page.photometric not in (0, 1, 2, 6):
             raise ImageError(f"a TIFF of the photometric kind {page.photometric}; save it as plain grey")
         values = page.asarray()

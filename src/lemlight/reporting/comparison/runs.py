@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from lemlight.data.splits import Scheme, SplitCounts, leak_warnings
 from lemlight.errors import LemlightError
-from lemlight.files import read_plain
-from lemlight.metrics import CLASSIFICATION_NAMES
+from lemlight.files import open_file, read_plain
+from lemlight.metrics import CLASSIFICATION_NAMES, METRIC_NAMES, Level, LevelRule
 from lemlight.metrics.classification import check_scored
 from lemlight.sweeps.state import STATE, read_state
 
@@ -34,8 +34,8 @@ class TrainingRun:
     `config` is empty where it cannot be read; `overrides` None where the command line is not known.
 
     Only a run that is done has `summary` (metrics.json), `predictions` (predictions.csv), and, where there are any,
-    `leaks` (leaks.json), `log` (what was logged, a row per epoch, the index) and `localized`
-    (localization_images.csv).
+    `leaks` (leaks.json), `log` (what was logged, a row per epoch, the index), `localized` (localization_images.csv)
+    and `examples` (examples.csv).
     """
 
     number: int
@@ -50,6 +50,7 @@ class TrainingRun:
     leaks: Mapping[str, Any] = field(default_factory=dict)
     log: pd.DataFrame = field(default_factory=pd.DataFrame)
     localized: pd.DataFrame | None = None
+    examples: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def seed(self) -> str:
@@ -88,31 +89,73 @@ class Config(BaseModel, extra="allow"):
         split = values["dataset"].get("split") if isinstance(values.get("dataset"), dict) else None
         if not isinstance(split, dict | None) or not all(isinstance(key, str) for key in values):
             raise ValueError("dataset.split is no section")
+        localization = values.get("localization")
+        if isinstance(localization, dict) and not isinstance(localization.get("method", ""), str):
+            raise ValueError("localization.method is no name")
         return values
 
 
 class Figure(BaseModel, extra="allow", strict=True):
     """A figure of metrics.json with its interval; None is undefined."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    value: FiniteFloat | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> "Figure":
+        if (self.low is None) != (self.high is None):
+            raise ValueError("half an interval")
+        return self
 
 
-class Metrics(BaseModel, extra="allow"):
-    """What a comparison takes from metrics.json."""
+class Curve(BaseModel, strict=True):
+    """A FROC curve of metrics.json."""
 
-    threshold: float | None
-    levels: dict[str, dict[str, Any]] = {}
-    split: str = ""
+    false_positives_per_image: list[float]
+    sensitivity: list[float]
+
+
+class Froc(BaseModel, extra="allow"):
+    """The FROC section of metrics.json."""
+
+    mean: Figure = Figure()
+    curve: Curve | None = None
+
+
+class Calibration(BaseModel, extra="allow"):
+    """The section of metrics.json on calibration."""
+
+    bins: list[dict[str, float | None]] = []
+    slope: Figure = Figure()
+    intercept: Figure = Figure()
+    ece: float | None = None
+
+
+class Section(BaseModel, extra="allow"):
+    """The figures of a level in metrics.json, or the reason why there are none."""
+
+    threshold: float | None = None
+    rule: LevelRule = "mean_logit"
+    froc: Froc = Froc()
+    calibration: Calibration = Calibration()
 
     @model_validator(mode="before")
     @classmethod
     def _figures(cls, values: Any) -> Any:
-        for name in CLASSIFICATION_NAMES:
-            for section in [values, *values.get("levels", {}).values()]:
-                Figure.model_validate(values[name] if section is values else section.get(name, {}))
+        for name in METRIC_NAMES:
+            needed = name in CLASSIFICATION_NAMES and "reason" not in values
+            Figure.model_validate(values[name] if needed else values.get(name, {}))
         return values
+
+
+class Metrics(Section):
+    """What a comparison takes from metrics.json."""
+
+    threshold: float | None
+    levels: dict[Level, Section] = {}
+    primary_level: Level = "image"
+    split: Literal["train", "val", "test", "all", ""] = ""
 
 
 class Split(BaseModel, strict=True):
@@ -123,6 +166,15 @@ class Split(BaseModel, strict=True):
     malignant: int
     patients: int
     fraction: float
+
+
+class Example(BaseModel):
+    """A line of examples.csv."""
+
+    number: int
+    image_id: str
+    probability: float = Field(ge=0, le=1)
+    cutoff: FiniteFloat
 
 
 class Leaks(BaseModel):
@@ -169,7 +221,7 @@ def _is_training(config: Mapping[str, Any], files: list[str]) -> bool:
 def _read(number: int, folder: Path, root: Path) -> TrainingRun:
     job = read_state(folder)
     config = _config(folder) or (job.config if job else {})
-    overrides = job.overrides if job else _yaml(folder / ".hydra" / "overrides.yaml")
+    overrides = job.overrides if job else read_yaml(folder / ".hydra" / "overrides.yaml")
     elsewhere = Path(str(config.get("output") or folder))  # the user's own output= for a job of a sweep
     results = elsewhere if not (folder / CONFIG).is_file() and elsewhere.is_dir() else folder
     run = TrainingRun(
@@ -196,15 +248,8 @@ def _read(number: int, folder: Path, root: Path) -> TrainingRun:
 def _results(run: TrainingRun) -> dict[str, Any]:
     """What a finished run left; LemlightError, which names the file, where one is damaged."""
     found: dict[str, Any] = {}
-    with _whole(run.folder / "metrics.json") as path:
-        found["summary"] = read_plain(path)
-        Metrics.model_validate(found["summary"])
-    with _whole(run.folder / "predictions.csv") as path:
-        found["predictions"] = table = _table(path)
-        check_scored(table["label"], table["probability"])
-        nameless = table[["image_id", "patient_id"]].isna().any(axis=None)
-        if table.empty or nameless or table["image_id"].duplicated().any():
-            raise ValueError
+    found["summary"] = read_metrics(run.folder)
+    found["predictions"] = read_predictions(run.folder)
     with _whole(run.folder / "leaks.json") as path:
         if path.is_file():
             leaks = Leaks.model_validate(read_plain(path))
@@ -216,10 +261,33 @@ def _results(run: TrainingRun) -> dict[str, Any]:
             found["log"] = _table(path).groupby("epoch").mean()
     with _whole(run.folder / "localization_images.csv") as path:
         if path.is_file():
-            found["localized"] = table = _table(path)
-            if not {"method", "image_id", "dsc"} <= set(table) or "method" not in run.config["localization"]:
+            found["localized"] = table = _table(path).astype({"dsc": float, "pointing": float})
+            if not {"method", "image_id"} <= set(table) or "method" not in run.config["localization"]:
                 raise ValueError
+    with _whole(run.folder / FOLDER / LIST) as path:
+        if path.is_file():
+            rows = [Example.model_validate(row).model_dump() for row in _table(path).to_dict("records")]
+            found["examples"] = pd.DataFrame(rows, columns=list(Example.model_fields)).set_index("image_id")
     return found
+
+
+def read_metrics(folder: Path, schema: type[Metrics] = Metrics) -> dict[str, Any]:
+    """Read the metrics.json of a run; LemlightError, which names the file, where it is damaged."""
+    with _whole(folder / "metrics.json") as path:
+        values: dict[str, Any] = read_plain(path)
+        schema.model_validate(values)
+    return values
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """Read the predictions.csv of a run; LemlightError, which names the file, where it is damaged."""
+    with _whole(folder / "predictions.csv") as path:
+        table = _table(path)
+        check_scored(table["label"], table["probability"])
+        nameless = table[["image_id", "patient_id"]].isna().any(axis=None)
+        if table.empty or nameless or table["image_id"].duplicated().any():
+            raise ValueError
+    return table
 
 
 @contextmanager
@@ -231,17 +299,20 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=dict.fromkeys(("image_id", "patient_id", "laterality", "view", "exam"), str))
+    texts = ("image_id", "patient_id", "laterality", "view", "exam")
+    with open_file(path) as file:
+        return pd.read_csv(file, dtype=dict.fromkeys(texts, str))
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return Config.model_validate(_yaml(folder / CONFIG)).model_dump(exclude_unset=True)
+        return Config.model_validate(read_yaml(folder / CONFIG)).model_dump(exclude_unset=True)
     except ValueError:
         return {}
 
 
-def _yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """Read plain values of YAML; None where the file cannot be read."""
     try:
         return read_plain(path, yaml.safe_load)
     except (OSError, ValueError, yaml.YAMLError):

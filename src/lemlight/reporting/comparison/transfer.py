@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, model_validator
 
 from lemlight.errors import LemlightError
 from lemlight.files import write_csv
@@ -18,7 +18,13 @@ from lemlight.metrics import Level
 from lemlight.metrics.bootstrap import bootstrap, estimate
 from lemlight.metrics.classification import check_scored, weighted_auroc
 from lemlight.metrics.levels import known_levels, level_section, level_table
-from lemlight.reporting.comparison.runs import NOT_LOOKED_INTO
+from lemlight.reporting.comparison.runs import (
+    NOT_LOOKED_INTO,
+    Metrics,
+    read_metrics,
+    read_predictions,
+    read_yaml,
+)
 from lemlight.reporting.page import write_page
 from lemlight.text import interval_text, markdown_table, value_text
 from lemlight.training.privacy import public_config
@@ -61,31 +67,54 @@ class Evaluation:
         return found
 
 
-def find_evaluations(root: Path) -> list[Evaluation]:
-    """Return the finished evaluations in or below `root`, sorted by folder; damaged ones are passed over."""
-    found = []
+class About(BaseModel, strict=True):
+    """What `about` gives."""
+
+    network: str
+    trained_on: dict[str, str]
+    tested_on: dict[str, str]
+    own: bool
+    training_images: int
+
+
+class Evaluated(Metrics):
+    """What the page takes from the metrics.json of an evaluation."""
+
+    images: int
+    patients: int
+    about: About
+
+    @model_validator(mode="after")
+    def _has_points(self) -> "Evaluated":
+        for section in [self, *self.levels.values()]:
+            if "reason" not in (rest := section.model_extra or {}):
+                TypeAdapter(dict[str, Any]).validate_python(rest["operating"]["on_validation"])
+        if not all({"dataset", "place"} <= one.keys() for one in (self.about.trained_on, self.about.tested_on)):
+            raise ValueError("a data set without a name")
+        return self
+
+
+def find_evaluations(root: Path) -> tuple[list[Evaluation], list[str]]:
+    """Return the finished evaluations in or below `root`, sorted by folder, and why others cannot be read."""
+    found, unreadable = [], []
     for name, folders, files in os.walk(root):
         folders[:] = sorted(one for one in folders if not one.startswith(".") and one not in NOT_LOOKED_INTO)
-        if {"config.yaml", "metrics.json", "predictions.csv"} <= set(files):
+        if not {"config.yaml", "metrics.json", "predictions.csv"} <= set(files):
+            continue
+        try:
             found += [one for one in [_read(Path(name))] if one is not None]
-    return sorted(found, key=lambda one: one.folder)
+        except LemlightError as error:
+            unreadable.append(f"{Path(name).relative_to(root)}: {error}")
+    return sorted(found, key=lambda one: one.folder), sorted(unreadable)
 
 
 def _read(folder: Path) -> Evaluation | None:
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        if "checkpoint" not in config or "trained_on" not in summary[ABOUT]:
-            return None
-        training = Path(str(config["checkpoint"])).parent.parent
-        return Evaluation(folder, summary, _predictions(folder), training)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    config = read_yaml(folder / "config.yaml")
+    if not isinstance(config, dict) or "checkpoint" not in config:
         return None
-
-
-def _predictions(folder: Path) -> pd.DataFrame:
-    texts = ("image_id", "patient_id", "laterality", "view", "exam")
-    return pd.read_csv(folder / "predictions.csv", dtype=dict.fromkeys(texts, str))
+    checkpoint = config["checkpoint"]
+    training = Path(str(checkpoint)).parent.parent
+    return Evaluation(folder, read_metrics(folder, Evaluated), read_predictions(folder), training)
 
 
 def names_of(sets: Sequence[Mapping[str, str]]) -> list[str]:
@@ -165,7 +194,7 @@ def _drop(
     if one.said["own"]:
         return nothing, "the own data"
     try:
-        predictions = at_home.predictions if at_home else _predictions(one.training)
+        predictions = at_home.predictions if at_home else read_predictions(one.training)
         rule = level_section(one.summary, level).get("rule", "mean_logit")
         here, there = (level_table(table, level, rule) for table in (predictions, one.predictions))
     except (OSError, ValueError, KeyError, LemlightError):
