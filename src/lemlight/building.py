@@ -272,8 +272,6 @@ def check_settings(values: Mapping[str, Any], schema: type[Schema], where: str =
     Raises:
         LemlightError: lists every unknown key, wrong type and impossible value, each with its remedy.
     """
-    if not isinstance(values, Mapping):  # of a file that may come from a stranger
-        raise LemlightError(f"{where} cannot be used: it is no section of settings")
     problems = [f"{key}: a value is needed; give {key}=..." for key in _missing(values)]
     if not problems:
         try:

@@ -54,7 +54,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 MOST_UNPACKED = 10**9  # bytes of an npz
-MOST_BYTES, MOST_VALUES = 2**25, 10**5  # of a file with plain values
+MOST_BYTES, MOST_VALUES, DEEPEST = 2**25, 10**5, 50  # of a file with plain values
 
 
 def read_plain(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
@@ -64,16 +64,21 @@ def read_plain(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
     try:
         if len(data) > MOST_BYTES:
             raise ValueError("too large")
-        values = parse(data.decode("utf-8"))
-        left, count = [values], 0
-        while left:
-            value, count = left.pop(), count + 1
-            if count > MOST_VALUES:  # what an alias of YAML stands for counts each time
-                raise ValueError("too many values")
-            left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        check_plain(values := parse(data.decode("utf-8")))
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path.name} cannot be read") from error
     return values
+
+
+def check_plain(values: Any) -> None:
+    """Raise ValueError where nested values are too many or too deep; what an alias stands for counts each time."""
+    left, count = [(values, 0)], 0
+    while left:
+        (value, depth), count = left.pop(), count + 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise ValueError("too many values, or too deep")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        left += ((one, depth + 1) for one in inner)
 
 
 def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":

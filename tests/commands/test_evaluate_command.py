@@ -268,10 +268,10 @@ def test_what_a_checkpoint_says_of_files_is_neither_read_nor_written(trained, re
         (("dataset", "prepare"), {"height": 10**6}, "height=1000000: must be less than or equal to 10000"),
         (("dataset", "prepare"), {"height": 30_000}, "height=30000: must be less than or equal to 10000"),
         ((), {"label_names": ["benign"]}, "is a damaged checkpoint: hyper_parameters missing or of a wrong type"),
-        ((), {"threshold": "DOE"}, "threshold"),
-        (None, {"localization": {"importance": "text"}}, "cannot be used: it is no section of settings"),
+        (None, {"localization": {"importance": "text"}}, "damaged checkpoint: localization missing or of a wrong type"),
         (None, {"localization": {"importance": {"keep": "a lot"}}}, "keep=a lot: must be a valid number"),
-        (None, {"operating": "text"}, "is damaged: its operating point cannot be read"),
+        (None, {"operating": {"rule": "text"}}, "is damaged: its operating point cannot be read"),
+        (None, {"selected_on": 5, "trained_on": [{}]}, "selected_on, trained_on missing or of a wrong type"),
     ],
 )
 def test_a_checkpoint_with_values_that_cannot_be_is_one_sentence(

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -109,24 +110,24 @@ def plant_files(root):
 
 def planted(content, words=PLANTS):
     """The words that stand in the content, however they are packed."""
-    return sorted({word for part in unpacked(content) for word in words if holds(part, word)})
-
-
-def holds(content, word):
-    lower = content.lower()
-    return word.encode() in lower or word.encode("utf-16-le") in lower
+    found = set()
+    for part in map(bytes.lower, unpacked(content)):
+        found |= {word for word in words if word.encode() in part or word.encode("utf-16-le") in part}
+    return sorted(found)
 
 
 def unpacked(content, depth=3):
     """The content, and what archives, compressed parts, base64 and pictures in it hold."""
-    yield content
-    if not depth:
-        return
-    if content.startswith(b"PK\3\4"):
+    if content.startswith(b"PK\3\4") and depth:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield archive.comment
             for member in archive.infolist():
                 yield member.filename.encode() + member.comment + member.extra
                 yield from unpacked(archive.read(member), depth - 1)
+        return
+    yield content
+    if not depth:
+        return
     if content.startswith((b"\x89PNG", b"\xff\xd8")):
         with PIL.Image.open(io.BytesIO(content)) as picture:
             picture.load()
@@ -136,7 +137,7 @@ def unpacked(content, depth=3):
         yield from unpacked(base64.b64decode(found[1]), depth - 1)
     for found in re.finditer(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08", content):
         with suppress(zlib.error):
-            yield zlib.decompressobj(47).decompress(content[found.start() :], 2**20)
+            yield zlib.decompressobj(47).decompress(memoryview(content)[found.start() :], 2**16)
 
 
 def test_the_searcher_finds_words_in_whatever_they_are_packed_into(tmp_path):
@@ -155,12 +156,12 @@ def test_the_words_are_planted(run):
     assert found["patient_id"].str.startswith("plantedpatient").all()
     assert found["image_id"].str.startswith("plantedimage").all()
     assert "plantedpatient" in (run.folder / "leaks.json").read_text()
-    assert pd.read_csv(run.folder / "subgroups.csv")["value"].str.contains("planted").all()
+    assert pd.read_csv(run.folder / "subgroups.csv")["value"].str.lower().str.contains("planted").all()
     left_out = pd.read_csv(run.folder / "left_out.csv")["image_id"]
     for name in ("syntax", "colours", "frames", "words", "cut"):
         assert f"plantedimage-{name}" in set(left_out)
     config = (run.folder / "config.yaml").read_bytes()
-    assert planted(config) == ["plantedfolder", "plantedcsv", "plantedstore", "plantedrun", "plantedhome"]
+    assert planted(config) == ["plantedcsv", "plantedfolder", "plantedhome", "plantedrun", "plantedstore"]
 
 
 def offline_run(run):
@@ -257,15 +258,10 @@ def test_the_page_names_nobody_and_no_folder(run):
 def test_checkpoints_and_their_card_hold_none_of_it(run):
     files = sorted((run.folder / "checkpoints").iterdir())
     assert [path.name for path in files] == ["best.ckpt", "last.ckpt", "model_card.md"]
-    for path in files:
-        assert planted(path.read_bytes()) == [], path.name
-        assert machine(path.read_bytes()) == [], path.name
-
-
-def machine(content):
-    """The folders of this machine that stand in a file."""
     here = [str(Path(__file__).parents[2]), str(Path.home()), sys.prefix]
-    return planted(content, [place.lower() for place in here if len(place) > 1])
+    places = [place.lower() for place in here if len(place) > 1]
+    for path in files:
+        assert planted(path.read_bytes(), [*PLANTS, *places]) == [], path.name
 
 
 def test_the_page_on_the_data_holds_none_of_it(run, lemlight_run):
@@ -283,9 +279,10 @@ def test_evaluations_failed_runs_and_the_pages_over_them_hold_none_of_it(run, le
     checkpoint = run.folder / "checkpoints" / "best.ckpt"
     data = ["dataset=folder", f"dataset.root={home / 'plantedfolder'}", "dataset.csv=plantedcsv.csv", "split=all"]
     data += [f"store={home / 'plantedstore'}", f"checkpoint={checkpoint}"]
+    runs.mkdir()
     evaluated = lemlight_run("evaluate", *data, folder=runs / "plantedhome").folder
     assert planted((evaluated / "report.html").read_bytes()) == []
-    (runs / "run").symlink_to(run.folder)
+    shutil.copytree(run.folder, runs / "run")
     write_state(runs / "plantedfolder", "failed", "plantederror in /plantedhome")
     damaged = runs / "damaged"
     damaged.mkdir()
@@ -301,12 +298,11 @@ def test_evaluations_failed_runs_and_the_pages_over_them_hold_none_of_it(run, le
         assert planted((done.folder / name).read_bytes()) == [], name
 
 
-def test_pictures_maps_and_segmentations_name_no_file(run, lemlight_run):
+def test_pictures_and_maps_name_no_file(run, lemlight_run):
     root = run.folder.parents[1] / "plantedfolder"
-    images = [f"input={root}", f"checkpoint={run.folder / 'checkpoints' / 'best.ckpt'}", "dicom_seg=true", "maps=true"]
-    done = lemlight_run("localize", *images, "cutoff=0.1")
-    written = [path for kind in ("overlays", "maps", "segmentations") for path in (done.folder / kind).iterdir()]
-    assert {path.suffix for path in written} == {".png", ".npz", ".dcm"}
-    for path in written:  # a segmentation is as confidential as its image
-        names = [f"planted{word}" for word in NAMES] if path.suffix == ".dcm" else PLANTS
-        assert planted(path.read_bytes() + path.name.encode(), names) == [], path.name
+    checkpoint = run.folder / "checkpoints" / "best.ckpt"
+    done = lemlight_run("localize", f"input={root / 'plantedimage-texts.dcm'}", f"checkpoint={checkpoint}")
+    written = [path for kind in ("overlays", "maps") for path in (done.folder / kind).iterdir()]
+    assert {path.suffix for path in written} == {".png", ".npz"}
+    for path in written:
+        assert planted(path.read_bytes() + path.name.encode()) == [], path.name

@@ -46,6 +46,10 @@ def changed(path, change):
     return path
 
 
+def nested(depth):
+    return {"deep": nested(depth - 1)} if depth else {}
+
+
 def test_a_checkpoint_brings_back_weights_and_metadata_and_no_path_of_the_machine(tiny, saved, tmp_path):
     checkpoint = load_checkpoint(saved)
     assert (checkpoint.versions, checkpoint.trained_on) == (tiny.METADATA["versions"], tiny.METADATA["trained_on"])
@@ -138,6 +142,13 @@ def test_a_damaged_checkpoint_says_so(saved):
         (lambda content: content["lemlight"].update(format=FORMAT - 1), "train again"),
         (lambda content: content.update(state_dict={"a": 1}, epoch=None), "state_dict, epoch missing"),
         (lambda content: content.pop("lemlight"), "no metadata"),
+        (
+            lambda content: content["hyper_parameters"]["config"].update(label_names=["benign"]),
+            "hyper_parameters missing",
+        ),
+        (lambda content: content["hyper_parameters"]["config"].update(deep=nested(400)), "hyper_parameters missing"),
+        (lambda content: content["state_dict"].update(a=torch.ones(2, 2).to_sparse()), "state_dict missing"),
+        (lambda content: content["state_dict"].update(a=torch.ones(2) * 1j), "state_dict missing"),
     ],
 )
 def test_metadata_that_do_not_fit_names_what_is_wrong(saved, change, message):

@@ -5,18 +5,20 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lemlight.building import check_trust
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
-from lemlight.files import open_file, written_aside
+from lemlight.files import check_plain, open_file, written_aside
 from lemlight.metrics.operating import Operating, read_operating
 from lemlight.models.backbones import weight_differences
 from lemlight.models.classifier import MammogramClassifier, build_classifier
@@ -24,12 +26,6 @@ from lemlight.models.exported import is_exported
 
 METADATA = "lemlight"  # the key of what lemlight puts into a checkpoint beside Lightning's own
 FORMAT = 2
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "versions": dict,
-    "trained_on": list,
-    "localization": dict,
-    "lambda": (int, float),
-}
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
 LEVEL_DEFAULTS = {"primary_level": "image", "level_rule": "mean_logit"}
@@ -111,6 +107,18 @@ class Checkpoint:
         return run_name(self.config)
 
 
+class Metadata(BaseModel, strict=True):
+    """What lemlight puts into a checkpoint beside Lightning's own, see `Checkpoint`; it may come from a stranger."""
+
+    versions: dict[str, str]
+    trained_on: list[str]
+    localization: dict[str, dict[str, Any]]
+    lam: FiniteFloat = Field(alias="lambda")
+    operating: dict[str, Any] | None = None
+    selected_on: list[str] = []
+    place: str = ""
+
+
 def run_name(config: Mapping[str, Any]) -> str:
     """A name for dashboards and headings: pooling, backbone, seed, and the fold of a cross-validation."""
     choices, split = config["choices"], config["dataset"]["split"]
@@ -134,35 +142,50 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if number != FORMAT:
         remedy = "upgrade lemlight" if number > FORMAT else "train again, or use the lemlight that wrote it"
         raise LemlightError(f"{path} has checkpoint format {number}, this lemlight reads {FORMAT}: {remedy}")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(metadata.get(name), kind)]
+    told: Metadata | None = None
+    wrong: list[str] = []
+    try:
+        told = Metadata.model_validate(metadata)
+    except ValidationError as error:
+        wrong = sorted({str(one["loc"][0]) for one in error.errors(include_url=False)})
     parameters = content.get("hyper_parameters")
     config: Any = parameters.get("config") if isinstance(parameters, dict) else None
     if not isinstance(config, dict) or not _is_config(config):
         wrong.append("hyper_parameters")
     weights = content.get("state_dict")
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(map(_is_weight, weights.values())):
         wrong.append("state_dict")
     wrong += [name for name in ("epoch", "global_step") if not isinstance(content.get(name), int)]
-    if wrong or not isinstance(weights, dict):
+    if wrong or told is None or not isinstance(weights, dict):
         raise LemlightError(f"{path} is a damaged checkpoint: {', '.join(wrong)} missing or of a wrong type")
     named = {str(key).replace(COMPILED, ""): value for key, value in weights.items()}
-    fields = {name: metadata[name] for name in FIELDS if name != "lambda"}
     return Checkpoint(
         path=path,
         config=config,
-        **fields,
-        lam=float(metadata["lambda"]),
+        **told.model_dump(exclude={"operating"}),
         state_dict={key.removeprefix(PREFIX): value for key, value in named.items() if key.startswith(PREFIX)},
         epoch=content["epoch"],
         step=content["global_step"],
-        operating=read_operating(metadata.get("operating") or {"rule": config["threshold"]}, str(path)),
-        selected_on=list(metadata.get("selected_on") or []),
-        place=str(metadata.get("place") or ""),
+        operating=read_operating(told.operating or {"rule": config["threshold"]}, str(path)),
+    )
+
+
+def _is_weight(value: Any) -> bool:
+    """Whether it is a dense tensor of real numbers."""
+    return (
+        isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_complex() or value.is_quantized)
     )
 
 
 def _is_config(config: Mapping[str, Any]) -> bool:
-    """Whether the sections are there that everything that opens a checkpoint needs."""
+    """Whether the sections are there that everything that opens a checkpoint needs, and no more than a config has."""
+    with suppress(ValueError):
+        check_plain(config)
+        return _has_sections(config)
+    return False
+
+
+def _has_sections(config: Mapping[str, Any]) -> bool:
     sections = all(isinstance(config.get(name), dict) for name in ("backbone", "pooling", "dataset", "choices"))
     labels, threshold = config.get("label_names"), config.get("threshold")
     if not (sections and isinstance(labels, list) and len(labels) == 2 and isinstance(threshold, int | float | str)):

@@ -53,10 +53,10 @@ def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
         )
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
     values = merged(stored, asked, given)
-    if values["trainer"]["max_epochs"] <= checkpoint.epoch:
+    epochs = _at(values, "trainer.max_epochs")
+    if isinstance(epochs, int) and epochs <= checkpoint.epoch:
         raise LemlightError(
-            f"trainer.max_epochs={values['trainer']['max_epochs']}: {checkpoint.path} has {checkpoint.epoch + 1} "
-            "epochs behind it; ask for more"
+            f"trainer.max_epochs={epochs}: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it; ask for more"
         )
     return check_settings(values, TrainSettings, where=f"the configuration in {checkpoint.path}")
 

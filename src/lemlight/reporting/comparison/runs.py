@@ -266,8 +266,9 @@ def _results(run: TrainingRun) -> dict[str, Any]:
                 raise ValueError
     with _whole(run.folder / FOLDER / LIST) as path:
         if path.is_file():
-            rows = [Example.model_validate(row).model_dump() for row in _table(path).to_dict("records")]
-            found["examples"] = pd.DataFrame(rows, columns=list(Example.model_fields)).set_index("image_id")
+            columns = list(Example.model_fields)
+            rows = [Example.model_validate(row).model_dump() for row in _table(path)[columns].to_dict("records")]
+            found["examples"] = pd.DataFrame(rows, columns=columns).set_index("image_id")
     return found
 
 
