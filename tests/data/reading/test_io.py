@@ -31,6 +31,7 @@ from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.writer import write_patient
 from lemlight.data.reading.io import find_images, read_file_headers, read_image
 from lemlight.errors import ImageError, LemlightError
+from lemlight.limits import Limits, held, hold
 
 NAME = "DOE^JANE"
 
@@ -324,3 +325,17 @@ def test_headers_come_in_the_order_of_their_paths(tmp_path):
     found = read_file_headers([str(tmp_path / f"{number}.png") for number in range(40)], progress=False)
     assert [one.shape for one in found] == sizes
     assert read_file_headers([], progress=False) == []
+
+
+def test_a_deflated_file_is_inflated_no_further_than_the_limits(tmp_path, write_dicom, monkeypatch):
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((64, 48), np.uint16), DeflatedExplicitVRLittleEndian)
+    before, parsed = held(), []
+    monkeypatch.setattr("lemlight.data.reading.io.pydicom.dcmread", lambda *given, **named: parsed.append(given))
+    hold(Limits(decoded=1e-6))
+    try:
+        assert [image.path for image in find_images(tmp_path)] == [path]
+        assert not parsed
+        with pytest.raises(ImageError, match=r"limits\.decoded=1e-06"):
+            read_image(path)
+    finally:
+        hold(before)
