@@ -29,9 +29,3 @@ def build_backbone(name, weights="none", weights_file=None, output_stride=32):
 
 def combined_loss(scores, label, lam, beta, positive_weight=None):
     return CombinedLoss(beta, positive_weight)(scores, label, lam)
-
-
-def build_table(name, root, **arguments):
-    """The image table of a data set as its file in conf/ asks for it."""
-    part = part_of("dataset", name, root=str(root), **arguments)
-    return build({key: value for key, value in part.items() if key not in ("defaults", "prepare", "split")}, "dataset")

@@ -10,7 +10,7 @@ from sklearn import metrics as reference
 from lemlight.errors import LemlightError
 from lemlight.metrics.classification import (
     METRICS,
-    classification_metrics,
+    check_scored,
     reliability_curve,
     roc_band,
     summarize,
@@ -39,12 +39,17 @@ def same(value, expected):
     return np.isnan(value) if expected is None else value == pytest.approx(expected, abs=1e-9)
 
 
+def metrics_of(truth, probability, threshold=0.5):
+    rows = weighted_metrics(truth, probability, probability > threshold, np.ones((1, truth.size)))
+    return {name: row[0] for name, row in rows.items()}
+
+
 @FEW_CASES
 @given(SCORED, st.sampled_from([0.25, 0.5]))
 def test_every_metric_equals_that_of_scikit_learn(scored, threshold):
     truth, probability, _ = columns(scored)
     predicted = probability > threshold
-    found = classification_metrics(truth, probability, threshold)
+    found = metrics_of(truth, probability, threshold)
     both, malignant, benign = 0 < truth.sum() < truth.size, truth.any(), not truth.all()
     assert tuple(found) == METRICS
     assert same(found["acc"], reference.accuracy_score(truth, predicted))
@@ -61,7 +66,7 @@ def test_integer_weights_are_repeated_images(scored):
     truth, probability, weights = columns(scored)
     rows = weighted_metrics(truth, probability, probability > 0.5, weights[None])
     times = weights.astype(int)
-    expected = classification_metrics(truth.repeat(times), probability.repeat(times))
+    expected = metrics_of(truth.repeat(times), probability.repeat(times))
     for name in METRICS:
         assert rows[name][0] == pytest.approx(expected[name], abs=1e-9, nan_ok=True)
 
@@ -76,7 +81,7 @@ def test_integer_weights_are_repeated_images(scored):
 )
 def test_what_cannot_be_scored_is_refused_with_all_that_is_wrong(label, probability, message):
     with pytest.raises(LemlightError, match=message):
-        classification_metrics(label, probability)
+        check_scored(label, probability)
 
 
 @FEW_CASES

@@ -66,19 +66,6 @@ def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.b
     return truth.astype(bool), scored
 
 
-def classification_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
-    """Return every one of METRICS for label (N,) in {0, 1} and probability (N,) in [0, 1]; NaN is undefined.
-
-    Higher is better, except for the Brier score. Images are predicted malignant above the threshold.
-
-    Raises:
-        LemlightError: what `check_scored` refuses.
-    """
-    truth, scored = check_scored(label, probability)
-    rows = weighted_metrics(truth, scored, scored > threshold, np.ones((1, truth.size)))
-    return {name: float(row[0]) for name, row in rows.items()}
-
-
 def why_undefined(name: str, truth: NDArray[np.bool_]) -> str:
     """Return why images of these classes (N,), True for malignant, do not define a metric."""
     if name == "dsc":
@@ -98,7 +85,7 @@ def weighted_metrics(
 ) -> dict[str, NDArray[np.float64]]:
     """Return for every row of weights (R, N), counts of the N images, each of METRICS (R,); NaN is undefined.
 
-    `predicted` (N,) are the images that are predicted malignant.
+    `predicted` (N,) are the images that are predicted malignant. Higher is better, except for the Brier score.
     """
     squared_error = (probability - truth) ** 2
     columns = np.stack([truth, ~truth, truth & predicted, ~truth & predicted, squared_error], axis=1)
