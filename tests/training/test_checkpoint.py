@@ -147,6 +147,7 @@ def test_a_damaged_checkpoint_says_so(saved):
             "hyper_parameters missing",
         ),
         (lambda content: content["hyper_parameters"]["config"].update(deep=nested(400)), "hyper_parameters missing"),
+        (lambda content: content["hyper_parameters"]["config"].update(level_rule=["max"]), "hyper_parameters missing"),
         (lambda content: content["state_dict"].update(a=torch.ones(2, 2).to_sparse()), "state_dict missing"),
         (lambda content: content["state_dict"].update(a=torch.ones(2) * 1j), "state_dict missing"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import torch
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -19,6 +19,7 @@ from lemlight.building import check_trust
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import check_plain, open_file, written_aside
+from lemlight.metrics import Level, LevelRule
 from lemlight.metrics.operating import Operating, read_operating
 from lemlight.models.backbones import weight_differences
 from lemlight.models.classifier import MammogramClassifier, build_classifier
@@ -28,6 +29,7 @@ METADATA = "lemlight"  # the key of what lemlight puts into a checkpoint beside 
 FORMAT = 2
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
+LEVEL_CHOICES = {"primary_level": get_args(Level), "level_rule": get_args(LevelRule), "level": ("image", "breast")}
 LEVEL_DEFAULTS = {"primary_level": "image", "level_rule": "mean_logit"}
 
 
@@ -189,6 +191,10 @@ def _has_sections(config: Mapping[str, Any]) -> bool:
     sections = all(isinstance(config.get(name), dict) for name in ("backbone", "pooling", "dataset", "choices"))
     labels, threshold = config.get("label_names"), config.get("threshold")
     if not (sections and isinstance(labels, list) and len(labels) == 2 and isinstance(threshold, int | float | str)):
+        return False
+    if not all(isinstance(label, str) for label in labels):
+        return False
+    if not all(config.get(name) in (None, *known) for name, known in LEVEL_CHOICES.items()):
         return False
     return all(isinstance(config["dataset"].get(name), dict) for name in ("prepare", "split"))
 
