@@ -36,6 +36,16 @@ def figure_text(metric: Mapping[str, Any]) -> str:
     return f"{value_text(metric)} {brackets(interval_text(metric))}".strip()
 
 
+def in_columns(name: str, metric: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one metric of metrics.json as the cells of a row: NAME, NAME_low and NAME_high."""
+    return {name: metric["value"], f"{name}_low": metric.get("low"), f"{name}_high": metric.get("high")}
+
+
+def from_columns(name: str, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the metric that `in_columns` put into a row."""
+    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+
+
 def heading(metric: str) -> str:
     """Return the name of a metric as the head of a column has it; `breast/auroc` is AUC by breast."""
     level, _, key = metric.rpartition("/")

@@ -23,6 +23,7 @@ from lemlight.plots.overlays import OverlayItem, choose_overlays, overlay_sheet,
 from lemlight.plots.style import CLASS_NAMES
 from lemlight.reporting.comparison.runs import FOLDER, LIST
 from lemlight.reporting.prediction_files import write_arrays
+from lemlight.text import in_columns
 
 MALIGNANT, BENIGN = 4, 2  # examples of each class
 SEED = 0  # of the draw: the same test images give the same examples in every run
@@ -99,7 +100,7 @@ def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
             for name in ("keep", "smoothing", "cutoff", "cutoff_by", "chosen_on", "images", "lesions")
         }
         for name, figure in [*((name, section[name]) for name in FIGURES), ("froc", section["froc"]["mean"])]:
-            row |= {name: figure["value"], f"{name}_low": figure.get("low"), f"{name}_high": figure.get("high")}
+            row |= in_columns(name, figure)
         row["dsc_oracle"] = section.get("oracle", {}).get("dsc")
         rows.append(row)
     return pd.DataFrame(rows)

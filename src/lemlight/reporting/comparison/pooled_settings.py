@@ -15,6 +15,7 @@ from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate, ratio
 from lemlight.metrics.comparison import seed_weights
 from lemlight.reporting.comparison.methods import ComparedRuns
 from lemlight.reporting.comparison.runs import TrainingRun
+from lemlight.text import from_columns, in_columns
 
 FILE = "localization_settings.csv"
 CHOICE = ("validation_images", "chosen", "keep", "smoothing", "cutoff", "cutoff_by", "dsc_oracle", "gap")
@@ -27,7 +28,6 @@ NAMES = {
     "pointing_difference": "Less the first map's",
 }
 KINDS = ("dsc", "pointing")
-ENDS = ("", "_low", "_high")
 
 
 def pooled_table(compared: ComparedRuns, resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def pooled_table(compared: ComparedRuns, resamples: int, seed: int = 0) -> pd.Da
                 row |= {"validation_images": choice.images, "chosen": choice.chosen, **choice.settings.model_dump()}
             for figure in NAMES:
                 one = figures.get((name, figure), Estimate(None))
-                row |= dict(zip([f"{figure}{end}" for end in ENDS], (one.value, one.low, one.high), strict=True))
+                row |= in_columns(figure, vars(one))
             if choice and row["dsc_pooled"] is not None:
                 row |= {"dsc_oracle": choice.oracle, "gap": choice.oracle - row["dsc_pooled"]}
             rows.append(row | {"reason": reason})
@@ -141,7 +141,5 @@ def page_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of `pooled_table` for a page: what is unknown is None, a figure has value, low and high."""
     rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
     for row in rows:
-        row["figures"] = [
-            dict(zip(("value", "low", "high"), (row[f"{name}{end}"] for end in ENDS), strict=True)) for name in NAMES
-        ]
+        row["figures"] = [from_columns(name, row) for name in NAMES]
     return rows

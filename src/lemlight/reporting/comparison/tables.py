@@ -11,7 +11,7 @@ from lemlight.metrics import CLASSIFICATION_NAMES, LOWER_IS_BETTER, METRIC_NAMES
 from lemlight.metrics.comparison import Comparison
 from lemlight.metrics.levels import LEVELS, known_levels, level_section
 from lemlight.reporting.comparison.methods import ComparedRuns
-from lemlight.text import brackets, heading, interval_text, markdown_table, value_text
+from lemlight.text import brackets, from_columns, heading, in_columns, interval_text, markdown_table, value_text
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
@@ -35,8 +35,7 @@ def method_table(compared: ComparedRuns, level: Level = "image") -> pd.DataFrame
             figure = known.get((method, name))
             sections = [level_section(run.summary, level) for run in runs]
             found = _mean([section.get(name, {}) for section in sections]) if figure is None else vars(figure)
-            row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
-            row[f"{name}_best"] = best.get(name) == method
+            row |= in_columns(name, found) | {f"{name}_best": best.get(name) == method}
         rows.append(row)
     table = pd.DataFrame(rows)
     unknown = [name for name in columns if rows and table[name].isna().all()]
@@ -77,9 +76,8 @@ def _mean(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def cells(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
     """Return value, low, high and best of one metric for every method; what is unknown is None."""
-    parts = ("value", "low", "high", "best")
-    known = table[[name, *(f"{name}_{part}" for part in parts[1:])]].astype(object)
-    return [dict(zip(parts, row, strict=True)) for row in known.where(known.notna(), None).to_numpy()]
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [from_columns(name, row) | {"best": row[f"{name}_best"]} for row in rows]
 
 
 def write_tables(tables: Mapping[Level, pd.DataFrame], compared: ComparedRuns, folder: Path) -> list[Path]:

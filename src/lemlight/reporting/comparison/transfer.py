@@ -26,7 +26,7 @@ from lemlight.reporting.comparison.runs import (
     read_yaml,
 )
 from lemlight.reporting.page import write_page
-from lemlight.text import interval_text, markdown_table, value_text
+from lemlight.text import from_columns, in_columns, interval_text, markdown_table, value_text
 from lemlight.training.privacy import public_config
 
 PAGE, TABLE = "hospitals.html", "hospitals.csv"
@@ -158,13 +158,13 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
                 "images": one.summary["images"],
                 "patients": one.summary["patients"],
                 "training_images": one.said["training_images"],
-                **_cell("auroc", section["auroc"]),
-                **_cell("drop", drop),
+                **in_columns("auroc", section["auroc"]),
+                **in_columns("drop", drop),
                 "drop_reason": reason,
                 "threshold": section["threshold"],
-                **{key: value for name in CARRIED for key, value in _cell(name, section[name]).items()},
+                **{key: value for name in CARRIED for key, value in in_columns(name, section[name]).items()},
                 **{f"{name}_on_validation": section["operating"]["on_validation"][name] for name in CARRIED},
-                **{key: v for name in CALIBRATED for key, v in _cell(name, section["calibration"][name]).items()},
+                **{key: v for name in CALIBRATED for key, v in in_columns(name, section["calibration"][name]).items()},
                 "ece": section["calibration"]["ece"],
                 "folder": str(one.folder),
             }
@@ -180,10 +180,6 @@ def primary_level(summary: Mapping[str, Any]) -> Level:
 
 def _network(one: Evaluation) -> tuple[str, str]:
     return str(one.training), json.dumps(one.said["trained_on"], sort_keys=True)
-
-
-def _cell(name: str, metric: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: metric["value"], f"{name}_low": metric.get("low"), f"{name}_high": metric.get("high")}
 
 
 def _drop(
@@ -223,10 +219,7 @@ def transfer_text(table: pd.DataFrame) -> str:
     """Return the table for the terminal: a line per network and data set."""
     lines = [("Trained on", "Tested on", "AUC", "Drop", "Training images")]
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        parts = ("", "_low", "_high")
-        cells = [
-            dict(zip(("value", "low", "high"), (row[name + part] for part in parts), strict=True)) for name in SHOWN
-        ]
+        cells = [from_columns(name, row) for name in SHOWN]
         auroc, drop = (f"{value_text(cell)} {interval_text(cell)}".strip() for cell in cells)
         known = str(row["training_images"])
         lines.append((row["trained_on"], row["tested_on"], auroc, "-" if row["drop"] is None else drop, known))
@@ -240,10 +233,7 @@ def write_transfer(evaluations: Sequence[Evaluation], resamples: int, folder: Pa
     rows, columns = (list(dict.fromkeys(table[name])) for name in ("trained_on", "tested_on"))
     cells = {}
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        figures = {
-            name: {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
-            for name in (*SHOWN, *CARRIED, *CALIBRATED)
-        }
+        figures = {name: from_columns(name, row) for name in (*SHOWN, *CARRIED, *CALIBRATED)}
         cells[row["trained_on"], row["tested_on"]] = row | figures
     page = write_page(
         folder / PAGE,
