@@ -29,12 +29,13 @@ PASSED = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps", "epochs"},
     "trainer": {"callbacks", "logger", "plugins", "default_root_dir"},
+    "callbacks": {"run_config"},
     "logger": {"label", "sweep_group", "labels"},
 }
 BESIDE = {
     "backbone": {"frozen", "gradient_checkpointing"},
     "dataset": {"prepare", "split"},
-    "optimizer": {"lr_backbone", "lr_head"},
+    "optimizer": {"lr_backbone", "lr_head", "layer_decay"},
     "scheduler": {"interval"},
 }
 # what the config of a checkpoint may build without the user's trust, by group

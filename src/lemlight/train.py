@@ -58,7 +58,7 @@ def train(
     seed_everything(settings.seed, workers=True, verbose=False)
     module = MammogramModule(config, trust, first_weights=resume is None)
     try_parts(config, module.classifier)  # before the images: mistakes are found in seconds
-    callbacks = build_callbacks(settings.callbacks)
+    callbacks = build_callbacks(settings.callbacks, config)
     data = MammogramFiles(
         settings.dataset,
         settings.store,

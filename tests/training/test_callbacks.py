@@ -1,15 +1,30 @@
-"""The ramp of lambda, and what may be watched."""
+"""The ramp of lambda, what may be watched, and fine-tuning: freezing at first, averaged weights, mixed images."""
 
 import csv
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning import Callback
 
+from lemlight.building import build
 from lemlight.errors import LemlightError
-from lemlight.training.callbacks import LambdaRamp, Shape, build_callbacks, check_monitors, ramp_value
-from tests.parts import part_of
+from lemlight.training.callbacks import (
+    FreezeAtFirst,
+    LambdaRamp,
+    MixUp,
+    ReseedEveryEpoch,
+    Shape,
+    build_callbacks,
+    check_monitors,
+    ramp_value,
+)
+from lemlight.training.checkpoint import load_checkpoint
+from tests.composing import values_of
+from tests.parts import combined_loss, part_of
 
 GIVEN = {"start_value": 0.1, "end_value": 0.9, "start_at": 0.2, "end_at": 0.6}
 
@@ -112,3 +127,130 @@ def test_without_checkpoints_nothing_would_be_left():
         LemlightError, match=r"checkpoint, last_checkpoint, epoch_table is missing.*defaults: \[default"
     ):
         build_callbacks({"mine": part_of("callbacks", "default")["reseed"]})
+
+
+class StopAfter(Callback):
+    """End a training early, as the same one would be cut off."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def fitted(tiny, folder, callback, epochs=3):
+    """Train to an epoch of three, from where the folder stands; random numbers are seeded before the callback draws."""
+    module, last = tiny.make_module(), folder / "checkpoints" / "last.ckpt"
+    trainer = tiny.make_trainer(folder, epochs=3, more=[ReseedEveryEpoch(0), callback, StopAfter(epochs)])
+    tiny.fit(trainer, module, tiny.make_data(), last if last.is_file() else None)
+    return module
+
+
+def assert_same(one, other):
+    for name in ("best", "last"):
+        first, second = weights_of(one, name), weights_of(other, name)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert (one / "logs" / "metrics.csv").read_text() == (other / "logs" / "metrics.csv").read_text()
+
+
+def weights_of(folder, name="last"):
+    return load_checkpoint(folder / "checkpoints" / f"{name}.ckpt").state_dict
+
+
+def test_frozen_at_first_the_backbone_is_trained_later_and_resuming_changes_nothing(tiny, tmp_path):
+    start = tiny.make_module().classifier.state_dict()
+    fitted(tiny, tmp_path / "two", FreezeAtFirst(2), epochs=2)
+    frozen = weights_of(tmp_path / "two")
+    for name, value in start.items():  # statistics of the normalisation included
+        assert torch.equal(frozen[name], value) == name.startswith("backbone."), name
+    module = fitted(tiny, tmp_path / "two", FreezeAtFirst(2))
+    assert not module.classifier.frozen
+    assert all(weight.requires_grad for weight in module.classifier.parameters())
+    fitted(tiny, tmp_path / "straight", FreezeAtFirst(2))
+    assert not torch.equal(weights_of(tmp_path / "straight")["backbone.0.weight"], start["backbone.0.weight"])
+    assert_same(tmp_path / "straight", tmp_path / "two")
+
+
+def test_freezing_is_refused_where_nothing_or_everything_waits_for_the_backbone():
+    with pytest.raises(LemlightError, match=r"backbone.frozen=true never trains the backbone"):
+        FreezeAtFirst(2, run_config={"backbone": {"frozen": True}})
+    trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(_ddp_kwargs={}))
+    with pytest.raises(LemlightError, match=r"trainer.strategy=ddp_find_unused_parameters_true"):
+        FreezeAtFirst(2).setup(trainer, None, "fit")
+    trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+    FreezeAtFirst(2).setup(trainer, None, "fit")
+
+
+def ema():
+    return build({"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.8}, "callbacks.ema")
+
+
+def test_the_checkpoint_holds_the_average_of_the_weights_and_resuming_is_exact(tiny, tmp_path):
+    steps = []
+
+    class Watch(tiny.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step > len(steps):
+                steps.append(module.classifier.scorer.weight.detach().clone())
+
+    module, folder = tiny.make_module(), tmp_path / "straight"
+    trainer = tiny.make_trainer(folder, epochs=3, more=[Watch(), ema()])
+    tiny.fit(trainer, module, tiny.make_data(), None)
+    average = steps[0]
+    for weight in steps[1:]:
+        average = 0.8 * average + 0.2 * weight
+    torch.testing.assert_close(weights_of(folder)["scorer.weight"], average)
+    torch.testing.assert_close(module.classifier.scorer.weight.detach(), average)
+    assert not torch.allclose(steps[-1], average)
+    fitted(tiny, tmp_path / "resumed", ema(), epochs=2)
+    fitted(tiny, tmp_path / "resumed", ema())
+    assert_same(folder, tmp_path / "resumed")
+
+
+def test_mixed_images_have_mixed_labels():
+    images = torch.zeros(4, 1, 2, 3, dtype=torch.uint16)
+    images[1] = 65535
+    batch = {"image": images, "label": torch.tensor([0.0, 1.0, 0.0, 1.0]), "index": torch.arange(4)}
+    torch.manual_seed(0)
+    MixUp(0.4).on_train_batch_start(None, None, batch, 0)
+    fraction = float(batch["image"][1, 0, 0, 0])
+    assert 0 < fraction < 1
+    assert batch["image"][:, 0, 0, 0].tolist() == pytest.approx([0, fraction, 1 - fraction, 0])
+    assert batch["label"].tolist() == pytest.approx([1 - fraction, fraction, 1 - fraction, fraction])
+
+
+def test_the_loss_of_a_mixed_label_is_the_mixed_loss_also_with_lem(tiny, tmp_path):
+    classifier, images = tiny.make_classifier().eval(), torch.rand(3, 1, 20, 14)
+    scores = classifier(images)
+
+    def loss(label):
+        return combined_loss(scores, label, 0.7, 0.1, positive_weight=3.0)["total"]
+
+    one, other = torch.tensor([0.0, 1, 1]), torch.tensor([1.0, 1, 0])
+    torch.testing.assert_close(loss(0.3 * one + 0.7 * other), 0.3 * loss(one) + 0.7 * loss(other))
+    fitted(tiny, tmp_path / "straight", MixUp(0.4))
+    fitted(tiny, tmp_path / "resumed", MixUp(0.4), epochs=2)
+    fitted(tiny, tmp_path / "resumed", MixUp(0.4))
+    assert_same(tmp_path / "straight", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({"level": "breast", "backbone": {}}, "unlike numbers of views"),
+     ({"backbone": {"frozen": True}, "feature_versions": 4}, "feature_versions=null")],
+)  # fmt: skip
+def test_what_cannot_be_mixed_is_refused(config, message):
+    with pytest.raises(LemlightError, match=message):
+        MixUp(run_config=config)
+    MixUp(run_config={"level": "image", "backbone": {"frozen": True}, "feature_versions": None})
+
+
+def test_callbacks_are_given_the_run_and_can_be_combined():
+    config = values_of("callbacks=[ema,freeze,mixup,early_stopping]", "dataset.root=x", "backbone.frozen=true")
+    parts = config["callbacks"]
+    assert {"ema", "freeze", "mixup", "early_stopping", "checkpoint", "last_checkpoint"} <= parts.keys()
+    with pytest.raises(LemlightError, match="never trains the backbone"):
+        build_callbacks(parts, config)
+    with pytest.raises(LemlightError, match=r"callbacks.ema.*decay"):
+        build_callbacks({**parts, "ema": parts["ema"] | {"decay": 2.0}, "freeze": None}, config)

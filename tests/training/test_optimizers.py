@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lemlight.building import build
 from lemlight.errors import LemlightError
+from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.pooling import Scorer
 from lemlight.training.optimizers import WARMUP_START, build_optimizer, build_scheduler, parameter_groups
-from tests.parts import part_of
+from tests.parts import build_backbone, part_of
 
 RATES = {"lr_backbone": 1e-3, "lr_head": 1e-2, "weight_decay": 0.1}
 
@@ -31,6 +34,46 @@ def test_frozen_parameters_are_left_out_and_nothing_to_train_is_an_error(tiny):
     classifier.requires_grad_(False)
     with pytest.raises(LemlightError, match="frozen"):
         build_optimizer(classifier, part_of("optimizer", "adam", **RATES))
+
+
+BLOCKS = {  # first and last parameter, and the number of blocks
+    "resnet18": ("conv1.weight", "layer4.1.bn2.bias", 9),
+    "densenet121": ("features.conv0.weight", "features.norm5.bias", 8),
+    "convnext_tiny": ("features.0.0.weight", "features.7.2.block.5.bias", 22),
+    "efficientnet_lite0": ("_conv_stem.weight", "_bn1.bias", 18),
+    "timm convnext_atto": ("network.stem.0.weight", "network.stages.3.blocks.1.mlp.fc2.bias", 13),
+    "timm vit_tiny_patch16_224": ("network.cls_token", "network.norm.bias", 13),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_rates_by_depth_fall_from_the_last_block_to_the_first(name):
+    first, last, blocks = BLOCKS[name]
+    if name.startswith("timm"):
+        given = {"name": name.split()[1], "weights": "none", "weights_file": None, "output_stride": None}
+        backbone = build(part_of("backbone", "timm") | given, "backbone")
+    else:
+        backbone = build_backbone(name)
+    classifier = MammogramClassifier(backbone, Scorer(backbone.out_channels), torch.nn.Identity())
+    groups = parameter_groups(classifier, **RATES, layer_decay=0.5)
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    named = dict(backbone.features.named_parameters())
+    assert sum(len(g["params"]) for g in groups) == len(rates) == sum(p.requires_grad for p in classifier.parameters())
+    assert rates[id(classifier.scorer.weight)] == 1e-2
+    assert rates[id(named[last])] == 1e-3
+    assert rates[id(named[first])] == pytest.approx(1e-3 * 0.5 ** (blocks - 1))
+    assert {g["lr"] for g in groups if g["part"] == "backbone"} == {1e-3 * 0.5**depth for depth in range(blocks)}
+
+
+def test_blocks_by_hand_and_a_rate_per_block_reaches_the_optimizer(tiny):
+    classifier = tiny.make_classifier()  # convolution, normalisation
+    assert {g["lr"] for g in parameter_groups(classifier, **RATES, layer_decay=0.1)} == {1e-3, 1e-2}
+    layers = [torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))]
+    classifier.backbone = torch.nn.Sequential(*layers, torch.nn.Conv2d(1, 1, 1))
+    optimizer = build_optimizer(classifier, part_of("optimizer", "adamw", lr_backbone=1.0, layer_decay=0.5))
+    rates = [{g["lr"] for g in optimizer.param_groups for p in g["params"] if any(p is q for q in layer.parameters())}
+             for layer in classifier.backbone]  # fmt: skip
+    assert rates == [{0.25}, {0.25}, {0.5}, {1.0}]
 
 
 def test_any_optimizer_and_scheduler_of_torch_will_do(tiny):

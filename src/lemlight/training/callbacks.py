@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
 
-from lemlight.arguments import Count, NotNegative, NotNegativeCount, Probability, checked
+from lemlight.arguments import Count, NotNegative, NotNegativeCount, Positive, Probability, checked
 from lemlight.building import TARGET, build, did_you_mean
+from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
 
@@ -195,15 +197,103 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
 
-def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
-    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed."""
+class FreezeAtFirst(Callback):
+    """Train scorer and pooling alone for the first epochs, then the backbone as well.
+
+    The backbone's running statistics stay as they are until then. Its parameters are in the optimizer from the start,
+    where Lightning's BackboneFinetuning adds them later: rates by depth, schedules and resuming stay what they are.
+
+    Args:
+        epochs: how many.
+        run_config: of the training.
+
+    Raises:
+        LemlightError: the backbone is never trained.
+    """
+
+    @checked
+    def __init__(self, epochs: Count, run_config: dict[str, Any] | None = None) -> None:
+        if run_config and run_config["backbone"].get("frozen"):
+            raise LemlightError(
+                "callbacks.freeze: backbone.frozen=true trains the backbone never; leave one of both out"
+            )
+        self.epochs = epochs
+        self.trained: list[nn.Parameter] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what would let several devices wait for gradients that do not come."""
+        arguments = getattr(trainer.strategy, "_ddp_kwargs", {})
+        if trainer.world_size > 1 and not arguments.get("find_unused_parameters"):
+            raise LemlightError(
+                "callbacks.freeze: on several devices set trainer.strategy=ddp_find_unused_parameters_true; others "
+                "wait for the gradients of what is frozen"
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze or train the backbone."""
+        classifier: Any = pl_module.classifier
+        freeze = trainer.current_epoch < self.epochs
+        if freeze and not classifier.frozen:
+            self.trained = [weight for weight in classifier.backbone.parameters() if weight.requires_grad]
+            classifier.freeze()
+        elif classifier.frozen and not freeze:
+            classifier.frozen = False
+            classifier.backbone.train()
+            for weight in self.trained:
+                weight.requires_grad_()
+
+
+class MixUp(Callback):
+    """Mix each training image with another one of its batch, and their labels (Zhang et al., ICLR 2018, Eq. 1).
+
+    Every cross-entropy of a loss is linear in its label, so that both labels are learned in their fractions; the sparse
+    loss of LEM looks at no label. The fraction is one of the batch, from Beta(alpha, alpha).
+
+    Args:
+        alpha: 0.1 to 0.4 in the source.
+        run_config: of the training.
+
+    Raises:
+        LemlightError: where there are no images to mix, or no two of a kind.
+    """
+
+    @checked
+    def __init__(self, alpha: Positive = 0.2, run_config: dict[str, Any] | None = None) -> None:
+        config = run_config or {"backbone": {}}
+        if config.get("level") == "breast":
+            raise LemlightError(
+                "callbacks.mixup: breasts have unlike numbers of views, which cannot be mixed: level=image"
+            )
+        if config["backbone"].get("frozen") and config.get("feature_versions") is not None:
+            raise LemlightError(
+                "callbacks.mixup mixes images, and the features of a frozen backbone are kept in their place: set "
+                "feature_versions=null, and every image passes the network"
+            )
+        self.alpha = alpha
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Mix the batch in place."""
+        from torchvision.transforms import v2
+
+        mixing = v2.MixUp(alpha=self.alpha, num_classes=2)
+        batch["image"], labels = mixing(unit_range(batch["image"]), batch["label"].long())
+        batch["label"] = labels[:, 1]
+
+
+def build_callbacks(parts: Mapping[str, Any], run_config: Mapping[str, Any] | None = None) -> list[Callback]:
+    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed.
+
+    An argument `run_config` of a constructor is given the configuration of the training, plain values.
+    """
     absent = [name for name in NEEDED if not parts.get(name)]
     if absent:
         raise LemlightError(
             f"callbacks: {', '.join(absent)} is missing, without which a training leaves nothing: start an own file "
             "with `defaults: [default]`"
         )
-    return [build(part, f"callbacks.{name}", kind=Callback) for name, part in parts.items() if part]
+    return [
+        build(part, f"callbacks.{name}", kind=Callback, run_config=run_config) for name, part in parts.items() if part
+    ]
 
 
 def check_monitors(parts: Mapping[str, Any], val_labels: Sequence[int]) -> None:

@@ -198,11 +198,11 @@ class MammogramModule(LightningModule):
             ) from error
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rates that the epoch starts with."""
+        """Log the learning rates that the epoch starts with; of the backbone that of its last block."""
         self.images_seen, self.loss_sums = 0, {}
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)  # one optimizer, see configure_optimizers
-        rates = {f"lr/{group['part']}": group["lr"] for group in optimizer.param_groups}
+        rates = {f"lr/{group['part']}": group["lr"] for group in sorted(optimizer.param_groups, key=lambda g: g["lr"])}
         self.log_dict(rates, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:

@@ -1,7 +1,7 @@
 """Optimizers of torch with one learning rate for the backbone and one for the head, and the rate over the training."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,35 +16,79 @@ WARMUP_START = 0.01  # a rate of exactly 0 would waste the first step
 
 
 def parameter_groups(
-    classifier: nn.Module, *, lr_backbone: NotNegative, lr_head: Positive, weight_decay: NotNegative
+    classifier: nn.Module,
+    *,
+    lr_backbone: NotNegative,
+    lr_head: Positive,
+    weight_decay: NotNegative,
+    layer_decay: Fraction = 1.0,
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters by rate (backbone or head) and by decay; groups without parameters are left out.
 
     The head is everything outside `classifier.backbone`: the scorer and what the pooling learns. Biases, scales and
     offsets of a normalisation (parameters of fewer than two dimensions) are not decayed: pulling them to zero does
     not make a network simpler [open].
+
+    Of the backbone the last block has `lr_backbone` [reading], each block before it `layer_decay` times the rate of the
+    next one (Clark et al., ICLR 2020, appendix A; Bao et al., ICLR 2022, section 3), see `depths`.
     """
-    inside = {id(parameter) for parameter in classifier.get_submodule("backbone").parameters()}
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    blocks = depths(classifier.get_submodule("backbone"))
+    last = max(blocks.values(), default=0)
+    groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
     for parameter in classifier.parameters():
         if parameter.requires_grad:
-            part = "backbone" if id(parameter) in inside else "head"
-            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-    rates = {"backbone": lr_backbone, "head": lr_head}
+            depth = blocks.get(id(parameter))
+            part, rate = (
+                ("head", lr_head) if depth is None else ("backbone", lr_backbone * layer_decay ** (last - depth))
+            )
+            groups.setdefault((part, rate, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": members, "lr": rates[part], "weight_decay": weight_decay if decays else 0.0, "part": part}
-        for (part, decays), members in groups.items()
+        {"params": members, "lr": rate, "weight_decay": weight_decay if decays else 0.0, "part": part}
+        for (part, rate, decays), members in groups.items()
     ]
 
 
+def depths(backbone: nn.Module) -> dict[int, int]:
+    """The number of the block, from 0 at the image on, of every parameter of a backbone, by its id.
+
+    Networks of timm say themselves what their blocks are. Of others these are the children in order of definition,
+    sequences of modules unfolded; a normalisation belongs to what stands before it.
+    """
+    for network in backbone.modules():
+        if hasattr(network, "group_matcher"):
+            from timm.models import group_parameters
+
+            layers = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+            order = sorted({layers[name] for name, _ in network.named_parameters()})
+            return {id(parameter): order.index(layers[name]) for name, parameter in network.named_parameters()}
+    while len(children := list(backbone.children())) == 1:
+        backbone = children[0]
+    blocks = [list(backbone.parameters(recurse=False))]
+    for module in _unfolded(backbone.children()):
+        parameters = list(module.parameters())
+        if any(parameter.ndim > 1 for parameter in parameters) and blocks[-1]:
+            blocks.append(parameters)
+        else:
+            blocks[-1] += parameters
+    return {id(parameter): depth for depth, block in enumerate(blocks) for parameter in block}
+
+
+def _unfolded(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    for module in modules:
+        if type(module) in (nn.Sequential, nn.ModuleList):
+            yield from _unfolded(module.children())
+        else:
+            yield module
+
+
 def build_optimizer(classifier: nn.Module, part: Mapping[str, Any]) -> Optimizer:
-    """Build any optimizer of torch from its `_target_`, its own arguments, and `lr_backbone` and `lr_head`.
+    """Build any optimizer of torch from its `_target_`, its own arguments, and those of `parameter_groups`.
 
     Raises:
         LemlightError: nothing is left to train, or the optimizer does not take its arguments.
     """
     rest = dict(part)
-    rates = {name: rest.pop(name) for name in ("lr_backbone", "lr_head")}
+    rates = {name: rest.pop(name) for name in ("lr_backbone", "lr_head", "layer_decay") if name in rest}
     groups = parameter_groups(classifier, **rates, weight_decay=rest.get("weight_decay", 0.0))
     if not groups:
         raise LemlightError("the classifier has no parameter to train: every one of them is frozen")
