@@ -8,7 +8,8 @@ from lemlight.building import BESIDE, build
 from lemlight.cli import conf_dir
 from lemlight.models.losses import CombinedLoss
 
-POOLINGS = sorted(file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml"))
+OF_THEIR_OWN = {"gmic", "multi_scale"}  # one wants images, the other a pyramid: see test_gmic.py
+POOLINGS = sorted({file.stem for file in Path(conf_dir(), "pooling").glob("*.yaml")} - OF_THEIR_OWN)
 
 
 def part_of(group, name, **arguments):

@@ -41,7 +41,7 @@ BESIDE = {
 # what the config of a checkpoint may build without the user's trust, by group
 TRUSTED = {
     "backbone": r"lemlight\.models\.(backbones|timm_backbone)\.\w+",
-    "pooling": r"lemlight\.models\.pooling\.\w+",
+    "pooling": r"lemlight\.models\.(pooling|gmic)\.\w+",
     "loss": r"lemlight\.models\.losses\.\w+",
     "optimizer": r"torch\.optim\.\w+",
     "scheduler": r"(lemlight\.training\.optimizers|torch\.optim\.lr_scheduler)\.\w+",

@@ -151,7 +151,7 @@ class Importance:
         """Compute the maps from the extrema of that kind and strength, see `select_extrema`."""
         passage = Passage(classifier, images)
         with evaluating(classifier, images.device.type), torch.no_grad():
-            scores = classifier.judge(passage.features, classifier.valid(images, passage.features))
+            scores = classifier.look(images, passage.features)
         ties, valid = classifier.ties, scores.valid
         extrema = select_extrema(scores.score_map, malignant.float(), follow=follow, keep=keep, ties=ties, valid=valid)
         return passage.back(*extrema).maps
@@ -222,7 +222,7 @@ class ForwardPass:
         self._passage = Passage(classifier, images, repeat) if importance else None
         with evaluating(classifier, images.device.type), torch.no_grad():
             self.features: Tensor = self._passage.features if self._passage else classifier.backbone(images)
-            scores = classifier.judge(self.features, classifier.valid(images, self.features))
+            scores = classifier.look(images, self.features)
         self.probability, self.score_map, self.valid = (
             exact(scores.logit).sigmoid(),
             scores.score_map.float(),

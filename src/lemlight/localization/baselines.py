@@ -61,21 +61,18 @@ class FeatureBaseline(Baseline):
     ) -> Tensor:
         """Compute the maps of images `(N, 1, H, W)` from their features `(N, C, h, w)`, which are known."""
         with evaluating(classifier, features.device.type):
-            valid = classifier.valid(images, features)
-            maps = self.cell_maps(classifier, features, signs_of(malignant), valid)
+            maps = self.cell_maps(classifier, features, signs_of(malignant), images)
             return enlarged(maps, (images.shape[2], images.shape[3])).detach().float()
 
     def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
         """Compute the map of cells."""
         with torch.no_grad():
             features = classifier.backbone(images)
-        return self.cell_maps(classifier, features, signs, classifier.valid(images, features))
+        return self.cell_maps(classifier, features, signs, images)
 
     @abstractmethod
-    def cell_maps(
-        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
-    ) -> Tensor:
-        """Explain `signs * logit` by the features `(N, C, h, w)` and the cells that count: maps `(N, h, w)`."""
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
+        """Explain `signs * logit` by the features `(N, C, h, w)` of the images: maps `(N, h, w)`."""
 
 
 class CAM(FeatureBaseline):
@@ -84,12 +81,22 @@ class CAM(FeatureBaseline):
     The scorer's bias stays in it [reading]: a score of 0 then is a probability of 0.5.
     """
 
-    def cell_maps(
-        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
-    ) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
         """Compute the map of cells."""
         with torch.no_grad():
-            return cam_of_scores(classifier.judge(features, valid).score_map, signs)
+            return cam_of_scores(classifier.look(images, features).score_map, signs)
+
+
+class Saliency(FeatureBaseline):
+    """The sigmoid of the score map, in [0, 1]: the saliency map of GMIC (Shen et al., MedIA 2021, Eq. 1).
+
+    Of what is predicted benign it is the sigmoid of minus the score [reading].
+    """
+
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        with torch.no_grad():
+            return (signs.view(-1, 1, 1) * classifier.look(images, features).score_map).sigmoid()
 
 
 class GradCAM(FeatureBaseline):
@@ -99,11 +106,9 @@ class GradCAM(FeatureBaseline):
     gradient on the others.
     """
 
-    def cell_maps(
-        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
-    ) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
         """Compute the map of cells."""
-        gradients = _feature_gradients(classifier, features, signs, valid)
+        gradients = _feature_gradients(classifier, features, signs, images)
         return _weighted_sum(gradients.mean(dim=(2, 3)), features)
 
 
@@ -117,11 +122,9 @@ class GradCAMPlusPlus(FeatureBaseline):
     counts the others alone [reading].
     """
 
-    def cell_maps(
-        self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
-    ) -> Tensor:
+    def cell_maps(self, classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
         """Compute the map of cells."""
-        gradients = _feature_gradients(classifier, features, signs, valid)
+        gradients = _feature_gradients(classifier, features, signs, images)
         positive = functional.relu(gradients)
         alpha = 1 / (2 + positive * functional.relu(features).sum(dim=(2, 3), keepdim=True))
         return _weighted_sum((alpha * positive).sum(dim=(2, 3)), features)
@@ -180,12 +183,10 @@ def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _feature_gradients(
-    classifier: MammogramClassifier, features: Tensor, signs: Tensor, valid: Tensor | None
-) -> Tensor:
+def _feature_gradients(classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:
     """The gradient of the signed logit with respect to the features: `(N, C, h, w)`."""
     features = features.detach().requires_grad_()
-    logit = classifier.judge(features, valid).logit
+    logit = classifier.look(images, features).logit
     # images do not see one another in eval mode: the gradient of the sum is that of each image
     (gradients,) = torch.autograd.grad((signs * logit).sum(), features)
     return gradients

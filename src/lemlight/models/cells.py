@@ -34,9 +34,9 @@ def _overlaps(pixels: int, cells: int) -> Tensor:
     return (ends.clamp(min=0) / size).float()
 
 
-def has_valid(function: Callable[..., object]) -> bool:
-    """Whether a pooling's `forward` or `regularizer` takes the cells that count."""
-    return "valid" in inspect.signature(function).parameters
+def takes(name: str, function: Callable[..., object]) -> bool:
+    """Whether a pooling's `forward` or `regularizer` takes the cells that count, `valid`, or the `images`."""
+    return name in inspect.signature(function).parameters
 
 
 def lists_of_cells(score_map: Tensor, features: Tensor, valid: Tensor) -> list[tuple[Tensor, Tensor]]:

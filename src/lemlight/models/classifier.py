@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lemlight.building import build
 from lemlight.errors import LemlightError
-from lemlight.models.cells import bags_by_size, breast_cells, has_valid, lists_of_cells, side_by_side
+from lemlight.models.cells import bags_by_size, breast_cells, lists_of_cells, side_by_side, takes
 from lemlight.models.gradient_checkpointing import checkpoint_gradients
 from lemlight.models.lem import Extrema, local_extrema, valid_only
 from lemlight.models.pooling import Scorer
@@ -23,6 +23,7 @@ class Scores(NamedTuple):
         score_map: `(N, h, w)`, raw scores, float32; 0 where a cell does not count.
         regularizer: scalar, the pooling's own loss term (0 for most).
         valid: `(N, h, w)` bool, the cells that count; None where all do.
+        further: logits `(N,)` of parts of the pooling, which are trained beside it; none for most.
     """
 
     logit: Tensor
@@ -30,6 +31,7 @@ class Scores(NamedTuple):
     score_map: Tensor
     regularizer: Tensor
     valid: Tensor | None = None
+    further: tuple[Tensor, ...] = ()
 
 
 class MammogramClassifier(nn.Module):
@@ -67,14 +69,23 @@ class MammogramClassifier(nn.Module):
 
     def forward(self, images: Tensor, bag: Tensor | None = None) -> Scores:
         """Compute logits, score map and regularizer; of bags where `bag` `(N,)` numbers them, see `judge`."""
-        features = self.backbone(images)
-        return self.judge(features, self.valid(images, features), bag)
+        return self.look(images, self.backbone(images), bag)
+
+    def look(self, images: Tensor, features: Tensor, bag: Tensor | None = None) -> Scores:
+        """Compute the same where the features `(N, C, h, w)` of the images are known."""
+        return self.judge(features, self.valid(images, features), bag, images)
 
     def valid(self, images: Tensor, features: Tensor) -> Tensor | None:
         """The cells `(N, h, w)` of the score map that count; None: all of them, unless `inside_breast`."""
         return breast_cells(images, (features.shape[2], features.shape[3])) if self.inside_breast else None
 
-    def judge(self, features: Tensor, valid: Tensor | None = None, bag: Tensor | None = None) -> Scores:
+    def judge(
+        self,
+        features: Tensor,
+        valid: Tensor | None = None,
+        bag: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Scores:
         """Compute the same from the features `(N, C, h, w)` of the backbone.
 
         Args:
@@ -82,12 +93,13 @@ class MammogramClassifier(nn.Module):
             valid: the cells that count, see `valid`.
             bag: `(N,)`, the number of the bag that each image is a view of, from 0 to B - 1. The score maps of its
                 views, side by side, are pooled as one. None: each image on its own.
+            images: `(N, 1, H, W)`, for a pooling that looks at them.
         """
         score_map = self.scorer(features)
         if valid is not None:
             score_map = score_map.masked_fill(~valid, 0)
         if bag is None or torch.equal(bag, torch.arange(len(bag), device=bag.device)):  # images, to the last digit
-            return self._pooled(score_map, features, valid)
+            return self._pooled(score_map, features, valid, images)
         counted = torch.ones_like(score_map, dtype=torch.bool) if valid is None else valid
         groups, pooled = bags_by_size(bag), []
         for _, places in groups:
@@ -105,25 +117,29 @@ class MammogramClassifier(nn.Module):
             valid=valid,
         )
 
-    def _pooled(self, score_map: Tensor, features: Tensor, valid: Tensor | None) -> Scores:
+    def _pooled(
+        self, score_map: Tensor, features: Tensor, valid: Tensor | None, images: Tensor | None = None
+    ) -> Scores:
         """Pool each map on its own; a pooling that does not take `valid` gets the list of the cells that count."""
         regularizer = getattr(self.pooling, "regularizer", _nothing)
+        more = {"images": images} if self.takes_images else {}
         # in this order: gradients are added up in it, and rounded so
         if valid is None:
-            logit = self.pooling(score_map, features, self.scorer)
+            logit = self.pooling(score_map, features, self.scorer, **more)
         elif self.takes_valid:
-            logit = self.pooling(score_map, features, self.scorer, valid=valid)
+            logit = self.pooling(score_map, features, self.scorer, valid=valid, **more)
         else:
             cells = lists_of_cells(score_map, features, valid)
             logit = torch.cat([self.pooling(scores, vectors, self.scorer) for scores, vectors in cells])
         gap_logit = valid_only(score_map, valid).mean(dim=(1, 2))
         if valid is None:
             term = regularizer(score_map)
-        elif has_valid(regularizer):
+        elif takes("valid", regularizer):
             term = regularizer(score_map, valid=valid)
         else:
             term = torch.stack([regularizer(scores) for scores, _ in lists_of_cells(score_map, features, valid)]).mean()
-        return Scores(self.calibrated(logit), gap_logit, score_map, term, valid)
+        logit, *further = logit if isinstance(logit, tuple) else (logit,)
+        return Scores(self.calibrated(logit), gap_logit, score_map, term, valid, tuple(further))
 
     def calibrated(self, logit: Tensor) -> Tensor:
         """Divide the pooling's logits `(N,)` by the temperature."""
@@ -136,7 +152,12 @@ class MammogramClassifier(nn.Module):
     @property
     def takes_valid(self) -> bool:
         """Whether its pooling takes the cells that count; another one gets them as a list, see `lists_of_cells`."""
-        return has_valid(self.pooling.forward)
+        return takes("valid", self.pooling.forward)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its pooling looks at the images as well."""
+        return takes("images", self.pooling.forward)
 
     @property
     def ties(self) -> Any:
@@ -147,6 +168,9 @@ class MammogramClassifier(nn.Module):
     def output_stride(self) -> int:
         """Image px per cell of the score map, of the backbone; 32 where it does not say."""
         return int(getattr(self.backbone, "output_stride", 32))
+
+
+UNTRAINED = {"weights": "none", "weights_file": None, "local_weights": "none"}  # where trained ones are loaded next
 
 
 def _nothing(score_map: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -166,8 +190,10 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
     """
     part = dict(config["backbone"])
     frozen, checkpointed = (_switch(part, name) for name in ("frozen", "gradient_checkpointing"))
-    if not first_weights and "weights" in part:
-        part |= {"weights": "none"} | ({"weights_file": None} if "weights_file" in part else {})
+    method = dict(config["pooling"])
+    if not first_weights:
+        part |= {key: value for key, value in UNTRAINED.items() if key in part}
+        method |= {key: value for key, value in UNTRAINED.items() if key in method}
     backbone = build(part, "backbone", kind=nn.Module)
     channels = getattr(backbone, "out_channels", None)
     if not isinstance(channels, int):
@@ -175,9 +201,15 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
             f"backbone: {part['_target_']} has no `out_channels`, the number of channels of its features (N, C, h, w): "
             "set self.out_channels in its constructor"
         )
-    pooling = build(config["pooling"], "pooling", channels=channels, kind=nn.Module)
+    pooling = build(method, "pooling", channels=channels, kind=nn.Module)
     scorer, inside_breast = Scorer(channels, config.get("scorer_bias", True)), config.get("inside_breast", False)
     classifier = MammogramClassifier(backbone, scorer, pooling, inside_breast)
+    kept = frozen and config.get("feature_versions") is not None
+    if classifier.takes_images and (kept or config.get("level", "image") != "image"):
+        raise LemlightError(
+            f"pooling: {type(pooling).__name__} looks at single images; set "
+            + ("feature_versions=null: kept features are no images" if kept else "level=image")
+        )
     _check_pooling(classifier, channels, config["pooling"]["_target_"])
     if frozen:
         classifier.freeze()
@@ -202,7 +234,7 @@ def _check_pooling(classifier: MammogramClassifier, channels: int, target: str) 
     classifier.eval()
     try:
         with torch.random.fork_rng(devices=[]):
-            logit = classifier.judge(features, valid).logit
+            logit = classifier.judge(features, valid, images=torch.zeros(2, 1, 48, 64)).logit
     except LemlightError:
         raise
     except Exception as error:

@@ -62,7 +62,13 @@ class Ensemble(MammogramClassifier):
         """Of the first network."""
         return self.members[0].output_stride
 
-    def judge(self, features: Tensor, valid: Tensor | None = None, bag: Tensor | None = None) -> Scores:
+    def judge(
+        self,
+        features: Tensor,
+        valid: Tensor | None = None,
+        bag: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Scores:
         """Compute the means for images `(N, 1, H, W)`, or for bags of them."""
         found = [[network(move.there(features), bag) for move in self.moves] for network in self.members]
         every = [scores for of_network in found for scores in of_network]

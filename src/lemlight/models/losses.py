@@ -21,7 +21,8 @@ PositiveWeight = Positive | Literal["balanced"] | None
 class CombinedLoss(nn.Module):
     """Combined loss, Eq. 7-8: `(1 - lam) * BCE(gap) + lam * (BCE(pool) + beta * regularizer)`.
 
-    The place of beta is our reading [reading]; weight decay belongs to the optimizer.
+    The place of beta is our reading [reading]; weight decay belongs to the optimizer. Where a pooling has further
+    logits, as GMIC, BCE(pool) is the sum of all.
 
     Args:
         beta: weight of the pooling's regularizer; the paper's is "a very small value" [open].
@@ -63,6 +64,8 @@ class CombinedLoss(nn.Module):
             target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
         gap = functional.binary_cross_entropy_with_logits(scores.gap_logit, target, pos_weight=weight)
         pool = functional.binary_cross_entropy_with_logits(scores.logit, target, pos_weight=weight)
+        for logit in scores.further:
+            pool = pool + functional.binary_cross_entropy_with_logits(logit, target, pos_weight=weight)
         total = (1 - lam) * gap + lam * (pool + self.beta * scores.regularizer)
         return {"total": total, "gap": gap, "pool": pool, "regularizer": scores.regularizer}
 

@@ -2,7 +2,8 @@
 
 A pooling method is a module whose `forward(score_map, features, scorer)` turns score maps `(N, h, w)` of features
 `(N, C, h, w)` into logits `(N,)`. An argument `channels` of its constructor is given C, an argument `valid` of its
-`forward` the cells that count, bool `(N, h, w)`, or None where all do. See docs/own/pooling.md.
+`forward` the cells that count, bool `(N, h, w)`, or None where all do, an argument `images` the images `(N, 1, H, W)`.
+Where it gives a tuple of logits, the first is predicted with, and all of them are trained. See docs/own/pooling.md.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lemlight.arguments import Count, Fraction, NotNegative, Positive, checked
+from lemlight.errors import LemlightError
 from lemlight.models.lem import Norm, Ties, local_extrema, masked_mean, sparse_loss, valid_only
 
 
@@ -243,8 +245,30 @@ class SparseMIL(GlobalMaxPooling):
         return valid_only(score_map.sigmoid(), valid).mean()
 
 
-class AttentionMIL(Pooling):
-    """`logit = score of sum_k a_k F_k`, `a = softmax_k(w . (tanh(V F_k) * sigmoid(U F_k)))` (Ilse 2018, Eq. 9).
+class GatedAttention(nn.Module):
+    """`a = softmax_k(w . (tanh(V F_k) * sigmoid(U F_k)))` (Ilse 2018, Eq. 9): features `(N, C, h, w)` -> `(N, h, w)`.
+
+    It sums to 1 in every image.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.content = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.gate = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.weight = nn.Conv2d(hidden, 1, kernel_size=1)
+
+    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Weigh the cells, of the `valid` ones alone where these are given."""
+        hidden = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))
+        logits: Tensor = self.weight(hidden).squeeze(1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if valid is not None:
+            logits = logits.masked_fill(~valid, float("-inf"))
+        return logits.flatten(1).softmax(dim=1).view_as(logits)
+
+
+class AttentionMIL(GatedAttention, Pooling):
+    """`logit = score of sum_k a_k F_k` with gated attention a over the regions (Ilse 2018).
 
     Attention sums to 1 and the scorer is linear, so the score of the weighted sum is the weighted sum of the scores:
     it is computed so. Equal attention everywhere (w = 0) is GAP.
@@ -256,23 +280,51 @@ class AttentionMIL(Pooling):
 
     @checked
     def __init__(self, channels: Count, hidden: Count = 128) -> None:
-        super().__init__()
-        self.content = nn.Conv2d(channels, hidden, kernel_size=1)
-        self.gate = nn.Conv2d(channels, hidden, kernel_size=1)
-        self.weight = nn.Conv2d(hidden, 1, kernel_size=1)
-
-    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
-        """Pool `(N, h, w)` into `(N,)`."""
-        return (self.attention(features, valid) * score_map).sum(dim=(1, 2))
+        super().__init__(channels, hidden)
 
     def attention(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the attention `(N, h, w)`, which sums to 1 in every image."""
-        hidden = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))
-        logits: Tensor = self.weight(hidden).squeeze(1)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if valid is not None:
-            logits = logits.masked_fill(~valid, float("-inf"))
-        return logits.flatten(1).softmax(dim=1).view_as(logits)
+        return super().forward(features, valid)
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:  # type: ignore[override]  # a pooling's
+        """Pool `(N, h, w)` into `(N,)`."""
+        return (self.attention(features, valid) * score_map).sum(dim=(1, 2))
+
+
+class MultiScaleMIL(Pooling):
+    """Gated attention over the regions of each scale of a feature pyramid on its own, all scales scored together.
+
+    For `backbone=pyramid`, whose features are those of its scales one after the other: a cell of a coarse scale fills
+    several of the map, which share its attention, so that this is attention over the coarse cells themselves. Late
+    fusion of the scales by one linear score [reading] of multi-scale MIL on mammograms (Mourao et al. 2025).
+
+    Args:
+        channels: C of the features, of all scales.
+        scales: how many the features hold.
+        hidden: length of the attention vectors.
+
+    Raises:
+        LemlightError: the channels are not those of so many scales.
+    """
+
+    @checked
+    def __init__(self, channels: Count, scales: Count = 3, hidden: Count = 128) -> None:
+        super().__init__()
+        if channels % scales:
+            raise LemlightError(
+                f"pooling.scales={scales}: the backbone has {channels} channels, which are not so many equal parts; "
+                "use backbone=pyramid, with as many scales"
+            )
+        self.attentions = nn.ModuleList(GatedAttention(channels // scales, hidden) for _ in range(scales))
+
+    def forward(self, score_map: Tensor, features: Tensor, scorer: Scorer, valid: Tensor | None = None) -> Tensor:
+        """Pool features `(N, C, h, w)` into `(N,)`."""
+        parts = features.chunk(len(self.attentions), dim=1)
+        means = [
+            torch.einsum("nhw,nchw->nc", (weights := attention(part, valid)), part.to(weights.dtype))
+            for attention, part in zip(self.attentions, parts, strict=True)
+        ]
+        return scorer.score_vectors(torch.cat(means, dim=1).unsqueeze(2)).squeeze(1)
 
 
 class LocalExtremumMapping(Pooling):

@@ -17,6 +17,7 @@ SHORT = ("auroc", "sensitivity", "specificity")  # of the levels, what fits a te
 METHOD_NAMES = {
     "importance": "Importance",
     "cam": "CAM",
+    "saliency": "Saliency",
     "grad_cam": "Grad-CAM",
     "grad_cam_pp": "Grad-CAM++",
     "gradient": "Gradient",

@@ -172,20 +172,24 @@ class MammogramModule(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Give the loss of one batch; raises LemlightError where it is not finite (see LossWatch)."""
         assert self.loss is not None  # see setup
-        scores = self.classifier.judge(*self._features(batch), batch.get("bag"))
+        scores = self._scores(batch, batch.get("bag"))
         losses: dict[str, Tensor] = self.loss(scores, batch["label"], self.lam)
         self.loss_watch.note(losses["total"], self.trainer, batch_idx)
         self._log_losses(losses, len(batch["label"]))
         return losses["total"]
 
-    def _features(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The features of a batch and the cells that count, of its images or as a feature store keeps them."""
+    def _scores(self, batch: Mapping[str, Tensor], *bags: Tensor | None) -> Any:
+        """The Scores of a batch, of its images or of features as a store keeps them; a list for several `bags`."""
+        classifier = self.classifier
         if "features" in batch:
             features, covered = batch["features"][:, :-1], batch["features"][:, -1]
-            return features, covered > 0 if self.classifier.inside_breast else None
-        images = unit_range(batch["image"])
-        features = self._compiled(images) if self.compiled and self.training else self.classifier.backbone(images)
-        return features, self.classifier.valid(images, features)
+            valid = covered > 0 if classifier.inside_breast else None
+            found = [classifier.judge(features, valid, bag) for bag in bags]
+        else:
+            images = unit_range(batch["image"])
+            features = self._compiled(images) if self.compiled and self.training else classifier.backbone(images)
+            found = [classifier.look(images, features, bag) for bag in bags]
+        return found[0] if len(bags) == 1 else found
 
     def _compiled(self, images: Tensor) -> Tensor:
         assert self.compiled is not None
@@ -216,7 +220,7 @@ class MammogramModule(LightningModule):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep the logits of one batch until the epoch's end; a bag has the index of its first view."""
         index, bag = batch["index"], batch.get("bag")
-        logit = self.classifier.judge(*self._features(batch), bag).logit.float()
+        logit = self._scores(batch, bag).logit.float()
         if bag is not None:  # the views of a bag stand together
             index = index[torch.cat([bag.new_ones(1), bag.diff()]) > 0]
         self.batches.append((index, logit, batch["label"].float()))
@@ -235,12 +239,12 @@ class MammogramModule(LightningModule):
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Keep logits and numbers of extrema of one batch until the epoch's end."""
-        (features, valid), bag = self._features(batch), batch.get("bag")
-        scores = self.classifier.judge(features, valid)
+        bag = batch.get("bag")
+        scores, of_bags = (self._scores(batch, None), None) if bag is None else self._scores(batch, None, bag)
         extrema = self.classifier.extrema(scores)
         columns = [scores.logit.float(), extrema.maxima.flatten(1).sum(1), extrema.minima.flatten(1).sum(1)]
-        if bag is not None:
-            columns.append(self.classifier.judge(features, valid, bag).logit.float()[bag])
+        if of_bags is not None:
+            columns.append(of_bags.logit.float()[bag])
         self.batches.append((batch["index"], *columns))
 
     def on_predict_epoch_end(self) -> None:

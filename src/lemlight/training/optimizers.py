@@ -61,8 +61,8 @@ def depths(backbone: nn.Module) -> dict[int, int]:
             layers = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
             order = sorted({layers[name] for name, _ in network.named_parameters()})
             return {id(parameter): order.index(layers[name]) for name, parameter in network.named_parameters()}
-    while len(children := list(backbone.children())) == 1:
-        backbone = children[0]
+    while len(learning := [child for child in backbone.children() if any(True for _ in child.parameters())]) == 1:
+        backbone = learning[0]
     blocks = [list(backbone.parameters(recurse=False))]
     for module in _unfolded(backbone.children()):
         parameters = list(module.parameters())
