@@ -1,6 +1,7 @@
 """All methods leave a network as it was; the baselines against closed forms, the package grad-cam and naive loops."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from pytorch_grad_cam import GradCAMPlusPlus as PackageGradCAMPlusPlus
 from torch import nn
 from torch.nn import functional
 
+from lemlight.building import build
+from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Importance
 from lemlight.localization.baselines import CAM, GradCAM, GradCAMPlusPlus, Gradient, SmoothGrad
 from lemlight.models.classifier import MammogramClassifier
@@ -184,6 +187,29 @@ def naive_gradient(classifier, image, sign):
     image = image[None].clone().requires_grad_()
     (sign * classifier(image).logit[0]).backward()
     return image.grad[0, 0]
+
+
+def captum(method, **arguments):
+    return build({"_target_": "lemlight.localization.baselines.Captum", "method": method, "arguments": arguments}, "m")
+
+
+def test_captum_by_one_adapter_and_its_errors(classifier, images, monkeypatch):
+    reference = copy.deepcopy(classifier)
+    own = [naive_gradient(reference, image, sign) for image, sign in zip(images, SIGNS, strict=True)]
+    found = captum("InputXGradient")(classifier, images, BOTH)
+    torch.testing.assert_close(found, torch.stack([(i[0] * g).clamp(min=0) for i, g in zip(images, own, strict=True)]))
+    layered = captum("LayerGradCam")(classifier, images, BOTH)
+    torch.testing.assert_close(layered, GradCAM()(classifier, images, BOTH), rtol=1e-4, atol=1e-5)
+    occluded = captum("Occlusion", sliding_window_shapes=[1, 16, 16], strides=[1, 16, 16])(classifier, images, BOTH)
+    assert occluded.shape == found.shape
+    assert (occluded >= 0).all()
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+    assert not any(module._forward_hooks for module in classifier.modules())
+    with pytest.raises(LemlightError, match=r"no method IntegratedGradient \(did you mean IntegratedGradients"):
+        captum("IntegratedGradient")
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(LemlightError, match=r"pip install 'lemlight\[captum\]'"):
+        captum("Occlusion")
 
 
 @pytest.mark.parametrize("resnet", ["lse", "lem"], indirect=True)

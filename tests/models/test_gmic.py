@@ -8,7 +8,7 @@ from torch.nn import functional
 from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Importance, explain, try_methods
-from lemlight.localization.baselines import CAM, Gradient, GradCAM, Saliency
+from lemlight.localization.baselines import CAM, GradCAM, Gradient, Saliency
 from lemlight.models.classifier import build_classifier
 from lemlight.models.exported import PredictingGraph
 from lemlight.models.gmic import best_windows, cut

@@ -14,7 +14,7 @@ from torch import nn
 from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Importance, explain, try_methods
-from lemlight.localization.baselines import CAM, GradCAM, GradCAMPlusPlus
+from lemlight.localization.baselines import CAM, AttentionRollout, GradCAM, GradCAMPlusPlus
 from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
@@ -116,6 +116,41 @@ def test_importance_is_refused_on_tokens_and_the_other_maps_work(vit):
     for method in (CAM(), GradCAM(), GradCAMPlusPlus()):
         try_methods(classifier, [method], (64, 96))
         assert explain(classifier, images, method).maps.shape == (1, 64, 96)
+
+
+def test_attention_rollout_is_that_of_a_naive_loop_and_is_refused_without_attention(vit):
+    classifier, images = classifier_of(vit, "gap"), torch.rand(2, 1, 48, 64, generator=torch.Generator().manual_seed(3))
+    malignant = torch.tensor([True, False])
+    try_methods(classifier, [AttentionRollout()], (48, 64))
+    maps = AttentionRollout()(classifier, images, malignant)
+    assert maps.shape == (2, 48, 64)
+    network = vit.features.network
+    assert all(block.attn.fused_attn for block in network.blocks)  # as before
+    for number, sign in enumerate((1, -1)):
+        kept = []
+        for block in network.blocks:  # its own attention in place of the fused one
+
+            def attend(x, attn=block.attn, kept=kept, **_):
+                batch, tokens, width = x.shape
+                q, k, v = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+                kept.append((q @ k.transpose(-2, -1) * attn.scale).softmax(-1))
+                return attn.proj((kept[-1] @ v).transpose(1, 2).reshape(batch, tokens, width))
+
+            block.attn.forward = attend
+        features = vit(images[number : number + 1].requires_grad_())
+        logit = sign * classifier.judge(features).logit.sum()
+        *gradients, last = torch.autograd.grad(logit, [*kept, features])
+        for block in network.blocks:
+            del block.attn.forward
+        rolled = torch.eye(13)
+        for attention, gradient in zip(kept, gradients, strict=True):
+            rolled = rolled + (attention * gradient).clamp(min=0)[0].mean(dim=0) @ rolled
+        weights = (last * features).sum(dim=1).clamp(min=0).flatten()
+        expected = sum(weight * rolled[1 + cell, 1:] for cell, weight in enumerate(weights)).view(1, 1, 3, 4)
+        enlarged = nn.functional.interpolate(expected, size=(48, 64), mode="bilinear")[0, 0]
+        torch.testing.assert_close(maps[number], enlarged.detach(), rtol=1e-3, atol=1e-6)
+    with pytest.raises(LemlightError, match=r"localization.method=rollout .* has none: use"):
+        try_methods(classifier_of(backbone("resnet10t")), [AttentionRollout()], (64, 64))
 
 
 CONVOLVING = ("convnext_atto", "tf_efficientnetv2_b0", "regnety_002", "resnext26ts", "mobilenetv3_small_050")

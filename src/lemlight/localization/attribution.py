@@ -10,7 +10,15 @@ from torch import Tensor
 
 from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.errors import LemlightError
-from lemlight.localization.baselines import FeatureBaseline, cam_of_scores, enlarged, evaluating, signs_of
+from lemlight.localization.baselines import (
+    AttentionRollout,
+    FeatureBaseline,
+    attention_blocks,
+    cam_of_scores,
+    enlarged,
+    evaluating,
+    signs_of,
+)
 from lemlight.localization.choice import Follow
 from lemlight.localization.excitation_backprop import Passage
 from lemlight.localization.propagation_rules import exact
@@ -158,10 +166,14 @@ class Importance:
 
 
 def try_methods(classifier: MammogramClassifier, methods: Iterable[Method], shape: tuple[int, int]) -> None:
-    """Refuse importance before any work on a network without its rules: LemlightError names the function.
+    """Refuse before any work what a network does not allow: LemlightError names the function without a rule.
 
-    It is tried on noise of at most 128 px a side, within the `shape` (H, W) of the images.
+    Importance is tried on noise of at most 128 px a side, within the `shape` (H, W) of the images; attention rollout
+    wants attention.
     """
+    methods = list(methods)
+    if any(isinstance(method, AttentionRollout) for method in methods):
+        attention_blocks(classifier)
     if any(isinstance(method, Importance) for method in methods):
         size = tuple(min(side, TRIED) for side in shape)
         device = classifier.scorer.weight.device

@@ -1,14 +1,17 @@
-"""What local extremum mapping is compared with: CAM, Grad-CAM, Grad-CAM++ and gradients of the same network."""
+"""What local extremum mapping is compared with: CAM, Grad-CAM, gradients, attention, captum, on the same network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lemlight.arguments import Count, NotNegative, NotNegativeCount, checked
+from lemlight.building import did_you_mean
+from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 
 
@@ -164,6 +167,111 @@ class SmoothGrad(Baseline):
             field = torch.randn(images.shape[1:], generator=generator).to(images)
             total += _image_gradients(classifier, images + spread * field, signs)
         return (total / self.copies).abs()
+
+
+class AttentionRollout(Baseline):
+    """Attention rollout weighed by gradients, for vision transformers (Chefer, Gur, Wolf, ICCV 2021, Eq. 5-6).
+
+    From the identity on, `R = R + A R` block by block, with `A = mean over heads of relu(dy/dA * A)`. The source reads
+    the row of the class token; there is none in the score map, so the rows of its cells are summed, each weighed by
+    what it adds to the logit, `relu(sum_c dy/dF_c * F_c)` of the last map F [reading].
+    """
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of cells."""
+        blocks = attention_blocks(classifier)
+        attentions: list[Tensor] = []
+        hooks = [
+            block.attn_drop.register_forward_hook(lambda _, __, attention: attentions.append(attention))
+            for block in blocks
+        ]
+        fused = [block.fused_attn for block in blocks]
+        try:
+            for block in blocks:
+                block.fused_attn = False  # which keeps no attention
+            features = classifier.backbone(images.detach().clone().requires_grad_())
+            logit = classifier.look(images, features).logit
+        finally:
+            for block, was, hook in zip(blocks, fused, hooks, strict=True):
+                block.fused_attn = was
+                hook.remove()
+        *gradients, of_features = torch.autograd.grad((signs * logit).sum(), [*attentions, features])
+        cells = functional.relu((of_features * features).sum(dim=1))
+        tokens = attentions[0].shape[-1]
+        prefix = tokens - cells[0].numel()
+        if prefix < 0 or any(one.shape[-1] != tokens or len(one) != len(images) for one in attentions):
+            raise LemlightError(
+                "localization.method=rollout follows attention over all tokens of an image, and this network attends "
+                "within windows: use localization.method=cam or grad_cam"
+            )
+        rolled = torch.eye(tokens, device=cells.device).expand(len(images), -1, -1)
+        for attention, gradient in zip(attentions, gradients, strict=True):
+            rolled = rolled + functional.relu(gradient * attention).mean(dim=1) @ rolled
+        found = torch.einsum("nk,nkl->nl", cells.flatten(1), rolled[:, prefix:, prefix:])
+        return found.view_as(cells)
+
+
+def attention_blocks(classifier: MammogramClassifier) -> list[Any]:
+    """The attentions of a vision transformer of timm; LemlightError for a network without them."""
+    found: list[Any] = [
+        module for module in classifier.modules() if hasattr(module, "fused_attn") and hasattr(module, "attn_drop")
+    ]
+    if not found:
+        raise LemlightError(
+            "localization.method=rollout follows the attention of a vision transformer (backbone=timm), and this "
+            "network has none: use localization.method=importance, cam or grad_cam"
+        )
+    return found
+
+
+class Captum(Baseline):
+    """A method of captum: what it attributes to the pixels, or to the last map, as far as it is positive [reading].
+
+    Args:
+        method: its class in captum.attr; those whose names begin with Layer explain the last map.
+        arguments: of its `attribute`, as sliding_window_shapes for Occlusion.
+
+    Raises:
+        LemlightError: captum is not installed, or has no such method.
+    """
+
+    @checked
+    def __init__(self, method: str = "IntegratedGradients", arguments: dict[str, Any] | None = None) -> None:
+        try:
+            from captum import attr
+        except ImportError as error:
+            raise LemlightError("localization/methods=captum needs captum: pip install 'lemlight[captum]'") from error
+        known = [name for name in dir(attr) if isinstance(getattr(attr, name), type)]
+        if method not in known:
+            raise LemlightError(f"captum has no method {method}{did_you_mean(method, known, 3)}")
+        self.explainer, self.layer = getattr(attr, method), method.startswith("Layer")
+        self.arguments = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in (arguments or {}).items()
+        }
+
+    def signed_maps(self, classifier: MammogramClassifier, images: Tensor, signs: Tensor) -> Tensor:
+        """Compute the map of pixels, or of cells; random numbers are the same for every image."""
+        found: list[Tensor] = []
+        layer = [classifier.backbone] if self.layer else []
+        with torch.random.fork_rng():
+            for image, sign in zip(images, signs.tolist(), strict=True):
+                torch.manual_seed(0)
+                explainer = self.explainer(_Signed(classifier, sign), *layer)
+                attributed = explainer.attribute(image[None].clone().requires_grad_(), **self.arguments)
+                found.append((attributed[0] if isinstance(attributed, tuple) else attributed).sum(dim=1))
+        return functional.relu(torch.cat(found))
+
+
+class _Signed(nn.Module):
+    """A classifier as captum takes one: images -> signed logits."""
+
+    def __init__(self, classifier: MammogramClassifier, sign: float) -> None:
+        super().__init__()
+        self.classifier, self.sign = classifier, sign
+
+    def forward(self, images: Tensor) -> Tensor:
+        logit: Tensor = self.classifier(images).logit
+        return self.sign * logit
 
 
 def cam_of_scores(score_map: Tensor, signs: Tensor) -> Tensor:

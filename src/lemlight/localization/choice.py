@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, Probability, checked
+from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, NotNegativeCount, Probability, checked
 from lemlight.building import Settings, build, check_settings, did_you_mean
 from lemlight.errors import LemlightError
 
@@ -30,6 +30,8 @@ class LocalizationSettings:
             hold; None: chosen as well.
         cutoff_by: what the cutoff is a fraction of.
         tolerance: how far beside a lesion it still counts as found, as a fraction of the prepared image's height.
+        faithfulness: images of the split on which deletion, insertion and the like are measured, see
+            `lemlight.localization.faithfulness`; 0: none.
 
     Raises:
         LemlightError: a value out of range, or a name without a method.
@@ -47,8 +49,10 @@ class LocalizationSettings:
         cutoff: InnerFraction | None = None,
         cutoff_by: CutoffBy = "maximum",
         tolerance: Fraction = 0.01,
+        faithfulness: NotNegativeCount = 0,
     ) -> None:
         self.method, self.follow, self.cutoff_by, self.tolerance = method, follow, cutoff_by, tolerance
+        self.faithfulness = faithfulness
         self.names = list(dict.fromkeys([method, *(compare or [])]))  # the one that makes the pictures first
         check_names(self.names, methods, "localization.method")
         self.methods = {name: methods[name] for name in self.names}

@@ -22,6 +22,13 @@ LOCALIZATION_NAMES = {
     "max_box_acc_v2": "MaxBoxAcc V2",
     "froc": "FROC mean",
 }
+FAITHFULNESS_NAMES = {
+    "deletion": "deletion (best: low)",
+    "insertion": "insertion (best: high)",
+    "energy": "energy in lesions (best: high)",
+    "shuffled_correlation": "shuffled weights: correlation (best: 0)",
+    "shuffled_ssim": "shuffled weights: SSIM (best: low)",
+}
 METRIC_NAMES = {**CLASSIFICATION_NAMES, **LOCALIZATION_NAMES}
 """Key in metrics.json -> the metric's name in a sentence, in the order of tables."""
 LOWER_IS_BETTER = ("brier",)

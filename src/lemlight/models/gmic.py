@@ -5,7 +5,7 @@ breast cancer screening images utilizing weakly supervised localization", Medica
 2002.07613. Written from what the paper describes; the authors' code (AGPL) was not used.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class GMIC(Pooling):
         self.local_score = nn.Linear(self.local.out_channels, 1)
         self.fusion = nn.Linear(channels + self.local.out_channels, 1)
 
-    def forward(
+    def forward(  # type: ignore[override]  # several logits, see `lemlight.models.pooling`
         self,
         score_map: Tensor,
         features: Tensor,
@@ -103,7 +103,7 @@ class GMIC(Pooling):
         return torch.minimum((middle - side / 2).round().long().clamp(min=0), last), side
 
 
-def local_network(name: str, weights: str) -> Backbone:
+def local_network(name: str, weights: Any) -> Backbone:
     """Build the network of the patches; LemlightError for weights that it does not have."""
     if name == "efficientnet_lite0":
         return efficientnet_lite0(weights=weights)

@@ -14,8 +14,10 @@ from lemlight.files import write_csv, written_aside
 from lemlight.localization.attribution import regions_of
 from lemlight.localization.choice import Chosen, RegionSettings, settings_of
 from lemlight.localization.evaluation import Localizing, Survey, locate, survey
+from lemlight.localization.faithfulness import measure_faithfulness
 from lemlight.localization.pooled import tried_path, write_tried
 from lemlight.localization.regions import cutoff_in
+from lemlight.metrics import FAITHFULNESS_NAMES
 from lemlight.metrics.location_maps import FIGURES
 from lemlight.models.lem import local_extrema
 from lemlight.plots.curves import froc_figure
@@ -65,6 +67,12 @@ def measure_localization(
         for method in place.settings.names
     }
     surveys = survey(place, place.settings.names, ids, settings)
+    asked = with_lesion or [str(image_id) for image_id in place.table.loc[place.table["split"] == split, "image_id"]]
+    faithful = {
+        method: {"faithfulness": measure_faithfulness(place, method, settings[method], asked, resamples)}
+        for method in place.settings.names
+        if place.settings.faithfulness and asked
+    }
     if folder is None:
         return {}, {}
     sections = {
@@ -73,6 +81,7 @@ def measure_localization(
             **settings[method].model_dump(),
             "chosen_on": _source(method, chosen, place.settings.given),
             **_summary(surveys[method], resamples),
+            **faithful.get(method, {}),
         }
         for method in place.settings.names
     }
@@ -102,6 +111,9 @@ def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
         for name, figure in [*((name, section[name]) for name in FIGURES), ("froc", section["froc"]["mean"])]:
             row |= in_columns(name, figure)
         row["dsc_oracle"] = section.get("oracle", {}).get("dsc")
+        for name in FAITHFULNESS_NAMES if "faithfulness" in section else ():
+            figure = section["faithfulness"][name]
+            row |= {name: figure["value"], f"{name}_low": figure.get("low"), f"{name}_high": figure.get("high")}
         rows.append(row)
     return pd.DataFrame(rows)
 

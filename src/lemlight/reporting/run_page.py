@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lemlight.metrics import CLASSIFICATION_NAMES, LOCALIZATION_NAMES
+from lemlight.metrics import CLASSIFICATION_NAMES, FAITHFULNESS_NAMES, LOCALIZATION_NAMES
 from lemlight.metrics.levels import RULES, UNITS, known_levels, level_section
 from lemlight.metrics.significance import SIGNIFICANT
 from lemlight.metrics.subgroups import TESTED, group_name, subgroup_rows
@@ -13,6 +13,7 @@ from lemlight.reporting.page import base64_of, write_page
 from lemlight.text import brackets, figure_text, heading, interval_text, plain_table, value_text
 
 SIZED = ("dsc", "pointing")  # what stands for each size of lesion
+FAITHFUL_HEADS = [name[0].upper() + name[1:] for name in FAITHFULNESS_NAMES.values()]
 SHORT = ("auroc", "sensitivity", "specificity")  # of the levels, what fits a terminal
 METHOD_NAMES = {
     "importance": "Importance",
@@ -22,6 +23,7 @@ METHOD_NAMES = {
     "grad_cam_pp": "Grad-CAM++",
     "gradient": "Gradient",
     "smooth_grad": "SmoothGrad",
+    "rollout": "Attention rollout",
 }
 # name of a figure -> its heading, and what it shows for those who do not see it; other names are their own heading
 PLOT_TEXTS = {
@@ -240,6 +242,8 @@ def localization_text(summary: Mapping[str, Any]) -> str:
     )
     sizes = [("", "size of the lesion", "images", "Dice", "pointing"), *size_rows(summary)]
     parts = [f"{what}\n", *plain_table(method_table("", summary)), breast_text(summary), *plain_table(sizes)]
+    if rows := [[name, *map(figure_text, metrics)] for name, metrics in faithful(summary)]:
+        parts += ["", *plain_table([["", *FAITHFUL_HEADS], *rows])]
     return "\n  ".join(parts)
 
 
@@ -270,6 +274,17 @@ def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (METHOD_NAMES.get(method, method), size, f"{found['images']}", *(value_text(found[one]) for one in SIZED))
         for method, section in sections.items()
         for size, found in section.get("by_size", {}).items()
+    ]
+
+
+def faithful(summary: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Return for each method its name and its FAITHFULNESS_NAMES, as metrics.json has them; nothing if not measured."""
+    first = summary.get("localization", {})
+    sections = {first.get("method", ""): first, **summary.get("localization_compared", {})}
+    return [
+        (METHOD_NAMES.get(method, method), [part["faithfulness"][name] for name in FAITHFULNESS_NAMES])
+        for method, part in sections.items()
+        if "faithfulness" in part
     ]
 
 
@@ -331,6 +346,9 @@ def write_run_page(
         size_heads=["Size of the lesion", "Images", "Dice", "Pointing"],
         sizes=[(name, [(text, "", "") for text in texts]) for name, *texts in (size_rows(summary) if lesions else [])],
         breasts=breast_text(summary) if lesions else "",
+        faithful=[(name, [cell(one) for one in metrics]) for name, metrics in faithful(summary)],
+        faithful_heads=FAITHFUL_HEADS,
+        faithful_how=summary.get("localization", {}).get("faithfulness", {}),
         localization_rules=summary.get("localization", {}).get("rules", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),

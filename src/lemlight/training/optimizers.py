@@ -54,6 +54,7 @@ def depths(backbone: nn.Module) -> dict[int, int]:
     Networks of timm say themselves what their blocks are. Of others these are the children in order of definition,
     sequences of modules unfolded; a normalisation belongs to what stands before it.
     """
+    network: Any
     for network in backbone.modules():
         if hasattr(network, "group_matcher"):
             from timm.models import group_parameters

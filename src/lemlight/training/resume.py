@@ -27,7 +27,7 @@ OF_THE_COMMAND = (
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
 )
-WHOLE_SETS = ("recipe", "experiment", "debug", "scale")  # files that set keys of every group
+WHOLE_SETS = ("recipe", "experiment", "debug", "scale", "set")  # files that set keys of every group
 
 
 def resumed(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
