@@ -25,6 +25,7 @@ NEEDED = {
     "dataset": ["dataset.root=images"],
     "backbone=torchvision": ["backbone.name=mobilenet_v3_small"],
     "backbone=timm": ["backbone.name=resnet10t"],
+    "pooling=multi_scale": ["backbone=pyramid"],
 }
 
 
@@ -47,9 +48,10 @@ def built_network(config):
 
 @every_option("backbone", "pooling")
 def test_networks(group, option):
-    scores = built_network(chosen(group, option)).eval()(torch.rand(2, 1, 64, 96))
+    network = built_network(chosen(group, option)).eval()
+    scores, stride = network(torch.rand(2, 1, 64, 96)), network.output_stride
     assert scores.logit.shape == (2,)
-    assert scores.score_map.shape[1:] == (2, 3)
+    assert scores.score_map.shape[1:] == (64 // stride, 96 // stride)
 
 
 @every_option("loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "recipe", "debug")

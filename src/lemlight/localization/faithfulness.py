@@ -126,14 +126,16 @@ def _of_image(
         "insertion": said[1],
         "energy": in_lesions / total if total else in_lesions,
         "shuffled_correlation": _correlation(*(one[image > 0] for one in strengths)),
-        "shuffled_ssim": float(structural_similarity(*strengths, data_range=1.0)),
+        "shuffled_ssim": float(structural_similarity(*strengths, data_range=1.0)),  # type: ignore[no-untyped-call]
     }
 
 
 @torch.no_grad()
 def _probability(place: Localizing, images: Tensor) -> Tensor:
-    parts = [place.classifier(part).logit.double().sigmoid() for part in images.split(place.batch_size)]
-    return torch.cat(parts)
+    size = place.batch_size
+    parts = [place.classifier(images[start : start + size]).logit for start in range(0, len(images), size)]
+    logit: Tensor = torch.cat(parts)
+    return logit.double().sigmoid()
 
 
 def _maps(
@@ -143,7 +145,8 @@ def _maps(
     method = place.settings.methods[name]
     if isinstance(method, Importance):
         return method.maps(classifier, images, malignant, place.settings.follow, keep)
-    return method(classifier, images, malignant)
+    maps: Tensor = method(classifier, images, malignant)
+    return maps
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

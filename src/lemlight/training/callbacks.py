@@ -215,7 +215,7 @@ class FreezeAtFirst(Callback):
     def __init__(self, epochs: Count, run_config: dict[str, Any] | None = None) -> None:
         if run_config and run_config["backbone"].get("frozen"):
             raise LemlightError(
-                "callbacks.freeze: backbone.frozen=true trains the backbone never; leave one of both out"
+                "callbacks.freeze: backbone.frozen=true never trains the backbone; leave one of them out"
             )
         self.epochs = epochs
         self.trained: list[nn.Parameter] = []
