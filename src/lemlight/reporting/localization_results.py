@@ -112,8 +112,7 @@ def localization_table(sections: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
             row |= in_columns(name, figure)
         row["dsc_oracle"] = section.get("oracle", {}).get("dsc")
         for name in FAITHFULNESS_NAMES if "faithfulness" in section else ():
-            figure = section["faithfulness"][name]
-            row |= {name: figure["value"], f"{name}_low": figure.get("low"), f"{name}_high": figure.get("high")}
+            row |= in_columns(name, section["faithfulness"][name])
         rows.append(row)
     return pd.DataFrame(rows)
 
