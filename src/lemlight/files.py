@@ -57,12 +57,12 @@ MOST_UNPACKED = 10**9  # bytes of an npz
 MOST_BYTES, MOST_VALUES, DEEPEST = 2**25, 10**5, 50  # of a file with plain values
 
 
-def read_plain(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+def read_plain(path: Path, parse: Callable[[str], Any] = json.loads, most: int = MOST_BYTES) -> Any:
     """Read JSON, or what another `parse` takes: plain values; ValueError for a file that is too large, deep or none."""
     with open_file(path) as file:
-        data = file.read(MOST_BYTES + 1)
+        data = file.read(most + 1)
     try:
-        if len(data) > MOST_BYTES:
+        if len(data) > most:
             raise ValueError("too large")
         check_plain(values := parse(data.decode("utf-8")))
     except (ValueError, RecursionError, MemoryError) as error:

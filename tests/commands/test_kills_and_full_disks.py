@@ -68,7 +68,7 @@ def test_preparing_goes_on_after_kills_and_a_disk_that_was_full(folder_data, lem
 def test_localizing_goes_on_after_a_kill_and_a_disk_that_was_full(best, dicoms, lemlight_run, refused, tmp_path):
     root = tmp_path / "images"
     root.mkdir()
-    for number in range(12):
+    for number in range(20):
         (root / f"{number:02}.dcm").write_bytes(dicoms[number % 3].read_bytes())
     (tmp_path / "one").mkdir()
     folder, wanted = tmp_path / "one" / "run", [best, f"input={root}", "maps=false"]
@@ -78,7 +78,9 @@ def test_localizing_goes_on_after_a_kill_and_a_disk_that_was_full(best, dicoms, 
     done = lemlight_run("localize", *wanted, "resume=true", folder=folder)
     straight = lemlight_run("localize", *wanted, "overlays=false")
     pd.testing.assert_frame_equal(*(pd.read_csv(one.folder / "predictions.csv") for one in (done, straight)))
-    assert sum(path.name[0] != "." for path in (done.folder / "overlays").iterdir()) == 12
+    assert sum(path.name[0] != "." for path in (done.folder / "overlays").iterdir()) == 20
+    (folder / "localize.json").write_text("[" * 10**4)
+    assert "is damaged: leave out resume=true" in refused("localize", *wanted, "resume=true", folder=folder)
 
 
 def test_a_training_that_was_killed_goes_on_from_its_checkpoint(folder_data, lemlight_run, tmp_path):

@@ -19,7 +19,7 @@ import lemlight
 from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.data.reading.io import FoundImage
 from lemlight.errors import ImageError, LemlightError
-from lemlight.files import write_json, written_aside
+from lemlight.files import read_plain, write_json, written_aside
 from lemlight.localization.regions import Region, regions_to_rows
 from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.reporting.dicom_seg import write_dicom_seg
@@ -120,21 +120,24 @@ def start_rows(path: Path, settings: Mapping[str, Any], paths: Sequence[Path], r
     """Begin predictions.csv, or with `resume` keep the rows of an earlier run that have no error; which of `paths`.
 
     Raises:
-        LemlightError: that run had other settings.
+        LemlightError: that run had other settings, or what it left is damaged.
     """
     beside = path.with_name("localize.json")
     plain = json.loads(json.dumps(settings))
     kept = pd.DataFrame()
-    if resume and path.is_file() and beside.is_file():
-        before = json.loads(beside.read_text(encoding="utf-8"))
-        changed = [name for name in plain if before.get(name) != plain[name]]
+    if resume and path.is_file() and path.stat().st_size and beside.is_file():  # a kill may leave it empty
+        try:
+            before = read_plain(beside)
+            changed = [name for name in plain if before.get(name) != plain[name]]
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, on_bad_lines="skip")  # or cut the last row
+            whole = rows[rows["error"].eq("") & rows["path"].isin([_written(one) for one in paths])]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise LemlightError(f"{path} or {beside.name} is damaged: leave out resume=true to begin anew") from error
         if changed:
             raise LemlightError(
                 f"{path} was written with other settings ({', '.join(changed)}): give the same ones or another output, "
                 "or leave out resume=true to begin anew"
             )
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, on_bad_lines="skip")  # a kill may cut the last one
-        whole = rows[rows["error"].eq("") & rows["path"].isin([_written(one) for one in paths])]
         kept = whole.drop_duplicates("path")
     path.unlink(missing_ok=True) if kept.empty else _write_table(kept, path)
     write_json(plain, beside)

@@ -315,6 +315,6 @@ def _config(folder: Path) -> dict[str, Any]:
 def read_yaml(path: Path) -> Any:
     """Read plain values of YAML; None where the file cannot be read."""
     try:
-        return read_plain(path, yaml.safe_load)
+        return read_plain(path, yaml.safe_load, most=2**20)  # it reads a MB in seconds
     except (OSError, ValueError, yaml.YAMLError):
         return None
