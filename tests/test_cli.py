@@ -77,3 +77,18 @@ def test_a_path_that_is_there_is_taken_as_it_stands(name, tmp_path, monkeypatch)
 def test_the_search_path_of_this_machine_is_left_out_of_the_message():
     error = ConfigCompositionException("Could not find 'pooling/x'\nConfig search path:\n\tpath=file:///somewhere")
     assert explain(error) == "Could not find 'pooling/x'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that is asked")
+def test_large_arrays_reuse_the_memory_of_those_before():
+    count = """
+import resource, sys, numpy as np
+from lemlight.cli import keep_freed_memory
+sys.argv[1:] == ["keep"] and keep_freed_memory()
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(10**7, np.float32)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - pages)
+"""
+    each, kept = (int(subprocess.check_output([sys.executable, "-c", count, *word])) for word in ([], ["keep"]))
+    assert kept < each / 5

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lemlight.cli import keep_freed_memory
 from lemlight.files import cores
 
 MEASUREMENTS = ("networks", "peers", "training_loop", "data", "localizing", "jobs")
@@ -24,6 +25,7 @@ def main():
     given = parser.parse_args()
     if given.pairs < 1:
         parser.error("--pairs must be at least 1")
+    keep_freed_memory()  # as every command does
     # one thread: several wait for each other wherever another program has one of their cores
     torch.set_num_threads(1)
     ratios = []

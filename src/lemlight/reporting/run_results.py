@@ -1,5 +1,6 @@
 """What a tested network leaves in the run folder: metrics, predictions, figures, the run page."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,9 +133,14 @@ def choose_operating(
 def localizing(
     settings: Command, trainer: Trainer, module: MammogramModule, data: MammogramFiles, threshold: float
 ) -> Localizing:
-    """Put the network back on the trainer's device (Lightning leaves it on the CPU), ready to localize."""
+    """Put a copy of the network on the trainer's device, ready to localize.
+
+    It is not laid out channels-last: on a CPU with one thread importance would take up to 1.8 times as long, since
+    PyTorch's 1x1 convolutions of a few images do not keep that layout.
+    """
     device, chosen = trainer.strategy.root_device, build_settings(settings.localization)
-    classifier = module.classifier.to(device).eval()
+    module.classifier.to(device).eval()  # Lightning leaves it on the CPU
+    classifier = copy.deepcopy(module.classifier).to(memory_format=torch.contiguous_format)
     return Localizing(classifier, device, data.table, data.store, chosen, threshold, settings.batch_size)
 
 
