@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lemlight.settings import EvaluateSettings
 from lemlight.training.callbacks import build_callbacks
 from lemlight.training.logging import build_loggers, finish_loggers
 from lemlight.training.optimizers import build_optimizer
-from lemlight.training.trainer import build_trainer, try_parts
+from lemlight.training.trainer import build_trainer, dataset_to_test, try_parts
 from tests.composing import settings_of, values_of
 
 CPU = ("trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true")
@@ -189,6 +190,17 @@ def test_all_mistakes_come_at_once():
 def test_a_value_that_the_user_must_give_is_asked_for(overrides, command, key):
     with pytest.raises(LemlightError, match=rf"{key}: a value is needed; give {key}="):
         settings_of(*overrides, command=command)
+
+
+def test_where_a_data_set_lies_may_stand_in_the_environment(monkeypatch):
+    asked = {"dataset": settings_of("dataset=cbis", "dataset.root=there").dataset}
+    checkpoint = SimpleNamespace(preprocessing=asked["dataset"]["prepare"], config=asked, choices={"dataset": "cbis"})
+    with pytest.raises(LemlightError, match=r"dataset=cbis dataset\.root=DIR"):
+        dataset_to_test(checkpoint, None, None)
+    monkeypatch.setenv("LEMLIGHT_CBIS", "/data/a b=1,")
+    assert settings_of("dataset=cbis").dataset["root"] == "/data/a b=1,"
+    assert settings_of("dataset=cbis", "dataset.root=there").dataset["root"] == "there"
+    assert dataset_to_test(checkpoint, None, None) == ("cbis", {**asked["dataset"], "root": "/data/a b=1,"})
 
 
 def test_a_missing_key_is_named():

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-import yaml  # type: ignore[import-untyped]
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
@@ -95,7 +94,8 @@ def dataset_to_test(
         return str(name), {**given, "prepare": checkpoint.preprocessing}
     stored, trained_on = public_config(checkpoint.config["dataset"]), str(checkpoint.choices.get("dataset"))
     file = Path(conf_dir(), "dataset", f"{trained_on}.yaml")
-    here = yaml.safe_load(file.read_text()) if re.fullmatch(r"\w+", trained_on) and file.is_file() else {}
+    known = OmegaConf.load(file) if re.fullmatch(r"\w+", trained_on) and file.is_file() else OmegaConf.create()
+    here: dict[str, Any] = OmegaConf.to_container(known, resolve=True)  # type: ignore[assignment]
     places = {key: value for key, value in here.items() if names_a_path(key)}
     if here.get(TARGET) != stored.get(TARGET) or "???" in places.values():
         plain_name = trained_on if re.fullmatch(r"\w+", trained_on) else "..."
