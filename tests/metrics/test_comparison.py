@@ -205,6 +205,10 @@ def test_the_dice_is_compared_over_the_images_that_have_one():
     result = compare_methods(both, resamples=400)
     assert value(result, "dsc", "LEM").estimate.value == pytest.approx(np.nanmean(dice))
     assert "LEM has a higher Dice than GAP" in pair(result, "dsc", "LEM", "GAP").sentence
+    point = compare_methods(both.assign(pointing=(both["dsc"] > 0.5).where(both["dsc"].notna())), resamples=400)
+    assert value(point, "pointing", "LEM").estimate.value == pytest.approx((dice[LABELS == 1] > 0.5).mean())
+    assert pair(point, "pointing", "LEM", "GAP").difference.estimate.low > 0
+    assert value(point, "dsc", "LEM") == value(result, "dsc", "LEM")
     without = compare_methods(both.assign(dsc=np.nan), resamples=400)
     assert value(without, "dsc", "LEM").estimate.reason == "no image with a Dice"
 

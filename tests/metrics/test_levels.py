@@ -85,6 +85,7 @@ def test_what_the_columns_do_not_define_is_named_and_never_guessed(changes, leve
     section = summarize_levels(clinic(**changes), resamples=100)
     assert section[level] == {"reason": reason}
     assert why_not(clinic().drop(columns="laterality"), "breast") == "12 of 12 images name no side"
+    assert summarize_levels(clinic()[:0])["patient"] == {"reason": "there is no image"}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))

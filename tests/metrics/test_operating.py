@@ -134,6 +134,16 @@ def test_slope_intercept_and_temperature_equal_logistic_regressions_of_scikit_le
     assert after["slope"][0] == pytest.approx(1, abs=0.05)
 
 
+def test_slope_intercept_and_temperature_equal_those_of_statsmodels():
+    truth, logit = drawn(slope=0.6)
+    weights = np.random.default_rng(1).integers(0, 3, truth.size)
+    found = weighted_recalibration(truth, logit, np.stack([np.ones(truth.size), weights]).astype(float))
+    # what GLM(family=Binomial()) of statsmodels 0.15.0 gave, with offset=logit, freq_weights=weights, or no constant
+    np.testing.assert_allclose(found["slope"], [0.6801419254609307, 0.6125983042794805], rtol=1e-6)
+    np.testing.assert_allclose(found["intercept"], [-0.10383820568535984, -0.1182161453651171], rtol=1e-6)
+    assert fit_temperature(truth, logit)[0] == pytest.approx(1.4666435007251766, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("truth", "logit", "why"),
     [

@@ -135,6 +135,8 @@ def test_too_few_patients_or_defined_resamples_give_a_reason():
 def test_holm_worked_out_by_hand():
     # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is raised to the one before.
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    tied = [0.05, 0.12, 0.12, 0.03, 0.12, 0.9]  # multipletests(method="holm") of statsmodels 0.15.0
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005, 0.04, 0.9]), tied)
     np.testing.assert_allclose(holm([0.02, 0.5, 0.02]), [0.06, 0.5, 0.06])
     assert holm([0.04]) == pytest.approx([0.04])
     assert holm([]).size == 0

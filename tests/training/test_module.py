@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from torch import distributed
+from torch.multiprocessing import start_processes
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lemlight.errors import LemlightError
@@ -191,6 +193,33 @@ def test_breasts_are_validated_and_predicted_as_one_by_one(tiny, tmp_path):
     np.testing.assert_allclose(table["breast_probability"], [logits[n] for n in range(34, 41)], rtol=1e-5)
     alone = predict(trainer, module, tiny.make_data(val=12, test=7).test_dataloader())
     np.testing.assert_allclose(table["probability"], alone["probability"], rtol=1e-5)
+
+
+def judged_breasts(tiny):
+    module, data = tiny.make_module().eval(), tiny.make_data(val=13, test=8, batch_size=4, level="breast", views=3)
+    columns = []
+    with torch.no_grad():
+        for split, step in (("val", module.validation_step), ("test", module.predict_step)):
+            for batch in data.eval_dataloader(split):
+                step(batch, 0)
+            columns += module._gathered()
+    return columns
+
+
+def judge_as_rank(rank, folder, tiny):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(judged_breasts(tiny), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_judge_breasts_as_one(tiny, tmp_path):  # an odd number of breasts, of one to three views
+    start_processes(judge_as_rank, (tmp_path, tiny), nprocs=2, start_method="fork")
+    alone = judged_breasts(tiny)
+    assert [len(column) for column in alone] == [5] * 3 + [8] * 5  # of breasts, then of images
+    for rank in range(2):
+        for found, expected in zip(torch.load(tmp_path / f"{rank}.pt"), alone, strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_gathered_rows_are_sorted_and_each_index_stays_once():

@@ -68,7 +68,7 @@ def check_scored(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.b
 
 def why_undefined(name: str, truth: NDArray[np.bool_]) -> str:
     """Return why images of these classes (N,), True for malignant, do not define a metric."""
-    if name == "dsc":
+    if name in ("dsc", "pointing"):
         return "no image with a Dice"
     if truth.size == 0:
         return "no images"

@@ -31,6 +31,7 @@ RULES = {
         "trainings, as the training sets of the folds overlap and their scatter shows no independent repeats",
     },
 }
+LOCATED = ("dsc", "pointing")
 PRIMARY = (
     "paired bootstrap, every method on the same resamples: two-sided p = 2 (k + 1) / (R + 1), k the smaller of the "
     "numbers of the R differences <= 0 and >= 0; at most 0.05 where the interval excludes 0"
@@ -46,17 +47,17 @@ class ScoredRun:
     images: (n,) their indices.
     truth: (n,) malignant.
     predicted: (n,) predicted malignant at whatever threshold the method has; None where one of them has none.
-    dsc: (n,) Dice of the location map, NaN where it is not defined; None where nothing was localized.
+    located: of the location maps, those of LOCATED that are known (n,), NaN where they are not defined.
     """
 
     images: NDArray[np.int64]
     truth: NDArray[np.bool_]
     probability: NDArray[np.float64]
     predicted: NDArray[np.bool_] | None
-    dsc: NDArray[np.float64] | None
+    located: Mapping[str, NDArray[np.float64]]
 
     def weighted_metrics(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Return for every row of weights (R, n) each metric (R,): `classification.METRICS`, and the mean Dice."""
+        """Return each metric (R,) for every row of weights (R, n): `classification.METRICS`, the means of `located`."""
         metrics = weighted_metrics(
             self.truth, self.probability, self.truth if self.predicted is None else self.predicted, weights
         )
@@ -64,9 +65,9 @@ class ScoredRun:
             metrics = {name: values for name, values in metrics.items() if name not in AT_A_THRESHOLD}
         error, every = (self.probability - self.truth) ** 2, np.ones(self.truth.size)
         metrics["brier"] = ratio(weights @ error, weights @ every)
-        if self.dsc is not None:
-            known = ~np.isnan(self.dsc)
-            metrics["dsc"] = ratio(weights @ np.nan_to_num(self.dsc), weights @ known.astype(np.float64))
+        for name, values in self.located.items():
+            known = ~np.isnan(values)
+            metrics[name] = ratio(weights @ np.nan_to_num(values), weights @ known.astype(np.float64))
         return metrics
 
 
@@ -95,7 +96,7 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
     Args:
         predictions: one row per method, run and image with method, either seed or fold, image_id, patient_id, label
             (0 or 1), probability in [0, 1], prediction (1 where predicted malignant) if there is a threshold, and dsc
-            (NaN where the image has no lesion) if localized.
+            and pointing (NaN where the image has no lesion) if localized.
 
     Raises:
         LemlightError: all that is wrong with the table, in numbers: repeated rows, labels, patients, folds or images
@@ -117,7 +118,7 @@ def read_methods(predictions: pd.DataFrame) -> ScoredMethods:
                 truth=part["label"].to_numpy(dtype=np.bool_),
                 probability=part["probability"].to_numpy(dtype=np.float64),
                 predicted=part["prediction"].to_numpy(dtype=np.bool_) if "prediction" in part else None,
-                dsc=part["dsc"].to_numpy(dtype=np.float64) if "dsc" in part else None,
+                located={name: part[name].to_numpy(dtype=np.float64) for name in LOCATED if name in part},
             )
             for name, part in of_method.sort_values("image_id").groupby(repeat)
         }

@@ -43,6 +43,8 @@ def joined(probability: ArrayLike, rule: LevelRule) -> float:
 
 def why_not(predictions: pd.DataFrame, level: Level) -> str:
     """Return why the columns of predictions do not define a level, or an empty string."""
+    if level != "image" and not len(predictions):
+        return "there is no image"
     for column in KEYS.get(level, ()):
         unknown = len(predictions)
         if column in predictions:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lemlight.errors import LemlightError
 from lemlight.metrics import Level
-from lemlight.metrics.comparison import Comparison, compare_methods
+from lemlight.metrics.comparison import LOCATED, Comparison, compare_methods
 from lemlight.metrics.levels import LEVELS, known_levels, level_section, level_table, why_not
 from lemlight.reporting.comparison.runs import TrainingRun
 from lemlight.sweeps.names import WITHOUT_EFFECT
@@ -211,7 +211,7 @@ def _primary(runs: Sequence[TrainingRun], undefined: Mapping[Level, str]) -> tup
 def _compare(
     runs: Sequence[TrainingRun], method_of: Mapping[int, str], repeat: str, resamples: int, level: Level
 ) -> tuple[Comparison | None, list[str]]:
-    lacking = [str(run.number) for run in runs if run.dice is None or level != "image"]
+    lacking = [str(run.number) for run in runs if run.located is None or level != "image"]
     notes = []
     if lacking and level == "image":
         notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."]
@@ -224,11 +224,11 @@ def _compare(
         rows[repeat] = _repeat(run, repeat)
         if thresholds_known:
             rows["prediction"] = (rows["probability"] > section["threshold"]).astype(int)
-        if run.dice is not None and not lacking:
-            rows["dsc"] = rows["image_id"].map(run.dice)
+        if run.located is not None and not lacking:
+            rows = rows.join(run.located[list(LOCATED)], on="image_id")
         frames.append(rows)
     frame = pd.concat(frames, ignore_index=True)
-    for table in [frame] if lacking else [frame, frame.drop(columns="dsc")]:
+    for table in [frame] if lacking else [frame, frame.drop(columns=list(LOCATED))]:
         try:
             return compare_methods(table, resamples=resamples), notes
         except LemlightError as error:

@@ -58,9 +58,9 @@ class TrainingRun:
         return str(self.config.get("seed", "unknown"))
 
     @property
-    def dice(self) -> "pd.Series[float] | None":
-        """The Dice of every image_id under the run's localization method, None where there is none."""
-        return None if self.localized is None else self.localized_by(self.config["localization"]["method"])["dsc"]
+    def located(self) -> pd.DataFrame | None:
+        """What the run's localization method gave, see `localized_by`; None where there is none."""
+        return None if self.localized is None else self.localized_by(self.config["localization"]["method"])
 
     def localized_by(self, method: str) -> pd.DataFrame:
         """What one localization method gave for every image_id, with `dsc` and `pointing`."""
