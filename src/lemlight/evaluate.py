@@ -68,7 +68,7 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     trained_on = str(checkpoint.choices.get("dataset"))
     trained_in = describe(checkpoint.config["dataset"], trained_on, checkpoint.place)
     sets = trained_in, describe(dataset, name, place_of(dataset))
-    said = about(sets[0], ensembles.name_of(networks), sets[1], known)
+    said = about(sets[0], ensembles.name_of(networks), sets[1], known, checkpoint.levels["primary_level"])
     given = (operating, levels["primary_level"], levels["level_rule"], said)
     run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, every[0], *given)
     batches = data.eval_dataloader(settings.split)
@@ -76,7 +76,9 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
         return write_results(run, batches)
     ensembles.say_cost(networks, moved)
     localization, chosen = ensembles.localization_together(networks, every, asked)
-    run = replace(run, localization=localization, chosen=chosen, out_of_fold=not judging.all())
+    ids = data.table.loc[data.table["split"] == settings.split, "image_id"]
+    folds = ensembles.folds_of(networks, moved, every, settings.localization, judging, ids.tolist())
+    run = replace(run, localization=localization, chosen=chosen, folds=folds)
     scores, each = ensembles.predict_together(trainer, networks, moved, batches, judging)
     return write_results(run, batches, scores, list(zip([one.checkpoint for one in networks], each, strict=True)))
 

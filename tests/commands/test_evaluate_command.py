@@ -216,11 +216,20 @@ def test_loading_it_in_python_is_as_safe(content, best, tmp_path):
 def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, lemlight_run, refused):
     files = [trained.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
     both = f"checkpoint=[{files[0]},{files[1]}]"
-    done = lemlight_run("evaluate", both, "dataset=phantom", *phantom, "examples=1", "test_time_augmentation=[flip]")
+    done = lemlight_run(
+        "evaluate",
+        both,
+        "dataset=phantom",
+        *phantom,
+        "examples=1",
+        "test_time_augmentation=[flip]",
+        "primary_level=patient",
+    )
     found = metrics(done)["ensemble"]
     assert not found["out_of_fold"]
     assert [one["units"] for one in found["networks"]] == [len(predictions(done))] * 2
     assert "4 passes for each image: 2 networks, 2 positions of the image" in done.out
+    assert "Primary is the patient by choice of this evaluation: its training had recorded the image." in done.out
     for text in (done.out, (done.folder / "report.html").read_text()):
         assert text.count("alone: AUC") == 2
     assert (done.folder / "localization.csv").is_file()
@@ -232,10 +241,15 @@ def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, 
 
 def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path):
     split = ["dataset.split.scheme=kfold", "dataset.split.folds=2", "dataset.split.val_fraction=0.2"]
+    maps = ["primary_level=breast", "localization.keep=0.5", "localization.smoothing=4", "localization.cutoff=0.4"]
     (tmp_path / "sweep").mkdir()
     for fold in (0, 1):
-        lemlight_run("train", *phantom, *split, f"dataset.split.fold={fold}", folder=tmp_path / "sweep" / str(fold))
-    done = lemlight_run("evaluate", f"checkpoint={tmp_path / 'sweep'}", "dataset=phantom", *phantom, "split=all")
+        folder = tmp_path / "sweep" / str(fold)
+        lemlight_run("train", *phantom, *split, *maps, f"dataset.split.fold={fold}", folder=folder)
+    done = lemlight_run(
+        "evaluate", f"checkpoint={tmp_path / 'sweep'}", "dataset=phantom", *phantom, *maps[1:], "split=all"
+    )
+    assert metrics(done)["primary_level"] == "breast"
     found = metrics(done)["ensemble"]
     assert found["out_of_fold"]
     assert sum(one["units"] for one in found["networks"]) == len(predictions(done)) == 48
@@ -244,6 +258,12 @@ def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemligh
     same_ones = predictions(done).set_index("image_id")["probability"]
     assert same_ones.to_dict() == pytest.approx(expected.to_dict(), abs=1e-6)
     assert "Out of fold" in done.out
+    of_folds = [pd.read_csv(tmp_path / "sweep" / str(fold) / "localization_images.csv") for fold in (0, 1)]
+    measured = [
+        table.set_index("image_id").sort_index().select_dtypes("number")
+        for table in (pd.read_csv(done.folder / "localization_images.csv"), pd.concat(of_folds))
+    ]
+    pd.testing.assert_frame_equal(*measured, atol=1e-4)
 
 
 def test_what_a_checkpoint_says_of_files_is_neither_read_nor_written(trained, refused, tmp_path):

@@ -44,7 +44,10 @@ Curves = dict[Pair, NDArray[np.float64]]  # the Dice at all cutoffs, see `dice_c
 
 @dataclass(frozen=True)
 class Localizing:
-    """A trained network in eval mode on its device, the images of a table and their store, and how to localize."""
+    """A trained network in eval mode on its device, the images of a table and their store, and how to localize.
+
+    Out of fold `folds` localize instead, each in the images of its own table: its network has not seen them.
+    """
 
     classifier: MammogramClassifier
     device: torch.device
@@ -53,6 +56,7 @@ class Localizing:
     settings: LocalizationSettings
     threshold: float
     batch_size: int
+    folds: "Sequence[Localizing]" = ()
 
     @property
     def output_stride(self) -> int:
@@ -72,9 +76,13 @@ class Localizing:
         """The image_ids of a split that show a known lesion."""
         return [image_id for image_id in self.known(split) if np.any(self.lesions(image_id))]
 
-    def batches(self, image_ids: Sequence[str]) -> list[Sequence[str]]:
-        """The images in parts that pass the network together."""
-        return [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
+    def batches(self, image_ids: Sequence[str]) -> "list[tuple[Localizing, Sequence[str]]]":
+        """The images in parts that pass a network together, each with whose; fold after fold."""
+        if self.folds:
+            owned = [(fold, set(fold.table["image_id"])) for fold in self.folds]
+            return [part for fold, own in owned for part in fold.batches([one for one in image_ids if one in own])]
+        starts = range(0, len(image_ids), self.batch_size)
+        return [(self, image_ids[start : start + self.batch_size]) for start in starts]
 
     def images(self, image_ids: Sequence[str]) -> Tensor:
         """The prepared images `(N, 1, H, W)` in [0, 1] on the device."""
@@ -156,7 +164,7 @@ def survey(
     each takes its part of the images, and all of them get the same result as one process.
     """
     tries = {name: Try(place, name, None if chosen is None else chosen[name]) for name in names}
-    for batch in in_turn(lambda ids: _try_batch(place, tries, ids), place.batches(image_ids)):
+    for batch in in_turn(lambda part: _try_batch(part[0], tries, part[1]), place.batches(image_ids)):
         for name, tried in batch.items():
             for one in tried:
                 tries[name].add(one)
@@ -183,9 +191,11 @@ class Try:
     """
 
     def __init__(self, place: Localizing, name: str, chosen: RegionSettings | None) -> None:
-        self.method, self.chosen, self.given = place.settings.methods[name], chosen, place.settings.given
+        self.chosen, self.given = chosen, place.settings.given
         self.own_rule, self.at = place.settings.cutoff_by, None if chosen is None else (chosen.keep, chosen.smoothing)
-        self.candidates = candidates(isinstance(self.method, Importance), self.given, place.output_stride)
+        self.candidates = candidates(
+            isinstance(place.settings.methods[name], Importance), self.given, place.output_stride
+        )
         self.rules = get_args(CutoffBy) if self.given["cutoff"] is None else (self.own_rule,)
         default = settings_of(name, {}, self.given, place.output_stride)
         # without extrema there is nothing to keep
@@ -237,14 +247,16 @@ def _try_batch(place: Localizing, tries: Mapping[str, Try], ids: Sequence[str]) 
     drawn = [lesions for image_id in ids if (lesions := place.lesions(image_id)) is not None]  # all, see `known`
     near = [near_lesions(lesions, place.settings.tolerance * lesions.shape[0]) for lesions in drawn]
     shown = any(near)
-    methods = [one.method for one in tries.values()]
-    seen = ForwardPass(place.classifier, place.images(ids), methods, place.threshold, repeat=True)
+    methods = {name: place.settings.methods[name] for name in tries}
+    seen = ForwardPass(place.classifier, place.images(ids), list(methods.values()), place.threshold, repeat=True)
     tried = {}
     for name, one in tries.items():
         asked = one.pairs if shown or one.at is None else [one.at]  # without a lesion there is no Dice to compare by
         keeps = list(dict.fromkeys(keep for keep, _ in asked))
         suspicion_at = None if one.chosen is None else one.chosen.keep
-        explained = dict(zip(keeps, seen.explain(one.method, keeps, place.settings.follow, suspicion_at), strict=True))
+        explained = dict(
+            zip(keeps, seen.explain(methods[name], keeps, place.settings.follow, suspicion_at), strict=True)
+        )
         tried[name] = [
             _try_image(place, one, asked, explained, number, image_id, drawn[number], near[number])
             for number, image_id in enumerate(ids)
@@ -320,10 +332,10 @@ class Located(NamedTuple):
 
 def locate(place: Localizing, image_ids: Sequence[str], chosen: RegionSettings) -> Iterator[Located]:
     """Localize in images by the method that makes the pictures, one at a time."""
-    method, follow = place.settings.methods[place.settings.method], place.settings.follow
-    for ids in place.batches(image_ids):
-        images = place.images(ids)
-        found = explain(place.classifier, images, method, follow=follow, keep=chosen.keep, threshold=place.threshold)
+    follow, threshold = place.settings.follow, place.threshold
+    for own, ids in place.batches(image_ids):
+        method = own.settings.methods[own.settings.method]
+        found = explain(own.classifier, own.images(ids), method, follow=follow, keep=chosen.keep, threshold=threshold)
         for number, image_id in enumerate(ids):
             strength = smoothed(found.maps[number].cpu().numpy(), chosen.smoothing)
             yield Located(image_id, found, number, strength)

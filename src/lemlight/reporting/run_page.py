@@ -98,6 +98,11 @@ def level_notes(summary: Mapping[str, Any]) -> list[str]:
             for level in known[:1]
             if sections[level]["mixed"]
         ]
+    primary = summary.get("primary_level")
+    if (recorded := summary.get("about", {}).get("primary_level", primary)) != primary:
+        notes.append(
+            f"Primary is the {primary} by choice of this evaluation: its training had recorded the {recorded}."
+        )
     notes += [f"Not by {level}: {part['reason']}." for level, part in sections.items() if "reason" in part]
     return notes + ensemble_notes(summary)
 
@@ -110,8 +115,8 @@ def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
     notes = ["The logit of an image is the mean of those of all networks, and of all positions of the image."]
     if together["out_of_fold"]:
         notes = [
-            "Out of fold: an image is judged by the networks that were not trained on it and chose nothing by it; "
-            "location maps are not measured."
+            "Out of fold: an image is judged, and its location map made, by the networks that were not trained on it "
+            "and chose nothing by it."
         ]
     for number, one in enumerate(together["networks"], start=1):
         auc = figure_text(one["auroc"])

@@ -43,6 +43,7 @@ from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
 from lemlight.settings import Command, TrainSettings, plain
 from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights
+from lemlight.training.ensembles import Fold
 from lemlight.training.logging import log_results
 from lemlight.training.module import MammogramModule, predict, score_maps
 from lemlight.training.privacy import public_config
@@ -72,13 +73,18 @@ class Run:
     rule: LevelRule
     about: Mapping[str, Any] = field(default_factory=dict)
     localization: LocalizationSettings | None = None  # of an ensemble; else those of the settings
-    out_of_fold: bool = False
+    folds: Sequence[Fold] = ()  # out of fold: who judges which images
 
     def localizing(self) -> Localizing:
-        """The network on its device, ready to localize; out of fold no network is there that may see all images."""
+        """The network on its device, ready to localize; out of fold each image by those that may see it."""
         place = localizing(self.settings, self.trainer, self.module, self.data, self.operating.drawn)
         place = replace(place, settings=self.localization or place.settings)
-        return replace(place, table=place.table[:0]) if self.out_of_fold else place
+        own = [place.table[place.table["image_id"].isin(list(fold.image_ids))] for fold in self.folds]
+        folds = [
+            replace(place, classifier=fold.classifier.to(place.device).eval(), settings=fold.localization, table=table)
+            for fold, table in zip(self.folds, own, strict=True)
+        ]
+        return replace(place, folds=folds)
 
 
 def choose_on_validation(
@@ -174,7 +180,7 @@ def write_results(
     summary |= localized | {"lambda": run.module.lam}
     summary |= {ABOUT: run.about} if run.about else {}
     if each is not None:
-        summary["ensemble"] = {"out_of_fold": run.out_of_fold, "networks": alone(run, each)}
+        summary["ensemble"] = {"out_of_fold": bool(run.folds), "networks": alone(run, each)}
     if not first:
         return summary
     write_json(summary, run.folder / "metrics.json")
@@ -229,7 +235,7 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     figures: dict[str, Path] = {}
-    if run.settings.examples and not run.out_of_fold:
+    if run.settings.examples and not run.folds:  # the score maps are those of one network
         chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.operating.drawn)
         items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
         figures["sheet"] = image_sheet(items, folder / "sheet.png")

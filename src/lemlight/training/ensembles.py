@@ -1,7 +1,8 @@
 """Several checkpoints as one: which go together, which network judges which image, and the mean of their logits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from lemlight.data.datamodule import say
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
-from lemlight.localization.choice import Chosen, LocalizationSettings, settings_of
+from lemlight.localization.choice import Chosen, LocalizationSettings, build_settings, settings_of
 from lemlight.localization.mean_strength import MeanStrength, settings_together
 from lemlight.metrics.calibration import log_odds
 from lemlight.metrics.operating import Operating
@@ -33,6 +34,15 @@ class Network:
 
     checkpoint: Checkpoint
     classifier: MammogramClassifier
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images, the networks as one that have seen none of them, and how those localize."""
+
+    image_ids: Sequence[str]
+    classifier: MammogramClassifier
+    localization: LocalizationSettings
 
 
 def files_of(given: str | Sequence[str]) -> list[Path]:
@@ -179,3 +189,31 @@ def localization_together(
             together[name] = Chosen(**regions, dsc=dice, images=images, split=chosen[0][name].split)
     settings.given |= {"keep": 0.0, "smoothing": 0.0}
     return settings, together
+
+
+def folds_of(
+    networks: Sequence[Network],
+    augmented: Sequence[Augmented],
+    chosen: Sequence[dict[str, Chosen]],
+    localization: Mapping[str, Any],
+    judging: NDArray[np.bool_],
+    image_ids: Sequence[str],
+) -> list[Fold]:
+    """Who judges which images where not all networks judge all of them; nothing where they do.
+
+    Args:
+        networks: of the ensemble.
+        augmented: moved copies that each looks at.
+        chosen: what each training chose for localizing.
+        localization: the section of the config.
+        judging: (networks, images), see `who_judges`.
+        image_ids: of its images.
+    """
+    folds = []
+    for judges in [] if judging.all() else np.unique(judging, axis=1).T:
+        own = list(compress(networks, judges))
+        settings, _ = localization_together(own, list(compress(chosen, judges)), build_settings(localization))
+        together = Ensemble([one.classifier for one in own], moves_of(augmented, own[0].classifier.output_stride))
+        here = (judging == judges[:, None]).all(axis=0)
+        folds.append(Fold(list(compress(image_ids, here)), together, settings))
+    return folds

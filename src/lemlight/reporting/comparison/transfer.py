@@ -44,11 +44,16 @@ def describe(dataset: Mapping[str, Any], name: str, place: str) -> dict[str, str
     return {"dataset": name, **texts, "place": place}
 
 
-def about(trained_on: Mapping[str, str], network: str, tested_on: Mapping[str, str], known: int) -> dict[str, Any]:
-    """Return what an evaluation says of itself in metrics.json: network, data sets, images that it was trained on."""
+def about(
+    trained_on: Mapping[str, str], network: str, tested_on: Mapping[str, str], known: int, primary: Level = "image"
+) -> dict[str, Any]:
+    """Return what an evaluation says of itself in metrics.json.
+
+    Network, data sets, how many of the images it was trained on, the primary level that its training recorded.
+    """
     same = dict(trained_on) == dict(tested_on)
     sets = {"trained_on": dict(trained_on), "tested_on": dict(tested_on)}
-    return {"network": network, **sets, "own": same, "training_images": known}
+    return {"network": network, **sets, "own": same, "training_images": known, "primary_level": primary}
 
 
 @dataclass(frozen=True, eq=False)
