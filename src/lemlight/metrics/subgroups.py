@@ -109,9 +109,13 @@ def _too_small(metric: str, truth: NDArray[np.bool_], patients: NDArray[np.str_]
         if not count:
             return why_undefined(metric, truth)
         if count < FEWEST_PATIENTS:
-            return f"too small: {count} patients with a {'malignant' if malignant else 'benign'} image"
+            return f"{_so_few(count)} with a {'malignant' if malignant else 'benign'} image"
     count = np.unique(patients).size
-    return f"too small: {count} patients" if count < FEWEST_PATIENTS else ""
+    return _so_few(count) if count < FEWEST_PATIENTS else ""
+
+
+def _so_few(patients: int) -> str:
+    return f"too small: {patients} patient{'s' * (patients != 1)}"
 
 
 def _differences(

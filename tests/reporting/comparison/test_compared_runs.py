@@ -281,7 +281,8 @@ def test_the_table_has_means_over_the_runs_and_the_best_only_where_every_differe
     assert table.loc["lem", "runs"] == 2
     assert table.loc["lem", "auroc"] == pytest.approx(sum(own) / 2)
     assert table.loc["lem", "auroc_low"] < table.loc["lem", "auroc"]
-    assert "pointing" not in table
+    assert "pxap" not in table
+    assert table.loc["lem", "pointing"] == 1
     assert table["auroc_best"].to_dict() == {"lem": True, "gap": False}
     assert table.loc["lem", "brier_best"]  # the lowest
     assert not table["froc_best"].any()  # not tested
