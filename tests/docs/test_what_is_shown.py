@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 NAMES = {"dataset=NAME": "dataset=folder", "experiment=NAME": "experiment=pooling"}
 FLAGS = {"-m", "...", "--cfg", "job", "--help"}
 COMMAND = re.compile(r"python -m lemlight\.\w+[^`\n]*")
+EXPORTED = re.compile(r"\b(LEMLIGHT_[A-Z]+)=DIR")
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 
 
@@ -45,7 +46,10 @@ def everything():
 
 
 @pytest.mark.parametrize("command", everything())
-def test_every_command_shown_composes(command, configs):
+def test_every_command_shown_composes(command, configs, monkeypatch):
+    for text in (page.read_text(encoding="utf-8") for page in PAGES):
+        for name in EXPORTED.findall(text) if command in commands(text) else ():
+            monkeypatch.setenv(name, "DIR")
     program, *words = shlex.split(command.removeprefix("python -m lemlight."))
     words = [NAMES.get(word, word) for word in words if word not in FLAGS]
     if not launcher_is_there(words):
