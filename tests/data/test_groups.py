@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.groups import age_band, group_columns, public_groups
+from lemlight.data.groups import age_band, exams, group_columns, public_groups
 from lemlight.data.table import check_table
 from tests.layouts.drawing import save_mammogram
 
@@ -60,6 +60,15 @@ def test_the_table_comes_before_the_headers_and_without_a_spacing_there_is_no_si
     assert found["vendor"].tolist() == ["A", "", "B", ""]
     assert found["age_band"].tolist() == ["below 40", "60 to 69", "", ""]
     assert found["lesion_size"].tolist() == ["", "no lesion", "", ""]
+
+
+def test_an_exam_is_what_the_table_says_or_the_date_of_the_study(table, tmp_path):
+    pixels = np.full((60, 40), 9, np.uint16)
+    for number, date in enumerate(["20200131", "20210131"]):
+        save_mammogram(tmp_path / f"{number}.dcm", pixels, f"P{number}", StudyDate=date)
+    assert exams(table).tolist()[:2] == ["20200131", "20210131"]
+    assert exams(table)[3] == ""  # no DICOM
+    assert exams(table.assign(exam=["", "7", "", ""])).tolist() == ["", "7", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lemlight.data.reading.io import is_dicom
 from lemlight.files import open_file
 
 IN_TABLE = ("view", "laterality", "density", "vendor", "site")
-HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge"}  # never a name, never a birth date
+HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge", "exam": "StudyDate"}  # never a name, never a birth date
 SIZES = {"up to 10 mm": 0.0, "10 to 20 mm": 10.0, "above 20 mm": 20.0}  # diameter of a disc of the lesion's area
 AGES = {"below 40": 0, "40 to 49": 40, "50 to 59": 50, "60 to 69": 60, "70 and older": 70}
 NO_LESION = "no lesion"
@@ -66,6 +66,13 @@ def public_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         numbered[name] = groups[name].replace(numbers)
         rows += [(name, number, value) for value, number in numbers.items()]
     return numbered, pd.DataFrame(rows, columns=["variable", "number", "value"])
+
+
+def exams(table: pd.DataFrame) -> "pd.Series[str]":
+    """The exam of every image: what the table says, else the study dates of its DICOM files; "" where neither does."""
+    if (table["exam"] != "").any():
+        return table["exam"]
+    return _from_headers(table, ["exam"])["exam"]
 
 
 def age_band(age: str) -> str:

@@ -15,7 +15,7 @@ from scipy.special import expit
 from torch.utils.data import DataLoader
 
 from lemlight.data.datamodule import MammogramFiles, unit_range
-from lemlight.data.groups import ORDER, group_columns, public_groups
+from lemlight.data.groups import ORDER, exams, group_columns, public_groups
 from lemlight.files import write_csv, write_json
 from lemlight.localization.choice import Chosen, LocalizationSettings, build_settings
 from lemlight.localization.evaluation import Localizing
@@ -117,8 +117,7 @@ def choose_operating(
     module.classifier.temperature = 1.0
     if not isinstance(settings.threshold, str) and settings.calibration == "none":
         return given
-    scores = predict(trainer, module, data.val_dataloader()).set_index("index")
-    predictions = data.table.loc[scores.index].join(scores)
+    predictions = _beside(data, predict(trainer, module, data.val_dataloader()))
     temperature, why = 1.0, ""
     if settings.calibration == "temperature":
         logit = log_odds(predictions["probability"])
@@ -134,6 +133,13 @@ def choose_operating(
         "patients": int(predictions["patient_id"].nunique()),
     }
     return given.model_copy(update=found)
+
+
+def _beside(data: MammogramFiles, scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the image table that scores are of, with them and with the exams."""
+    scores = scores.set_index("index")
+    rows = data.table.loc[scores.index].join(scores)
+    return rows.assign(exam=exams(rows))
 
 
 def localizing(
@@ -170,8 +176,7 @@ def write_results(
     predictions, `each` those of its networks.
     """
     scores = predict(run.trainer, run.module, batches) if scores is None else scores
-    scores = scores.set_index("index")
-    predictions = run.data.table.loc[scores.index].join(scores)
+    predictions = _beside(run.data, scores)
     summary = summarize_all(predictions, run)
     first = run.trainer.is_global_zero
     localized, pictures = measure_localization(
@@ -204,8 +209,7 @@ def alone(run: Run, each: Sequence[tuple[Checkpoint, pd.DataFrame]]) -> list[dic
     """Return the metrics of each network of an ensemble on the images that it judges, at the primary level."""
     found = []
     for checkpoint, scores in each:
-        scores = scores.set_index("index")
-        predictions = run.data.table.loc[scores.index].join(scores)
+        predictions = _beside(run.data, scores)
         level = "image" if why_not(predictions, run.level) else run.level
         table = level_table(predictions, level, run.rule)
         summary = summarize(table, point=checkpoint.operating.point(level), resamples=run.settings.bootstrap)
