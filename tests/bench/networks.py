@@ -18,7 +18,7 @@ STEP_LIMIT = 1.03
 FROZEN_LIMIT = 0.1
 MAPPED = ("resnet18", "resnet50", "densenet121", "efficientnet_lite0")
 SIZE, EXTREMA, SINGLES = 800, (1, 10, 100), 20
-MAP_LIMIT, SINGLES_LIMIT = 1.5, 0.2
+MAP_LIMIT, SINGLES_LIMIT = 1.3, 0.2
 ONE_PASS, ONE_PASS_LIMIT = {"CAM": CAM(), "Grad-CAM": GradCAM(), "Grad-CAM++": GradCAMPlusPlus()}, 1.15
 
 
