@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lemlight.data.preparing.store import PreparedStore
+from tests.layouts.drawing import write_dicom
 from tests.layouts.folder import write_folder
 
 FILES = {"config.yaml", "contact_sheet.png", "images.csv", "inventory.json", "leaks.json", "left_out.csv", "notes.csv"}
@@ -133,3 +134,60 @@ def test_parts_are_prepared_alone_and_joined_by_the_command_without_part(lemligh
     assert "; 48 of all are there" in done.out
     assert json.loads((lemlight_run("prepare", *own).folder / "inventory.json").read_text())["used"] == 48
     assert "the parts are 1/N to N/N" in refused("prepare", *own, "part=3/2")
+
+
+def test_a_data_set_with_every_odd_kind_in_it_is_told_right_on_one_screen(lemlight_run, tmp_path):
+    root = tmp_path / "mixed"
+    table = write_folder(root, name="{patient:02}-{side}.png", patient_id="p{patient}")
+    breasts = [cv2.imread(str(root / path), cv2.IMREAD_UNCHANGED) >> 4 for path in table["path"]]  # 12 bits
+    table["mask"] = ""
+
+    def dicom(n, pixels, **tags):
+        write_dicom(root / f"{n}.dcm", pixels, **({"BitsStored": 12} | tags))
+        table.loc[n, "path"] = f"{n}.dcm"
+
+    dicom(0, breasts[0] | 1 << 13)  # an overlay in a bit that is not stored
+    dicom(1, np.where(breasts[1] < 9, 4095, breasts[1]).astype(np.uint16), PixelPaddingValue=4095)
+    dicom(2, 4095 - breasts[2])  # inverted
+    dicom(3, breasts[3], BitsStored=16)
+    dicom(4, breasts[4], Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    dicom(5, breasts[5], ViewModifierCodeSequence=None, ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS"])
+    (root / table["path"][6]).write_text("no image")
+    shape = breasts[7].shape
+    masks = {
+        "all": np.full(shape, 255),
+        "none": np.zeros(shape),
+        "size": np.full((40, 90), 255),
+        "classes": np.zeros(shape),
+    }
+    masks["classes"][50:60, 20:40], masks["classes"][60:64, 20:40] = 1, 2
+    for n, (name, mask) in enumerate(masks.items(), 7):
+        cv2.imwrite(str(root / f"mask-{name}.png"), mask.astype(np.uint8))
+        table.loc[n, "mask"] = f"mask-{name}.png"
+    table.loc[20:23, "patient"] = ["0017", "17", "17.0", "17\u200b"]
+    table.to_csv(root / "images.csv", index=False)
+    done = lemlight_run("prepare", "dataset=folder", f"dataset.root={root}", f"store={tmp_path / 'store'}")
+    rows = [-(-max(1, len(line)) // 80) for line in done.out.splitlines()]
+    assert sum(rows) <= 50, done.out
+    found = json.loads((done.folder / "inventory.json").read_text())
+    assert (found["used"], found["lesions"]["with_lesions"], found["lesions"]["rejected"]) == (29, 1, 3)
+    assert found["duplicates"] == 0
+    left_out = said(done.folder, "left_out.csv").set_index("image_id")["reason"]
+    notes = said(done.folder, "notes.csv").groupby("image_id")["note"].agg(" ".join)
+    for names, words in (
+        ({"03-L": "known format", "4": "MR Image", "5": "tomosynthesis"}, left_out),
+        (
+            {
+                "0": "an overlay?",
+                "2": "inverted",
+                "3": "12 of 16 bits",
+                "03-R": "covers 100%",
+                "04-L": "without a lesion",
+            }
+            | {"04-R": "lesions left out"},
+            notes,
+        ),
+    ):
+        assert set(words.index) == set(names)
+        assert all(part in words[name] for name, part in names.items()), words
+    assert "0017 = 17 = 17.0" in done.out + done.err

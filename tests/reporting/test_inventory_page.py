@@ -124,7 +124,7 @@ def test_images_with_problems_are_named_by_kind_and_fit_one_screen():
         "  90: patient-000-L, patient-000-R, patient-001-L and 87 more: no image",
     ]
     assert lines[3].startswith("  50: patient-050-L, patient-050-R, patient-051-L and 47 more: the chest wall, 0")
-    assert lines[-1] == "  and 6 other kinds"
+    assert lines[-1] == "  and 7 other kinds"
 
 
 @pytest.fixture

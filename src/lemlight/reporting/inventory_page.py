@@ -27,7 +27,7 @@ from lemlight.text import plain_table
 
 HEIGHT = 288  # px of a thumbnail at most
 MOST_ROWS = 10  # of a list; the others are one line
-MOST_KINDS = 5  # of what is said of single images on the terminal, two lines each
+MOST_KINDS = 4  # of what is said of single images on the terminal, two lines each
 MOST_SIZES = 5  # above, they are summed up
 TOGETHER = "\N{NO-BREAK SPACE}"
 INDENT = 17  # columns of a heading on the terminal
@@ -154,7 +154,8 @@ def names_text(table: pd.DataFrame, findings: Findings, width: int) -> str:
         for found in most[:MOST_KINDS]:
             names = first_ten((name for name, _ in found), 3)
             lines += _wrapped(f"{len(found)}: {names}: {found[0][1]}", width, most=2)
-        lines += _wrapped(f"and {len(most) - MOST_KINDS} other kinds", width) if len(most) > MOST_KINDS else []
+        others = len(most) - MOST_KINDS
+        lines += [f"  and {others} other kind{'s' * (others > 1)}"] if others > 0 else []
     return "\n".join(lines)
 
 

@@ -50,20 +50,26 @@ def air_is_bright(pixels: NDArray[np.float32]) -> bool:
     """Whether the flat regions that reach three sides of the image (H, W) are brighter than the rest.
 
     False where there is no air. Measured on mini-MIAS (322 films): one is called inverted (mdb152), and of the inverted
-    ones 297; of digital phantoms none and all, of phantoms on film with white padding none.
+    ones 303; of digital phantoms none and all, of phantoms on film with white padding none.
     """
     scale = min(1.0, SIDE / max(pixels.shape))
     size = max(8, round(pixels.shape[1] * scale)), max(8, round(pixels.shape[0] * scale))
     shrunk = cv2.resize(_thinned(pixels), size, interpolation=cv2.INTER_AREA)
     small = _without_frame(np.asarray(shrunk, dtype=np.float32))
-    inner = _without_white(small)  # padding may be white although the air is dark: then it shows inside
-    return _bright_air(small, 3, 0.5) and (inner.size == small.size or _bright_air(inner, 2, 1 - BRIGHTER))
+    bright, dark = _flat_parts(small, 3, 0.5)
+    if bright <= dark:
+        return False
+    inner = _without_white(small)
+    if inner.size == small.size:
+        return True
+    bright, dark = _flat_parts(inner, 2, 1 - BRIGHTER)  # where padding alone is white, what is left of it is little
+    return bright > 0.15 * dark
 
 
-def _bright_air(small: NDArray[np.float32], sides: int, dark_most: float) -> bool:
-    """Whether more of the flat regions at the sides of the image (H, W) is its brightest part than is dark.
+def _flat_parts(small: NDArray[np.float32], sides: int, dark_most: float) -> tuple[float, float]:
+    """The fractions of the image (H, W) that are flat, lie at its sides and are its brightest part, or dark.
 
-    A bright one reaches as many `sides`; a dark one is above less than `dark_most` of the rest.
+    What is bright reaches as many `sides`; what is dark is above less than `dark_most` of the rest.
     """
     low, high = np.percentile(small, (1, 99))
     element = np.ones((3, 3), dtype=np.uint8)
@@ -75,14 +81,14 @@ def _bright_air(small: NDArray[np.float32], sides: int, dark_most: float) -> boo
     reach = [4 if reached and region.mean() > MOST else reached for region, reached in zip(regions, reach, strict=True)]
     at_border = [(region, reached) for region, reached in zip(regions, reach, strict=True) if reached >= 2]
     rest = small[~np.any([region for region, _ in at_border], axis=0)] if at_border else small[:0]
-    if not rest.size:
-        return False
     bright = dark = 0.0
+    if not rest.size:
+        return bright, dark
     for region, reached in at_border:
-        above = float((rest < np.median(small[region])).mean())
-        bright += float(region.mean()) * (above > BRIGHTER and reached >= sides)
-        dark += float(region.mean()) * (above < dark_most)
-    return bright > dark
+        level = np.median(small[region])
+        bright += float(region.mean()) * float((rest <= level).mean() > BRIGHTER and reached >= sides)
+        dark += float(region.mean()) * float((rest < level).mean() < dark_most)
+    return bright, dark
 
 
 def _without_white(small: NDArray[np.float32]) -> NDArray[np.float32]:
