@@ -1,5 +1,6 @@
 """Networks of timm: any of them as a grid, their weights from a file, what cannot be used and why."""
 
+import itertools
 import sys
 import urllib.error
 import urllib.request
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
 from torch import nn
 
 from lemlight.building import build
@@ -173,6 +175,41 @@ def test_what_starts_arrives_or_is_counted_as_lost(name):
     torch.testing.assert_close(total, found.started, rtol=1e-4, atol=0)
     assert (found.lost <= 0.5 * found.started).all()
     assert found.maps[..., 96:].max() == 0  # air
+
+
+def blobs():
+    """Images of some bright spots on a noisy ground."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    images = 0.2 + 0.05 * torch.rand(8, 1, 96, 128, generator=generator)
+    for image in images:
+        for y, x, width in torch.rand(4, 3, generator=generator) * torch.tensor([96, 128, 14.0]):
+            image[0] += 0.4 * torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * (4 + width) ** 2))
+    return images.clamp(max=1)
+
+
+@torch.no_grad()
+def agreement(name, side=32):
+    """How well importance ranks squares by what the logit loses with them: Spearman's correlation, mean over images."""
+    network, images = backbone(name), blobs()
+    for key, weight in network.named_parameters():
+        if key.endswith("gamma"):  # 1e-6 would leave the blocks out
+            nn.init.normal_(weight)
+    classifier = classifier_of(network)
+    logit = classifier(images).logit
+    maps = Importance().maps(classifier, images, logit > 0, "both", 0.0)
+    changes, fractions = [], []
+    for y, x in itertools.product(range(0, 96, side), range(0, 128, side)):
+        changed = images.clone()
+        changed[..., y : y + side, x : x + side] = images.mean()
+        changes.append((classifier(changed).logit - logit).abs())
+        fractions.append(maps[:, y : y + side, x : x + side].sum(dim=(1, 2)))
+    pairs = zip(torch.stack(changes).T, torch.stack(fractions).T, strict=True)
+    return sum(float(spearmanr(*pair).statistic) for pair in pairs) / len(images)
+
+
+def test_a_perturbation_agrees_with_importance_on_convnext_no_worse_than_on_resnet():
+    assert agreement("convnext_atto") >= agreement("resnet18") > 0
 
 
 @torch.no_grad()
