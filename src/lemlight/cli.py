@@ -6,6 +6,7 @@ import errno
 import functools
 import gc
 import io
+import logging
 import os
 import re
 import sys
@@ -56,6 +57,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     In a multirun every job is run; each that fails says why, and the exit code tells that one did. Runs keep
     account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looks for fonts helps nobody
     if "--version" in sys.argv[1:]:  # Hydra's own tells Hydra's
         print(f"lemlight {__version__}")
         return

@@ -15,6 +15,7 @@ def download(settings: DownloadSettings) -> None:
     from lemlight.building import build
     from lemlight.data.preparing.store import locked
     from lemlight.errors import LemlightError
+    from lemlight.terminal import print_summary
 
     name, root = str(settings.choices["dataset"]), Path(settings.root)
     if not settings.source:
@@ -30,9 +31,10 @@ def download(settings: DownloadSettings) -> None:
         return
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ".download.lock", f"fetching into {root}"):
-        print(source.fetch(root, settings.patients, settings.seed))
+        came = source.fetch(root, settings.patients, settings.seed)
     of_part = " dataset.allow_missing=true" if settings.patients else ""
-    print(f"next: python -m lemlight.prepare dataset={name} dataset.root={root}{of_part} check_only=true")
+    following = f"python -m lemlight.prepare dataset={name} dataset.root={root}{of_part} check_only=true"
+    print_summary({"fetched": came, "folder": root, "next": following})
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ def export(config: ExportSettings) -> None:
         open_onnx,
         write_onnx,
     )
+    from lemlight.terminal import print_summary
 
     hold(config.limits)
     check_packages(TO_WRITE)
@@ -49,12 +50,14 @@ def export(config: ExportSettings) -> None:
         write_onnx(graph, (prepare.height, prepare.width), metadata, aside)
         agreement = compare(graph, open_onnx(aside), batches)
     write_json(metadata, path.with_name("metadata.json"))
-    print(f"exported:       {path} ({path.stat().st_size / 2**20:.1f} MB)")
-    print(
-        f"                probabilities of {agreement.images} images differ from the network's by at most "
-        f"{agreement.probability:.1e}, scores by {agreement.score:.1e}"
+    print_summary(
+        {
+            "exported": f"{path} ({path.stat().st_size / 2**20:.1f} MB)",
+            "compared": f"probabilities of {agreement.images} images differ from the network's by at most "
+            f"{agreement.probability:.1e}, scores by {agreement.score:.1e}",
+            "preprocessing": f"{path.with_name('metadata.json')} (in the file, too)",
+        }
     )
-    print(f"preprocessing:  {path.with_name('metadata.json')} (in the file, too)")
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lemlight.localization.predictor import Prediction, Predictor
     from lemlight.reporting.prediction_files import Localized
 
+SAID = 10  # images that are named on the terminal for one reason
+
 
 def localize(config: LocalizeSettings) -> None:
     """Localize in every image of `config.input` and write the run folder, a row of predictions.csv as each is done.
@@ -25,13 +27,14 @@ def localize(config: LocalizeSettings) -> None:
     Raises:
         LemlightError: a checkpoint that cannot be used, no image at all, or none that can be read.
     """
-    from tqdm import tqdm
+    import pandas as pd
 
     from lemlight.data.reading.io import find_images
     from lemlight.errors import ImageError, LemlightError
     from lemlight.localization.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
     from lemlight.reporting.prediction_files import sort_rows, start_rows, write_row
+    from lemlight.terminal import Progress, print_summary
 
     hold(config.limits)
     if config.dicom_seg:
@@ -45,27 +48,33 @@ def localize(config: LocalizeSettings) -> None:
     if done:
         print(f"{len(found) - len(todo)} of {len(found)} images were done before")
     rows = _rows(todo, predictor, config, folder)
-    for item, row in tqdm(zip(todo, rows, strict=True), "localizing", len(todo), unit="image"):
+    for item, row in Progress("localizing", len(todo)).over(zip(todo, rows, strict=True)):
         if isinstance(row, ImageError):
             row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
         write_row(row, predictions)
-        failed += [row["error"]] if row["error"] else []
-        odd += [f"{row['path']}: {row['note']}"] if row.get("note") else []
+        failed += [_named(row, row["error"])] if row["error"] else []
+        odd += [_named(row, row["note"])] if row.get("note") else []
     if done:
         sort_rows(predictions, paths)
-    for what in odd:
-        print(f"used, but {what}")
-    for reason in failed:
-        print(f"left out: {reason}")
+    for said, rest in (("used, but", odd), ("left out:", failed)):
+        print("".join(f"{said} {one}\n" for one in rest[:SAID]), end="")
+        if len(rest) > SAID:
+            print(f"{said} {len(rest) - SAID} more, see {predictions}")
     if len(failed) == len(found):
         raise LemlightError(f"none of the {len(found)} images could be read: see {predictions}")
     print(f"{len(found) - len(failed)} of {len(found)} images read; research only, not for clinical use")
-    print(f"probabilities and regions: {predictions}")
-    for name in ("overlays", "maps", "segmentations"):
-        if (folder / name).is_dir():
-            print(f"{name + ':':<26} {folder / name}")
-    if config.dicom_seg and not (folder / "segmentations").is_dir():
-        print(f"{'segmentations:':<26} none; written for DICOM images with a region that speaks for malignancy")
+    counts = pd.read_csv(predictions, usecols=["prediction"])["prediction"].value_counts()
+    rows_of: dict[str, object] = {f"predicted {name}": f"{count} images" for name, count in counts.items()}
+    rows_of["probabilities and regions"] = predictions
+    rows_of |= {name: folder / name for name in ("overlays", "maps", "segmentations") if (folder / name).is_dir()}
+    if config.dicom_seg and "segmentations" not in rows_of:
+        rows_of["segmentations"] = "none; written for DICOM images with a region that speaks for malignancy"
+    print_summary(rows_of)
+
+
+def _named(row: dict[str, Any], what: str) -> str:
+    """What is odd or wrong about an image, with its file, which some of these sentences name themselves."""
+    return what if row["path"] in what else f"{row['path']}: {what}"
 
 
 def _what_decides(config: LocalizeSettings) -> dict[str, Any]:

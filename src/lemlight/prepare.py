@@ -30,6 +30,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     from lemlight.files import cores, write_yaml
     from lemlight.plots.sheets import contact_sheet
     from lemlight.reporting import inventory_page
+    from lemlight.terminal import print_summary
     from lemlight.training.privacy import public_config
 
     hold(config.limits)
@@ -73,10 +74,8 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     said = [section for section in sections if section.heading not in inventory_page.BY_NAME]
     print(f"\n{inventory_page.sections_text(said, width)}")
     print(inventory_page.names_text(table, findings, width))
-    if findings.store:
-        print(f"prepared images: {findings.store.folder}")
-    print(f"page:            {page}")
-    print(f"all of this run: {folder}")
+    where = {"prepared images": findings.store.folder} if findings.store else {}
+    print_summary(where | {"page": page, "all of this run": folder})
     if not found["used"]:
         raise LemlightError(f"none of the {len(table)} images can be used; why: {folder / LEFT_OUT}")
     if no_split:

@@ -28,6 +28,7 @@ def report(settings: ReportSettings) -> Path:
     from lemlight.reporting.comparison.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
     from lemlight.reporting.comparison.transfer import PAGE, find_evaluations, transfer_text, write_transfer
     from lemlight.reporting.comparison.wandb_dashboard import send_dashboard
+    from lemlight.terminal import print_summary
     from lemlight.text import folded
 
     folder = Path(settings.output)
@@ -67,12 +68,10 @@ def report(settings: ReportSettings) -> Path:
     for run in compared.runs:
         if run.state != "done":
             print(f"{run.state}: {run.name}: {run.reason}")
-    print(f"\npage:            {page}")
-    print(f"tables:          {', '.join(file.name for file in files)}")
     if settings.to == "wandb":
-        whole = table_markdown(table) if len(table) else ""
-        print(send_dashboard(compared.done, question, folder, whole))
-    print(f"all of this run: {folder}")
+        print(send_dashboard(compared.done, question, folder, table_markdown(table) if len(table) else ""))
+    print()
+    print_summary({"page": page, "tables": ", ".join(file.name for file in files), "all of this run": folder})
     return page
 
 

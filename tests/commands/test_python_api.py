@@ -61,6 +61,13 @@ def test_a_batch_is_its_images_and_a_bad_one_is_an_error_in_its_place(model, loc
     with pytest.raises(ImageError, match=r"bad\.dcm"):
         model.predict(tmp_path / "bad.dcm")
     assert model.predict([]) == []
+    with pytest.raises(ImageError, match=r"bad\.dcm"):
+        model.probability_of(several)
+    with pytest.raises(ImageError, match="without an image"):
+        model.probability_of([])
+    with pytest.raises(ImageError, match="predict_folder"):
+        model.predict(tmp_path)
+    assert model.predict((files[0],))[0].probability == several[0].probability
 
 
 def test_pixels_are_taken_as_those_of_a_file(model, localized):
@@ -149,3 +156,17 @@ def test_the_card_beside_the_checkpoint_says_what_metrics_json_says(trained):
     assert "in more than one split: 0 patients" in body
     assert str(trained.folder) not in text
     assert "phantom-" not in body
+    subgroups = body.partition("## Subgroups")[2].partition("##")[0]
+    assert "view: CC" in subgroups
+    assert "Too small for a figure" in subgroups
+
+
+def test_the_card_is_one_that_the_hub_reads(trained):
+    hub = pytest.importorskip("huggingface_hub")  # of the extra timm
+    card = hub.ModelCard.load(trained.folder / "checkpoints" / "model_card.md")
+    metrics = json.loads((trained.folder / "metrics.json").read_text())
+    (auroc,) = [one for one in card.data.eval_results if one.metric_type == "roc_auc"]
+    assert auroc.metric_value == pytest.approx(metrics["auroc"]["value"], abs=1e-4)
+    assert auroc.dataset_split == "test"
+    assert card.data.library_name == "lemlight"
+    assert card.data.datasets == ["phantom"]

@@ -254,3 +254,12 @@ def test_callbacks_are_given_the_run_and_can_be_combined():
         build_callbacks(parts, config)
     with pytest.raises(LemlightError, match=r"callbacks.ema.*decay"):
         build_callbacks({**parts, "ema": parts["ema"] | {"decay": 2.0}, "freeze": None}, config)
+
+
+def test_a_log_has_a_line_per_epoch_with_the_time_left(tiny, tmp_path, capfd):
+    trainer = tiny.make_trainer(tmp_path, epochs=2, enable_progress_bar=True)
+    tiny.fit(trainer, tiny.make_module(), tiny.make_data(), None)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("train/loss" in line and "val/auroc" in line for line in lines)
+    assert lines[0].endswith("s left")

@@ -21,13 +21,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import read_rows
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import write_csv
+from lemlight.terminal import Progress
 
 MANIFEST = "manifest.csv"
 FOLDER = ["collection_id", "PatientID", "StudyInstanceUID"]  # and Modality_SeriesInstanceUID, as the archive says
@@ -169,7 +169,7 @@ class ImagingDataCommons:
                 f"{root}: {_size(need)} are to come and {_size(free)} are free; make room, or patients=20"
             )
         reasons = set()
-        with tqdm(total=need, desc="fetching", unit="B", unit_scale=True, disable=rest.empty) as bar:
+        with Progress("fetching", need, "B", enabled=not rest.empty) as bar:
             for _, part in rest.groupby((_bytes(rest).cumsum() - 1) // CHUNK):
                 try:
                     self.index.fetch(part["SeriesInstanceUID"].tolist(), root)
@@ -321,11 +321,12 @@ class Archive:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 goes_on = answer.status == 206
                 rest = int(answer.headers.get("Content-Length") or 0)
-                with packed.open("ab" if goes_on else "wb") as file, tqdm(total=rest, unit="B", unit_scale=True) as bar:
+                bar = Progress(f"fetching {self.url.rpartition('/')[2]}", rest, "B")
+                with packed.open("ab" if goes_on else "wb") as file, bar:
                     while block := answer.read(BLOCK):
                         file.write(block)
                         bar.update(len(block))
-                if bar.n < rest:
+                if bar.done < rest:
                     raise LemlightError(f"{self.url}: the connection ended early; the same command goes on from here")
         except urllib.error.HTTPError as error:
             if error.code != 416:  # the whole archive is here already

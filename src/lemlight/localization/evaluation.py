@@ -35,6 +35,7 @@ from lemlight.metrics.overlap import (
     pointing,
 )
 from lemlight.models.classifier import MammogramClassifier
+from lemlight.terminal import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -164,7 +165,10 @@ def survey(
     each takes its part of the images, and all of them get the same result as one process.
     """
     tries = {name: Try(place, name, None if chosen is None else chosen[name]) for name in names}
-    for batch in in_turn(lambda part: _try_batch(part[0], tries, part[1]), place.batches(image_ids)):
+    first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    bar = Progress(f"localizing by {', '.join(names)}", len(place.batches(image_ids)), "batch", enabled=first)
+    work = in_turn(lambda part: _try_batch(part[0], tries, part[1]), place.batches(image_ids))
+    for batch in bar.over(work):
         for name, tried in batch.items():
             for one in tried:
                 tries[name].add(one)

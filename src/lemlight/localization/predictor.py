@@ -117,7 +117,7 @@ class Predictor:
     def predict(self, images: str | Path | NDArray[Any] | Tensor) -> Prediction: ...
 
     @overload
-    def predict(self, images: list[Any]) -> list[Prediction | ImageError]: ...
+    def predict(self, images: list[Any] | tuple[Any, ...]) -> list[Prediction | ImageError]: ...
 
     def predict(self, images: Any) -> Any:
         """Predict and localize an image, or each of a list, in batches.
@@ -131,8 +131,10 @@ class Predictor:
         Raises:
             ImageError: a single image cannot be used; it says why.
         """
-        if isinstance(images, list):
+        if isinstance(images, list | tuple):
             return list(self.predict_all(images))
+        if isinstance(images, str | Path) and Path(images).is_dir():
+            raise ImageError(f"{images} is a folder: predict_folder goes through its images")
         (one,) = self.predict_all([images])
         return given(one)
 
@@ -141,9 +143,15 @@ class Predictor:
         files = [item.path for item in find_images(Path(folder))]
         yield from zip(files, self.predict_all(files), strict=True)
 
-    def probability_of(self, views: Sequence[Prediction], rule: LevelRule = "mean_logit") -> float:
-        """The probability of a breast, or of a woman, from its images, by a rule of `lemlight.metrics.levels`."""
-        return joined([view.probability for view in views], rule)
+    def probability_of(self, views: Sequence[Prediction | ImageError], rule: LevelRule = "mean_logit") -> float:
+        """The probability of a breast, or of a woman, from its images, by a rule of `lemlight.metrics.levels`.
+
+        Raises:
+            ImageError: a view could not be used, or there is none; leave it out to judge by the others.
+        """
+        if not views:
+            raise ImageError("a breast or a woman without an image has no probability")
+        return joined([given(view).probability for view in views], rule)
 
     def predict_all(self, images: Iterable[Any]) -> Iterator[Prediction | ImageError]:
         """Predict images one batch after the other, so that any number of them fits the memory."""

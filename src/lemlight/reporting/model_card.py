@@ -11,8 +11,17 @@ from omegaconf import OmegaConf
 
 from lemlight.metrics import CLASSIFICATION_NAMES
 from lemlight.metrics.levels import known_levels, level_section
+from lemlight.metrics.subgroups import TESTED, group_name, subgroup_rows
 from lemlight.reporting.page import write_page
-from lemlight.reporting.run_page import has_lesions, how_text, lambda_note, level_heads, level_notes, method_table
+from lemlight.reporting.run_page import (
+    group_notes,
+    has_lesions,
+    how_text,
+    lambda_note,
+    level_heads,
+    level_notes,
+    method_table,
+)
 from lemlight.text import figure_text, heading, markdown_table
 
 CARD = "model_card.md"
@@ -49,9 +58,24 @@ def write_model_card(
         how=how_text(summary),
         table=markdown_table([["Metric", *level_heads(summary)], *rows]),
         level_notes=level_notes(summary),
+        subgroups=subgroups_text(summary),
+        group_notes=group_notes(summary),
         localization=markdown_table(method_table("Method", summary)) if has_lesions(summary) else "",
         **shown,
     )
+
+
+def subgroups_text(summary: Mapping[str, Any]) -> str:
+    """Return a table of the subgroups that have a figure; those that are too small for any are only named."""
+    rows, small = [["Subgroup", "Images, patients", *map(heading, TESTED)]], []
+    for variable, value, group in subgroup_rows(summary):
+        if all(group[metric]["value"] is None for metric in TESTED):
+            small.append(group_name(variable, value))
+        else:
+            cells = ["-" if group[metric]["value"] is None else figure_text(group[metric]) for metric in TESTED]
+            rows.append([group_name(variable, value), f"{group['images']}, {group['patients']}", *cells])
+    table = markdown_table(rows) if len(rows) > 1 else ""
+    return table + (f"\nToo small for a figure: {', '.join(small)}.\n" if small else "")
 
 
 def front_matter(title: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
 from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
 from lemlight.settings import Command, TrainSettings, plain
+from lemlight.terminal import print_summary
 from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights
 from lemlight.training.ensembles import Fold
 from lemlight.training.logging import log_results
@@ -199,9 +200,10 @@ def write_results(
         print(f"note: {note}\n")
     if has_lesions(summary):
         print(f"{localization_text(summary)}\n")
-    print(f"figures and report: {page}")
-    print(f"pictures:           {run.folder / 'figures'}")
-    print(f"all of this run:    {run.folder}")
+    where = {"figures and report": page, "pictures": run.folder / "figures"}
+    if run.command == "train":
+        where["checkpoint"] = run.folder / "checkpoints" / "best.ckpt"
+    print_summary(where | {"all of this run": run.folder})
     return summary
 
 

@@ -6,6 +6,8 @@ They are built from `callbacks` of the config, a dict of `_target_`, and act in 
 import csv
 import math
 import random
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
 from torch import nn
 
 from lemlight.arguments import Count, NotNegative, NotNegativeCount, Positive, Probability, checked
@@ -21,6 +23,7 @@ from lemlight.building import TARGET, build, did_you_mean
 from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
 from lemlight.files import written_aside
+from lemlight.terminal import duration
 
 VALIDATED = ("val/loss", "val/acc", "val/auroc")
 TRAINED = ("train/loss", "train/loss_gap", "train/loss_pool", "train/loss_regularizer")
@@ -285,6 +288,54 @@ def build_callbacks(parts: Mapping[str, Any], run_config: Mapping[str, Any] | No
 
     An argument `run_config` of a constructor is given the configuration of the training, plain values.
     """
+
+
+class TimeLeft(ProgressBar):
+    """The time that is left of a whole training, by the steps that are done of all that are planned."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a resumed training has steps behind it."""
+        super().on_train_start(trainer, pl_module)
+        self._started, self._before = time.monotonic(), trainer.global_step
+
+    def time_left(self, trainer: Trainer) -> str:
+        """Tell the time left, or nothing where nothing is known of it yet."""
+        came, planned = trainer.global_step - self._before, float(trainer.estimated_stepping_batches)
+        if came < 1 or not math.isfinite(planned):
+            return ""
+        return duration((time.monotonic() - self._started) / came * max(0.0, planned - trainer.global_step))
+
+
+class TrainingBar(TimeLeft, RichProgressBar):
+    """Lightning's bar for a terminal, with the time left of the whole training beside that of the epoch."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Give what is logged for the bar, and the time left in all."""
+        shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        left = self.time_left(trainer)
+        return shown | ({"all epochs": f"{left} left"} if left else {})
+
+
+class TrainingLines(TimeLeft):
+    """A plain line per epoch, for a log or a batch job, where bars would leave hundreds."""
+
+    def disable(self) -> None:
+        """Say nothing: Lightning asks for it in every process but the first."""
+        self._silent = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the figures of the epoch and the time left."""
+        if getattr(self, "_silent", False):
+            return
+        values = {name: float(value) for name, value in sorted(trainer.progress_bar_metrics.items())}
+        of, left = f" of {trainer.max_epochs}" if trainer.max_epochs else "", self.time_left(trainer)
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        ends = f"; {left} left" if left else ""
+        print(f"epoch {trainer.current_epoch + 1}{of}: {figures}{ends}", file=sys.stderr, flush=True)
+
+
+def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
+    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed."""
     absent = [name for name in NEEDED if not parts.get(name)]
     if absent:
         raise LemlightError(

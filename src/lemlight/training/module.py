@@ -35,7 +35,14 @@ NOISE = (
     r"Found \d+ module\(s\) in eval mode.*",  # a frozen backbone
     r"predict returned None.*",  # predictions are gathered at the end, not returned by batch
 )
-CHATTER = ("Tip:", "GPU available", "TPU available", "`Trainer(limit_", "to estimate number of stepping batches")
+CHATTER = (
+    "Tip:",
+    "GPU available",
+    "TPU available",
+    "`Trainer(limit_",
+    "`Trainer.fit` stopped: `max_epochs=",
+    "to estimate number of stepping batches",
+)
 
 
 def quiet() -> None:

@@ -16,7 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
-from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
@@ -32,7 +32,8 @@ from lemlight.localization.choice import build_settings
 from lemlight.models.backbones import Backbone
 from lemlight.models.cells import breast_cells
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.training.callbacks import check_monitors
+from lemlight.terminal import on_a_terminal
+from lemlight.training.callbacks import TrainingBar, TrainingLines, check_monitors
 from lemlight.training.checkpoint import AtomicCheckpointIO, Checkpoint, load_checkpoint, load_weights, plain
 from lemlight.training.module import MammogramModule, build_loss, quiet
 from lemlight.training.optimizers import build_optimizer, build_scheduler
@@ -48,7 +49,7 @@ def build_trainer(
     """
     quiet()
     if part.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
-        callbacks = [*callbacks, TQDMProgressBar()]
+        callbacks = [*callbacks, TrainingBar() if on_a_terminal() else TrainingLines()]
     more = {"enable_checkpointing": any(isinstance(one, CheckpointCallback) for one in callbacks)} | dict(part)
     if more.get("deterministic") is None:
         accelerator = more.get("accelerator", "auto")
@@ -74,7 +75,6 @@ def evaluation_trainer(accelerator: str, folder: Path) -> Trainer:
         "inference_mode": False,
         "use_distributed_sampler": False,
         "enable_model_summary": False,
-        "enable_progress_bar": False,
     }
     return build_trainer(part, folder, [], [])
 

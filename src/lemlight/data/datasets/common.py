@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 import pandas as pd
 import PIL.Image
 from pydicom.dataset import Dataset
-from tqdm import tqdm
 
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.data.reading.dicom import CUT_SHORT, quiet, read_header
@@ -24,6 +23,7 @@ from lemlight.data.reading.dicom_header import laterality, view
 from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
 from lemlight.files import open_file
+from lemlight.terminal import Progress
 
 PUBLISHED = {  # images
     "cbis": 3032,  # in 3103 folders: 71 mammograms stand there twice, once as mass and once as calc
@@ -329,7 +329,6 @@ ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed pixels
 TAIL = 4096  # bytes in which the end is looked for: something may follow it
 THREADS = 16  # reading waits for the disk
-BAR_AFTER = 1  # s
 
 
 @dataclass(frozen=True)
@@ -351,7 +350,7 @@ class Header:
 def read_headers(paths: Sequence[str]) -> dict[str, Header]:
     """Read the header of every image file; a bar is drawn where it takes its time."""
     with quiet(), ThreadPoolExecutor(THREADS) as pool:
-        read = tqdm(pool.map(_read_header, paths), "reading headers", len(paths), unit="image", delay=BAR_AFTER)
+        read = Progress("reading headers", len(paths)).over(pool.map(_read_header, paths))
         return {path: replace(header, path=path) for path, header in zip(paths, read, strict=True)}
 
 

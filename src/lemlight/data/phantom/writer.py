@@ -34,7 +34,6 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from tqdm import tqdm
 
 from lemlight.arguments import Probability, checked
 from lemlight.data.datasets.folder import NO_LESION, folder
@@ -56,6 +55,7 @@ from lemlight.data.preparing.store import locked
 from lemlight.data.reading.isolated import given, map_isolated
 from lemlight.errors import LemlightError
 from lemlight.files import cores
+from lemlight.terminal import Progress
 
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -201,7 +201,7 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
         aside.chmod(0o755)
         numbers = range(settings.patients)
         work = map_isolated(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
-        bar = tqdm(work, "writing the phantom", len(numbers), disable=not progress, unit="patient")
+        bar = Progress("writing the phantom", len(numbers), "patient", enabled=progress).over(work)
         table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
         elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lemlight.data.datamodule import Batch, MammogramData, MammogramDataset
 from lemlight.data.preparing.store import PreparedStore, allocate, locked, write_slot
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
+from lemlight.terminal import Progress
 
 FORMAT = 2  # raise it with every change that alters a feature or its place
 FEATURES, RECORDS, CONFIG = "features.npy", "done.jsonl", "config.json"
@@ -153,7 +153,7 @@ def _fill(data: MammogramData, compute: Compute, store: FeatureStore, progress: 
     wanted = [(row, 0) for row in range(len(ids))]
     wanted += [(row, version) for version in range(1, store.versions + 1) for row in trained]
     missing = [(row, version) for row, version in wanted if done.get((ids[row], version)) != prints[row]]
-    bar = tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="computing features", disable=not progress)
+    bar = Progress("computing features", len(wanted), done=len(wanted) - len(missing), enabled=progress)
     with bar, (store.folder / RECORDS).open("a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")  # a half line of a kill gets its end

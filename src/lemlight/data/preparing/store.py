@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 from pydantic import Field
-from tqdm import tqdm
 
 from lemlight.arguments import checked
 from lemlight.data.preparing.breast import prepare_image
@@ -35,6 +34,7 @@ from lemlight.data.reading.raster import Image
 from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import write_csv, write_json
+from lemlight.terminal import Progress
 
 FORMAT = 5  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
@@ -297,7 +297,7 @@ def _fill(
         work = partial(_prepare_image, folder=folder, settings=settings)
         results = map_isolated(work, tasks, min(workers, len(tasks)), lambda task: task.path)
         before = len(own) - len(tasks)
-        bar = tqdm(results, "preparing images", len(own), disable=not progress, unit="image", initial=before)
+        bar = Progress("preparing images", len(own), done=before, enabled=progress).over(results)
         _record(zip(tasks, bar, strict=True), folder / (RECORDS if parts == 1 else f"{number}-of-{parts}-{RECORDS}"))
     left_out = PreparedStore(folder).left_out
     write_csv(left_out, folder / LEFT_OUT)

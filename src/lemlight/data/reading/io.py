@@ -18,7 +18,6 @@ import tifffile
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
-from tqdm import tqdm
 
 from lemlight.data.preparing.brightness import BRIGHTNESS_TAGS
 from lemlight.data.reading.code_stream import inflated_problem
@@ -40,6 +39,7 @@ from lemlight.data.reading.raster import (
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import open_file
 from lemlight.limits import LEAVE_OUT, check_size
+from lemlight.terminal import Progress
 
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
 NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
@@ -245,7 +245,7 @@ class FileHeader:
 def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileHeader]:
     """Read the header of every file, in their order; the content says what a file is, not its suffix."""
     headers: list[FileHeader] = []
-    bar = tqdm(total=len(paths), desc="reading headers", unit="image", disable=not progress)
+    bar = Progress("reading headers", len(paths), enabled=progress)
     with bar, quiet(), quiet("tifffile"), ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), AT_ONCE):
             for header in pool.map(_read, paths[start : start + AT_ONCE]):
