@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PART := tests/metrics tests/models tests/test_building.py tests/test_cli.py tests/data/reading tests/commands/test_python_api.py
 # one torch thread for each of the test processes
 TEST_ENV := OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types pytest docs bench bench-gpu fuzz lock clean
+.PHONY: help install demo test lint format types pytest pythons docs bench bench-gpu fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,16 @@ test: lint types pytest ## every check: lint, types, tests
 
 pytest: $(INSTALLED) ## the tests alone
 	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet
+
+pythons: ## a part of the tests on each of Python 3.12 and 3.13 that is at hand (needs uv)
+	@for version in 3.12 3.13; do \
+	  uv python find --no-python-downloads $$version >/dev/null 2>&1 || { echo "no Python $$version here: skipped"; continue; }; \
+	  at=$(VENV)/python$$version; echo "Python $$version"; \
+	  uv venv --quiet --clear --python $$version $$at && \
+	  uv pip install --quiet --python $$at --require-hashes --requirement requirements.lock && \
+	  uv pip install --quiet --python $$at --no-deps --no-build-isolation --editable . && \
+	  $(TEST_ENV) $$at/bin/python -m pytest --quiet $(PART) || exit 1; \
+	done
 
 lint: $(INSTALLED) ## style and format, nothing changed
 	$(BIN)/ruff check .

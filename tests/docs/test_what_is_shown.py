@@ -100,6 +100,9 @@ def test_nothing_that_can_be_chosen_is_forgotten():
         "experiments.md": choices("experiment"),
         "data_sets.md": get_args(get_type_hints(inspect.unwrap(split_table))["scheme"]),
     }
+    groups = {path.name for path in Path(conf_dir()).iterdir() if path.is_dir()} - {"hydra", "shared", "source"}
+    for group in groups - {"experiment", "localization"}:
+        assert not [name for name in choices(group) if f"`{name}`" not in pages["choices.md"]], group
     for page, names in told.items():
         assert names
         assert not [name for name in names if f"| `{name}`" not in pages[page] and f", `{name}`" not in pages[page]]
