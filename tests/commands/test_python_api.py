@@ -48,6 +48,14 @@ def test_it_gives_what_localize_writes(model, localized):
         assert result.location_map.shape == result.image.pixels.shape
 
 
+def test_it_gives_what_a_tested_network_is_judged_by(model, trained, phantom):
+    rows = pd.read_csv(trained.folder / "predictions.csv", index_col="image_id")["probability"][:4]
+    (table,) = Path(phantom[1].partition("=")[2]).rglob("images.csv")
+    files = pd.read_csv(table, index_col="image_id")["path"][rows.index]
+    found = model.predict([table.parent / file for file in files])
+    np.testing.assert_allclose([one.probability for one in found], rows, atol=1e-5)
+
+
 def test_a_batch_is_its_images_and_a_bad_one_is_an_error_in_its_place(model, localized, tmp_path):
     files = sorted(localized[0].glob("*.dcm"))
     (tmp_path / "bad.dcm").write_bytes(files[0].read_bytes()[:900])
@@ -67,7 +75,7 @@ def test_a_batch_is_its_images_and_a_bad_one_is_an_error_in_its_place(model, loc
         model.probability_of([])
     with pytest.raises(ImageError, match="predict_folder"):
         model.predict(tmp_path)
-    assert model.predict((files[0],))[0].probability == several[0].probability
+    assert model.predict((files[0],))[0].probability == pytest.approx(several[0].probability, abs=1e-5)
 
 
 def test_pixels_are_taken_as_those_of_a_file(model, localized):
