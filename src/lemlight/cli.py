@@ -57,7 +57,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     In a multirun every job is run; each that fails says why, and the exit code tells that one did. Runs keep
     account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looks for fonts helps nobody
+    for chatty in ("matplotlib", "idc_index"):  # that one looks for fonts and the other for room helps nobody
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     if "--version" in sys.argv[1:]:  # Hydra's own tells Hydra's
         print(f"lemlight {__version__}")
         return
