@@ -283,13 +283,6 @@ class MixUp(Callback):
         batch["label"] = labels[:, 1]
 
 
-def build_callbacks(parts: Mapping[str, Any], run_config: Mapping[str, Any] | None = None) -> list[Callback]:
-    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed.
-
-    An argument `run_config` of a constructor is given the configuration of the training, plain values.
-    """
-
-
 class TimeLeft(ProgressBar):
     """The time that is left of a whole training, by the steps that are done of all that are planned."""
 
@@ -334,8 +327,11 @@ class TrainingLines(TimeLeft):
         print(f"epoch {trainer.current_epoch + 1}{of}: {figures}{ends}", file=sys.stderr, flush=True)
 
 
-def build_callbacks(parts: Mapping[str, Any]) -> list[Callback]:
-    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed."""
+def build_callbacks(parts: Mapping[str, Any], run_config: Mapping[str, Any] | None = None) -> list[Callback]:
+    """Build the callbacks of a config in its order, null left out; LemlightError where one is none or is needed.
+
+    An argument `run_config` of a constructor is given the configuration of the training, plain values.
+    """
     absent = [name for name in NEEDED if not parts.get(name)]
     if absent:
         raise LemlightError(
