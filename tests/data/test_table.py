@@ -126,6 +126,14 @@ def test_a_patient_in_scientific_notation_is_refused(patient):
         check_table(small_table(patient_id=["a", patient, "b"]))
 
 
+@pytest.mark.parametrize(
+    "patient", ["#####", "#N/A", "#REF!", "#NAME?", "nan", "NaN", "<NA>", "NaT", "None", "NULL", " n\u00adan "]
+)
+def test_the_mark_for_no_value_is_no_patient(patient):
+    with pytest.raises(LemlightError, match="patient_id is what a spreadsheet or pandas writes for no value"):
+        check_table(small_table(patient_id=[patient, "Na", "#12"]))
+
+
 def test_long_numbers_that_a_spreadsheet_rounded_are_warned_of(caplog):
     check_table(small_table(patient_id=["1234567890123400", "1234567890123512", "8000000000000000"]))
     assert caplog.text == ""

@@ -29,6 +29,7 @@ WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
 
 UNSEEN = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"  # characters of no width, for a regular expression
 ROUNDED = re.compile(r"\d([.,]\d+)?[eE][+-]\d\d+")  # 1.23457E+15: no other number was ever an ID
+NO_VALUE = re.compile(r"#+|#(N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)|nan|nat|<na>|none|null", re.IGNORECASE)
 WHOLE = re.compile(r"0*(\d+?)(?:[.,]0*)?")
 QUOTED = re.compile(r"""=?"(.*)"|'(.*)""")  # ="0017" and '0017 keep a spreadsheet from taking an ID for a number
 DIGITS = 15  # that a spreadsheet keeps of a number
@@ -144,6 +145,7 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
     known = full["lesions_known"].map(lambda value: value in (True, False))
     certain = full["lesions_known"].map(lambda value: value is not False and bool(value))
     rounded = full["patient_id"].map(lambda text: ROUNDED.fullmatch(_plain(text)) is not None)
+    no_value = full["patient_id"].map(lambda text: NO_VALUE.fullmatch(clean(text)) is not None)
     several = full["lesions"].map(lambda lesions: isinstance(lesions, tuple) and len(lesions) > 0)
     checks = (
         (full["image_id"].str.strip() == "", "image_id is empty", "image_id"),
@@ -151,6 +153,7 @@ def table_problems(table: pd.DataFrame, row: str = "row") -> list[str]:
         (full["path"].str.strip() == "", "path is empty", "path"),
         (~label.isin([0, 1]), "label is neither 0 (benign) nor 1 (malignant)", "label"),
         (full["patient_id"].map(clean) == "", "patient_id is empty", "patient_id"),
+        (no_value, "patient_id is what a spreadsheet or pandas writes for no value: it joins patients", "patient_id"),
         (rounded, "patient_id is a rounded number, which joins patients: export the column as text", "patient_id"),
         (~full["split"].isin([*SPLITS, ""]), "split is not train, val, test or empty", "split"),
         (~full["laterality"].isin(["L", "R", ""]), "laterality is not L, R or empty", "laterality"),
