@@ -1,6 +1,7 @@
 """Other hospitals: networks by data sets, from folders as lemlight.evaluate leaves them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,11 +36,15 @@ SETS = {
 }
 
 
-def write_evaluation(folder, network, tested, *, error, known=0, seed=0, split="test"):
+SOFT = described("phantom", _target_="x", root=f"/data/{NAME}", vendor="soft")
+
+
+def write_evaluation(folder, network, tested, *, error=0.0, known=0, seed=0, split="test", predictions=None):
     """The files of one evaluation of the network that was trained on `network` (a key of SETS)."""
-    predictions = predictions_of(error=error, seed=seed, images=160).assign(split=split)
+    if predictions is None:
+        predictions = predictions_of(error=error, seed=seed, images=160).assign(split=split)
     point = Operating(rule=0.4).point("image")
-    said = about(SETS[network], "lem-resnet18-seed0", SETS[tested], known)
+    said = about(SETS[network], "lem-resnet18-seed0", SETS.get(tested, SOFT), known)
     folder.mkdir(parents=True)
     summary = summarize(predictions, point=point, rule=0.4, resamples=100) | {"about": said}
     (folder / "metrics.json").write_text(json.dumps(summary))
@@ -77,6 +82,19 @@ def test_networks_by_data_sets_with_the_drop_and_its_interval(square):
     assert home["own"]
     assert np.isnan(home["drop"])
     assert (home["training_images"], home["threshold"]) == (12, 0.4)
+
+
+def test_the_shift_between_two_vendors_is_found_and_a_harmless_one_is_not(tmp_path):
+    """Of what the demo's network said: its own test split, and other women on a soft and on a hard machine."""
+    recorded = pd.read_csv(Path(__file__).with_name("vendors.csv")).assign(split="test")
+    for vendor, rows in recorded.groupby("vendor"):
+        write_evaluation(tmp_path / vendor, "plain", vendor, predictions=rows)
+    found = transfer_table(find_evaluations(tmp_path)[0], resamples=1000).set_index("tested_on")
+    soft, hard = (found.loc[f"phantom, vendor={vendor}"] for vendor in ("soft", "hard"))
+    assert soft["auroc"] == pytest.approx(0.753, abs=0.001)
+    assert 0.05 < soft["drop_low"] < soft["drop"] < soft["drop_high"]
+    assert soft["sensitivity"] < 0.1  # the threshold of the own data finds next to nothing here
+    assert hard["drop_low"] < 0 < hard["drop_high"]
 
 
 def test_the_page_holds_all_of_it_and_names_nobody(square, read_page):
