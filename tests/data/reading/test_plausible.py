@@ -249,6 +249,9 @@ def test_what_is_no_mammogram_is_left_out_by_name_in_data_sets_and_folders(tmp_p
         ({"ViewCodeSequence": "Spot Compression"}, "a spot compression view"),
         ({"PaddleDescription": "10CM SPOT"}, "a spot compression view"),
         ({"EstimatedRadiographicMagnificationFactor": "1.8"}, "a magnification view"),
+        ({"PartialView": "YES"}, "a partial view: it shows a part"),
+        ({"ContrastBolusAgent": "Iohexol"}, "taken with contrast agent"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "SUBTRACTION"]}, "taken with contrast agent"),
         (
             {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]},
             "a 2-D view that was computed from tomosynthesis",

@@ -76,7 +76,7 @@ KIND_TAGS = (
     *("SOPClassUID", "Modality", "ImageType", "ViewPosition", "ViewCodeSequence", "PaddleDescription"),
     *("BodyPartExamined", "EstimatedRadiographicMagnificationFactor"),
 )
-DOUBT_TAGS = (*KIND_TAGS, "PresentationIntentType", "ImagePositionPatient")
+DOUBT_TAGS = (*KIND_TAGS, "PresentationIntentType", "ImagePositionPatient", "PartialView", "ContrastBolusAgent")
 OTHER_MODALITIES = {
     *("MR", "CT", "US", "PT", "NM", "XA", "RF", "IVUS", "IVOCT", "OPT", "OP", "ES", "XC", "SM", "GM", "BI", "TG"),
     *("SEG", "SR", "PR", "KO", "DOC", "RTIMAGE", "RTDOSE", "RTSTRUCT", "RTPLAN"),
@@ -139,6 +139,9 @@ def doubts(dataset: Dataset) -> Iterator[str]:
     factor = _text(dataset, "EstimatedRadiographicMagnificationFactor")
     magnified = bool(re.fullmatch(r"\d+(\.\d*)?", factor)) and float(factor) >= MAGNIFIED
     parts += [PARTIAL["MAG"]] if magnified and PARTIAL["MAG"] not in parts else []
+    parts += ["a partial view"] if _text(dataset, "PartialView") == "YES" else []
+    if "SUBTRACTION" in _text(dataset, "ImageType") or _text(dataset, "ContrastBolusAgent"):
+        yield "taken with contrast agent: it looks unlike a mammogram without"
     yield from (f"{what}: it shows a part of the breast" for what in parts)
 
 
