@@ -2,7 +2,8 @@
 
 Shen, Wu, Phang, Park, Liu, Tyagi, Heacock, Kim, Moy, Cho, Geras, "An interpretable classifier for high-resolution
 breast cancer screening images utilizing weakly supervised localization", Medical Image Analysis 68 (2021) 101908, arXiv
-2002.07613. Written from what the paper describes; the authors' code (AGPL) was not used.
+2002.07613. Written from memory of what the paper describes, its text not at hand: numbers of equations and the source's
+values are to be checked against it. The authors' code (AGPL) was not used.
 """
 
 from typing import Any, Literal

@@ -296,7 +296,8 @@ class MultiScaleMIL(Pooling):
 
     For `backbone=pyramid`, whose features are those of its scales one after the other: a cell of a coarse scale fills
     several of the map, which share its attention, so that this is attention over the coarse cells themselves. Late
-    fusion of the scales by one linear score [reading] of multi-scale MIL on mammograms (Mourao et al. 2025).
+    fusion of the scales by one linear score [reading] of multi-scale MIL on mammograms (Mourão, Nascimento, Santiago
+    and Silveira, MICCAI 2025).
 
     Args:
         channels: C of the features, of all scales.
