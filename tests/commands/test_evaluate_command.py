@@ -133,9 +133,9 @@ def test_a_download_is_trained_on_and_evaluated(name, lemlight_run, tmp_path):
     metrics = json.loads((trained.folder / "metrics.json").read_text())
     assert (metrics["localization"]["images"] > 0) == (name in MARKED)
     assert json.loads((trained.folder / "leaks.json").read_text())["leaking_patients"] == []
-    if name == "cbis":  # what is trained on is found again from the checkpoint alone
+    if name == "cbis":  # what is trained on is found again by the same place
         checkpoint = f"checkpoint={trained.folder / 'checkpoints' / 'best.ckpt'}"
-        again = lemlight_run("evaluate", checkpoint, f"store={tmp_path / 'store'}", "examples=0")
+        again = lemlight_run("evaluate", checkpoint, *data, FAST[-1], "examples=0")
         found = pd.read_csv(again.folder / "predictions.csv", dtype={"image_id": str})
         assert found["probability"].tolist() == pytest.approx(predictions["probability"].tolist(), abs=1e-6)
 
