@@ -21,13 +21,13 @@ class Progress:
     Args:
         what: is being done.
         total: how many there are; 0: not known.
-        unit: of what, "B" for bytes.
+        units: of what, in the plural, "B" for bytes.
         done: how many were there before.
         enabled: False shows nothing.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "image", done: int = 0, enabled: bool = True) -> None:
-        self.what, self.total, self.unit, self.done, self.enabled = what, total, unit, done, enabled
+    def __init__(self, what: str, total: int, units: str = "images", done: int = 0, enabled: bool = True) -> None:
+        self.what, self.total, self.units, self.done, self.enabled = what, total, units, done, enabled
         self._before = done
         self._bar: Any = None
         self._started = self._said = time.monotonic()
@@ -72,10 +72,10 @@ class Progress:
             time_text = f"in {duration(spent)}"
         else:
             time_text = f"{duration(spent / came * (self.total - self.done))} left" if came else "time left unknown"
-        if self.unit == "B":
+        if self.units == "B":
             size = f"{self.done / 1e6:,.0f}" + (f" of {self.total / 1e6:,.0f} MB" if self.total else " MB")
         else:
-            size = f"{self.done}" + (f" of {self.total}" if self.total else "") + f" {self.unit}s"
+            size = f"{self.done}" + (f" of {self.total}" if self.total else "") + f" {self.units}"
         return f"{size}, {time_text}"
 
     def _say(self) -> None:

@@ -166,7 +166,7 @@ def survey(
     """
     tries = {name: Try(place, name, None if chosen is None else chosen[name]) for name in names}
     first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-    bar = Progress(f"localizing by {', '.join(names)}", len(place.batches(image_ids)), "batch", enabled=first)
+    bar = Progress(f"localizing by {', '.join(names)}", len(place.batches(image_ids)), "batches", enabled=first)
     work = in_turn(lambda part: _try_batch(part[0], tries, part[1]), place.batches(image_ids))
     for batch in bar.over(work):
         for name, tried in batch.items():

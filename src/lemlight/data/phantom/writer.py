@@ -201,7 +201,7 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
         aside.chmod(0o755)
         numbers = range(settings.patients)
         work = map_isolated(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
-        bar = Progress("writing the phantom", len(numbers), "patient", enabled=progress).over(work)
+        bar = Progress("writing the phantom", len(numbers), "patients", enabled=progress).over(work)
         table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
         elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)
