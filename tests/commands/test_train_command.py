@@ -59,10 +59,11 @@ def test_a_run_leaves_all_of_its_files_and_nothing_else(trained):
 
 
 def test_the_end_of_the_output_says_what_came_out_and_where(trained):
-    last = trained.out.splitlines()[-3:]
+    last = trained.out.splitlines()[-4:]
     assert [line.split()[-1] for line in last] == [
         str(trained.folder / "report.html"),
         str(trained.folder / "figures"),
+        str(trained.folder / "checkpoints" / "best.ckpt"),
         str(trained.folder),
     ]
     assert "AUC" in trained.out

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -142,3 +143,11 @@ def test_mutations_of_a_fixed_seed_cost_themselves_only():
     assert found["mutations"] > 20
     assert found["refused"] > found["read"] / 4
     assert LIMITS.memory < before.memory
+
+
+def test_a_relative_path_is_meant_as_the_parent_means_it(tmp_path, monkeypatch):
+    for name in ("here", "there"):  # the same processes, which rest in between
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        monkeypatch.chdir(tmp_path / name)
+        assert list(map_isolated(Path.read_text, [Path("file")], 1)) == [name]

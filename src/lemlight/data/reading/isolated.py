@@ -68,7 +68,7 @@ def map_isolated(
     if _working:
         yield from (_outcome(function, item, str(name(item))) for item in items)
         return
-    job, left = pickle.dumps((function, limits.held())), iter(items)
+    job, left = pickle.dumps((function, limits.held(), os.getcwd())), iter(items)
     ours: list[_Process] = []
     free: SimpleQueue[_Process] = SimpleQueue()
     stopped = threading.Event()
@@ -209,7 +209,8 @@ def serve(number: int) -> None:
     pipe = Connection(number)
     with suppress(EOFError, ConnectionError):
         while pipe.poll(REST):
-            function, held = pickle.loads(pipe.recv_bytes())
+            function, held, folder = pickle.loads(pipe.recv_bytes())
+            os.chdir(folder)  # the parent may have moved since the last job, as notebooks do
             limits.hold(held)
             limits.bound_memory()
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # decoders quote what is in a file
