@@ -120,7 +120,7 @@ class _Process:
             [sys.executable, "-c", begin], pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD
         )
         theirs.close()
-        self.alive = True
+        self.alive, self._ending = True, threading.Lock()
 
     def take(self, job: bytes) -> bool:
         """Get ready for a job; False where the process is not there (any more)."""
@@ -159,10 +159,12 @@ class _Process:
 
     def end(self) -> None:
         """End the process now."""
-        self.alive = False
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
+        with self._ending:  # the thread that waits for it may come here as well
+            self.alive = False
+            self.process.kill()
+            self.process.wait()
+            if not self.pipe.closed:
+                self.pipe.close()
 
 
 def _process_for(job: bytes) -> _Process:
