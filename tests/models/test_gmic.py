@@ -212,3 +212,16 @@ def test_a_pyramid_is_trained_and_localized_and_importance_closes_its_account(py
     with pytest.raises(LemlightError, match="use backbone=pyramid"):
         MultiScaleMIL(512)
     assert np.isfinite(float(pyramid(images).regularizer))
+
+
+def test_the_fusion_takes_the_highest_features_of_the_breast_also_where_they_are_below_0(gmic, images):
+    valid = torch.zeros(2, 6, 8, dtype=torch.bool)
+    valid[:, 1:4, 2:7] = True
+    generator = torch.Generator().manual_seed(2)
+    features = -torch.rand(2, 512, 6, 8, generator=generator)  # as of a network that does not end in ReLU
+    features = features.masked_fill(~valid.unsqueeze(1), -5.0)
+    scores = torch.randn(2, 6, 8, generator=generator).masked_fill(~valid, -30.0)
+    with torch.no_grad():
+        everywhere = gmic.pooling(scores, features, gmic.scorer, images=images)[0]
+        inside = gmic.pooling(scores, features, gmic.scorer, valid=valid, images=images)[0]
+    torch.testing.assert_close(inside, everywhere)
