@@ -2,6 +2,8 @@ import json
 import os
 import pickle
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -236,6 +238,18 @@ def test_workers_that_give_nothing_end_with_a_sentence(table, monkeypatch):
     data = MammogramData(table, Stuck(table["image_id"]), 4, workers=1, start_method="fork")
     with pytest.raises(LemlightError, match=r"gave none .*--shm-size=8g or --ipc=host, or set workers=0"):
         next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_the_next_batch_is_copied_before_one_is_handed_on(count, monkeypatch):
+    copied, stream = [], SimpleNamespace(record_event=lambda: copied.append(len(copied)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(datamodule, "_arrived", lambda batch, event: batch | {"copied": len(copied)})
+    batches = [{"image": torch.full((1,), number)} for number in range(count)]
+    found = list(datamodule._copied_ahead(iter(batches), torch.device("cpu")))
+    assert [int(batch["image"]) for batch in found] == list(range(count))
+    assert [batch["copied"] for batch in found] == [min(number + 2, count) for number in range(count)]
 
 
 def test_images_left_out_are_dropped_and_rows_numbered_anew(table, store):

@@ -1,5 +1,6 @@
 """Checkpoints: what they bring back, what of a stranger's is refused, and writing them whole or not at all."""
 
+import io
 import json
 import os
 import pickle
@@ -197,6 +198,24 @@ def test_without_room_the_old_checkpoint_stays_and_nothing_half_written_is_left(
             AtomicCheckpointIO().save_checkpoint({"value": torch.zeros(100_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.load(path, weights_only=True) == {"value": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_an_interruption_of_the_writing_is_one_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+    class Interrupted(io.FileIO):
+        def write(self, data):
+            if len(data) > 100_000 and not came:
+                came.append(len(data))
+                raise KeyboardInterrupt  # torch then ends the archive, which is not as long as it thinks
+            return super().write(data)
+
+    came, path = [], tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"value": 1}, path)
+    monkeypatch.setattr(type(path), "open", lambda self, mode: Interrupted(self, mode))
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"value": torch.zeros(100_000)}, path)
+    monkeypatch.undo()
     assert torch.load(path, weights_only=True) == {"value": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -150,6 +150,8 @@ def test_score_maps_are_those_of_evaluation(tiny):
     assert maps.shape == (7, 10, 7)
     assert not maps.requires_grad
     torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])
+    module.__dict__["_device"] = torch.device("meta")  # a Trainer that ends names another than where the weights are
+    torch.testing.assert_close(score_maps(module, next(iter(data.test_dataloader()))["image"])[0], maps)
 
 
 def test_a_training_on_breasts_of_one_view_is_one_on_images_to_the_last_digit(tiny, tmp_path):

@@ -253,7 +253,7 @@ class MammogramData(LightningDataModule):
     def loader(self, dataset: MammogramDataset, **order: Any) -> DataLoader[Batch]:
         """Read a data set in the order of a sampler or of a batch sampler, by as many workers as there is room for."""
         workers, prefetch = self._that_fit(dataset)
-        return _Loader(
+        loader = _Loader(
             dataset,
             **order,
             collate_fn=_as_read,
@@ -266,6 +266,8 @@ class MammogramData(LightningDataModule):
             multiprocessing_context=self.start_method if workers else None,
             generator=torch.Generator().manual_seed(self.seed),  # the global generator is left as it is
         )
+        loader.device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return loader
 
     def _that_fit(self, dataset: MammogramDataset) -> tuple[int, int]:
         """Give the workers, and the batches that each reads ahead, for which there is shared memory; fewer are said."""
@@ -293,11 +295,36 @@ def _free_shared_memory() -> int:
 
 
 class _Loader(DataLoader[Batch]):
-    """A loader whose workers end with a sentence where they give nothing for minutes, or die."""
+    """A loader whose workers end with a sentence where they give nothing for minutes, or die; see `_copied_ahead`."""
+
+    device = torch.device("cpu")
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
-        return _explained(batches) if self.num_workers else batches
+        explained = _explained(batches) if self.num_workers else batches
+        return _copied_ahead(explained, self.device) if self.device.type == "cuda" else explained
+
+
+def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy a batch to the GPU on a stream of its own while the network works on those before."""
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # in torch itself
+    waiting: list[tuple[Batch, torch.cuda.Event]] = []
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            there = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+            waiting.append((there, copying.record_event()))
+        if len(waiting) > 1:
+            yield _arrived(*waiting.pop(0))
+    yield from (_arrived(*pair) for pair in waiting)
+
+
+def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    """Let what is asked of the GPU from now on wait for the copy, and keep its memory until that has been done."""
+    stream = torch.cuda.current_stream(next(iter(batch.values())).device)
+    stream.wait_event(copied)
+    for values in batch.values():
+        values.record_stream(stream)
+    return batch
 
 
 def _explained(batches: Iterator[Batch]) -> Iterator[Batch]:

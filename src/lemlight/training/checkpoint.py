@@ -283,7 +283,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())
             except RuntimeError as error:  # torch reports a failed write as one, with the cause behind it
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from error
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError | KeyboardInterrupt) else error from error
 
 
 def add_to_metadata(path: Path, **fields: Any) -> None:

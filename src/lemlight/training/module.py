@@ -38,6 +38,9 @@ NOISE = (
 CHATTER = (
     "Tip:",
     "GPU available",
+    "You are using a CUDA device",  # autocast has the tensor cores at work; float32 is meant as it is
+    "LOCAL_RANK: ",
+    "Automatic Mixed Precision (AMP)",
     "TPU available",
     "`Trainer(limit_",
     "`Trainer.fit` stopped: `max_epochs=",
@@ -50,7 +53,8 @@ def quiet() -> None:
 
     Called again in every process that is started for a device: filters are not inherited.
     """
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_worth_reading)
+    for name in ("utilities.rank_zero", "accelerators.cuda"):
+        logging.getLogger(f"pytorch_lightning.{name}").addFilter(_worth_reading)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
 
@@ -354,7 +358,8 @@ def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -
 @torch.no_grad()
 def score_maps(module: MammogramModule, images: Tensor) -> tuple[Tensor, Extrema]:
     """Give the score maps (N, h, w) of images (N, 1, H, W) in [0, 1] and their extrema, on the CPU; eval mode stays."""
-    scores = module.eval()(images.to(module.device))
+    where = next(module.parameters()).device  # Lightning's module.device names the CPU once a Trainer has ended
+    scores = module.eval()(images.to(where))
     extrema = module.classifier.extrema(scores)
     return scores.score_map.float().cpu(), Extrema(extrema.maxima.cpu(), extrema.minima.cpu())
 
