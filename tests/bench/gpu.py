@@ -166,6 +166,15 @@ def every_step(device):
         yield f"a step of {len(POOLINGS)} poolings on {name}: {'; '.join(failed) or 'all run, deterministic or not'}"
 
 
+def shading(device):
+    """How far brightness, contrast and noise on the device are from those on the CPU, of the full range."""
+    stored = torch.randint(1, 65536, (4, 1, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    augmentation, seeds = build(values_of()["augmentation"], "augmentation"), torch.arange(4)
+    there = augmentation.on_device(stored.to(device), seeds.to(device)).cpu()
+    difference = float((there - augmentation.on_device(stored, seeds)).abs().max())
+    yield f"augmentation against the CPU's: {difference:.0e}{'' if difference < 1e-6 else ' DIFFERS'}"
+
+
 def maps(device):
     """How far the maps of each method on the device are from those on the CPU, in norm."""
     chosen = values_of()["localization"]["methods"]
@@ -228,7 +237,7 @@ def measure(device, folder, workers, more, until):
                 f"{what}: {loop:.0f} images/s, {loop / alone:.3f} of the bound of {alone:.0f}{held}; "
                 f"{memory:.1f} GB, busy {busy:.0f} %"
             )
-    for part in (folder_of_files(device, folder, workers), maps(device), every_step(device)):
+    for part in (folder_of_files(device, folder, workers), shading(device), maps(device), every_step(device)):
         if time.monotonic() > until:
             yield f"{part.__name__}: no time left"
         else:

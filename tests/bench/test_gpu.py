@@ -19,7 +19,8 @@ def test_every_part_of_it_runs_tiny(capsys, monkeypatch):
         patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         gpu.main(["--tiny"])
     lines = capsys.readouterr().out
-    for words in ("resnet18 at 96x64, batch 2: ", "of the bound of", "localize: ", "all run, deterministic or not"):
+    parts = ("resnet18 at 96x64, batch 2: ", "of the bound of", "localize: ", "augmentation against")
+    for words in (*parts, "all run, deterministic or not"):
         assert words in lines
     assert "importance 0e+00, cam 0e+00" in lines
     assert "DIFFERS" not in lines
