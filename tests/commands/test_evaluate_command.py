@@ -15,7 +15,8 @@ import torch
 
 import lemlight
 from lemlight.errors import LemlightError
-from lemlight.training.module import MammogramModule
+from lemlight.reporting import run_results
+from lemlight.training.module import MammogramModule, score_maps
 
 
 def predictions(done):
@@ -239,15 +240,28 @@ def test_an_ensemble_stands_beside_each_of_its_networks(trained, best, phantom, 
     )
 
 
-def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path):
+def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemlight_run, tmp_path, monkeypatch):
+    def shown(classifier, image):
+        on_the_sheet.append(classifier.eval()(image).logit.sigmoid().item())
+        return score_maps(classifier, image)
+
+    on_the_sheet = []
+    monkeypatch.setattr(run_results, "score_maps", shown)
     split = ["dataset.split.scheme=kfold", "dataset.split.folds=2", "dataset.split.val_fraction=0.2"]
     maps = ["primary_level=breast", "localization.keep=0.5", "localization.smoothing=4", "localization.cutoff=0.4"]
     (tmp_path / "sweep").mkdir()
     for fold in (0, 1):
         folder = tmp_path / "sweep" / str(fold)
         lemlight_run("train", *phantom, *split, *maps, f"dataset.split.fold={fold}", folder=folder)
+    on_the_sheet.clear()
     done = lemlight_run(
-        "evaluate", f"checkpoint={tmp_path / 'sweep'}", "dataset=phantom", *phantom, *maps[1:], "split=all"
+        "evaluate",
+        f"checkpoint={tmp_path / 'sweep'}",
+        "dataset=phantom",
+        *phantom,
+        *maps[1:],
+        "split=all",
+        "examples=4",
     )
     assert metrics(done)["primary_level"] == "breast"
     found = metrics(done)["ensemble"]
@@ -257,6 +271,8 @@ def test_the_networks_of_a_folder_judge_what_they_have_not_seen(phantom, lemligh
     expected = pd.concat(tested).set_index("image_id")["probability"]
     same_ones = predictions(done).set_index("image_id")["probability"]
     assert same_ones.to_dict() == pytest.approx(expected.to_dict(), abs=1e-6)
+    assert len(on_the_sheet) >= 2
+    assert all(same_ones.sub(one).abs().min() < 1e-6 for one in on_the_sheet)
     assert "Out of fold" in done.out
     of_folds = [pd.read_csv(tmp_path / "sweep" / str(fold) / "localization_images.csv") for fold in (0, 1)]
     measured = [

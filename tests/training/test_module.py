@@ -16,6 +16,7 @@ from torch import distributed
 from torch.multiprocessing import start_processes
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from lemlight.data.datamodule import unit_range
 from lemlight.errors import LemlightError
 from lemlight.models.lem import local_extrema
 from lemlight.training.checkpoint import load_weights
@@ -146,12 +147,10 @@ def test_prediction_of_a_network_that_gives_no_number_is_an_error(tiny, tmp_path
 
 def test_score_maps_are_those_of_evaluation(tiny):
     module, data = tiny.make_module(), tiny.make_data(batch_size=7)
-    maps, _ = score_maps(module.train(), next(iter(data.test_dataloader()))["image"])
+    maps, _ = score_maps(module.classifier.train(), unit_range(next(iter(data.test_dataloader()))["image"]))
     assert maps.shape == (7, 10, 7)
     assert not maps.requires_grad
     torch.testing.assert_close(maps, all_scores(tiny, module, data.test_dataloader())[3])
-    module.__dict__["_device"] = torch.device("meta")  # a Trainer that ends names another than where the weights are
-    torch.testing.assert_close(score_maps(module, next(iter(data.test_dataloader()))["image"])[0], maps)
 
 
 def test_a_training_on_breasts_of_one_view_is_one_on_images_to_the_last_digit(tiny, tmp_path):

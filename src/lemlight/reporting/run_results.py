@@ -241,7 +241,7 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     figures: dict[str, Path] = {}
-    if run.settings.examples and not run.folds:  # the score maps are those of one network
+    if run.settings.examples:
         chosen = choose_examples(predictions, run.settings.examples, seed=0, threshold=run.operating.drawn)
         items = _sheet_items(run, predictions.set_index("image_id").loc[chosen])
         figures["sheet"] = image_sheet(items, folder / "sheet.png")
@@ -257,11 +257,12 @@ def _figures(run: Run, predictions: pd.DataFrame, summary: Mapping[str, Any]) ->
 
 def _sheet_items(run: Run, rows: pd.DataFrame) -> list[SheetItem]:
     store = run.data.store
+    judges = {image_id: fold.classifier for fold in run.folds for image_id in fold.image_ids}
     items = []
     for image_id, row in rows.iterrows():
         place = store.index_of(str(image_id))
         image = unit_range(torch.from_numpy(np.array(store.image(place))))  # a copy: the store's view is read-only
-        score_map, extrema = score_maps(run.module, image[None, None])
+        score_map, extrema = score_maps(judges.get(str(image_id), run.module.classifier), image[None, None])
         mask = store.mask(place)
         items.append(
             SheetItem(

@@ -356,11 +356,11 @@ def predict(trainer: Trainer, module: MammogramModule, dataloader: DataLoader) -
 
 
 @torch.no_grad()
-def score_maps(module: MammogramModule, images: Tensor) -> tuple[Tensor, Extrema]:
+def score_maps(classifier: MammogramClassifier, images: Tensor) -> tuple[Tensor, Extrema]:
     """Give the score maps (N, h, w) of images (N, 1, H, W) in [0, 1] and their extrema, on the CPU; eval mode stays."""
-    where = next(module.parameters()).device  # Lightning's module.device names the CPU once a Trainer has ended
-    scores = module.eval()(images.to(where))
-    extrema = module.classifier.extrema(scores)
+    where = next(classifier.parameters()).device  # a module's own says the CPU once its Trainer has ended
+    scores = classifier.eval()(images.to(where))
+    extrema = classifier.extrema(scores)
     return scores.score_map.float().cpu(), Extrema(extrema.maxima.cpu(), extrema.minima.cpu())
 
 
