@@ -2,8 +2,8 @@
 
 Shen, Wu, Phang, Park, Liu, Tyagi, Heacock, Kim, Moy, Cho, Geras, "An interpretable classifier for high-resolution
 breast cancer screening images utilizing weakly supervised localization", Medical Image Analysis 68 (2021) 101908, arXiv
-2002.07613. Written from memory of what the paper describes, its text not at hand: numbers of equations and the source's
-values are to be checked against it. The authors' code (AGPL) was not used.
+2002.07613. Steps and values were checked against the authors' published code (AGPL), of which nothing was taken; the
+typeset paper was not at hand, so that no equation is named by its number.
 """
 
 from typing import Any, Literal
@@ -25,22 +25,21 @@ EDGE = 1e-6  # probabilities stay this far from 0 and 1, whose logits are infini
 class GMIC(Pooling):
     """Top-t pooled saliency, patches where it is highest, their attention-weighed features, and a fusion of both.
 
-    The backbone is the global network and the sigmoid of the score map its saliency map A (Eq. 1), for two classes one
-    map. The logit is that of the fusion, which is predicted with; those of the global and the local module are trained
-    beside it with the same loss, as in the source.
+    The backbone is the global network and the sigmoid of the score map its saliency map A, for two classes one map. The
+    logit is that of the fusion, which is predicted with; those of the global and the local module are trained beside it
+    with the same loss, as in the source.
 
     [reading] What of it is ours: patches are cut from the prepared image; the backbone is any, where the source has a
     narrow ResNet-22; the L1 norm of A is divided by its cells, so that `loss.beta` does not depend on their number: it
-    is the source's weight on the sum times the number of cells. The paper's equations are cited from memory of its
-    prose, as its typeset text was not at hand.
+    is the source's weight on the sum times the number of cells; attention and the local classifier have biases.
 
     Args:
         channels: C of the features.
-        top: t, the fraction of the cells whose mean saliency is the global module's probability (Eq. 2-3); 1 % to 20 %
+        top: t, the fraction of the cells whose mean saliency is the global module's probability; 1 % to 20 %
             in the source.
         patches: K, how many are looked at.
         patch: side of a patch, fraction of the image's shorter side; 256 of 1920 px in the source. At least 32 px.
-        hidden: length of the attention vectors [open].
+        hidden: length of the attention vectors, 128 in the source.
         local: the local network, one of torchvision or efficientnet_lite0; ResNet-18 in the source.
         local_weights: its first weights; those of ImageNet in the source.
     """
@@ -88,7 +87,7 @@ class GMIC(Pooling):
         return together, whole, self.local_score(bag).squeeze(1)
 
     def regularizer(self, score_map: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The L1 norm of the saliency map (Eq. 9), divided by its cells: in [0, 1]."""
+        """The L1 norm of the saliency map, divided by its cells: in [0, 1]."""
         return valid_only(score_map.sigmoid(), valid).mean()
 
     def _places(self, saliency: Tensor, images: Tensor) -> tuple[Tensor, int]:
@@ -112,7 +111,7 @@ def local_network(name: str, weights: Any) -> Backbone:
 
 
 def best_windows(saliency: Tensor, window: tuple[int, int], number: int) -> Tensor:
-    """Find one after the other the windows of the highest sum in maps `(N, h, w)` (Algorithm 1).
+    """Find one after the other the windows of the highest sum in maps `(N, h, w)` (the source's `retrieve_roi`).
 
     Each map is brought to [0, 1] first, and a window that was taken is 0 from then on.
 
