@@ -2,8 +2,9 @@
 
 The training loop against the same network on one batch that stays on the GPU (the bound), the GPU's busy share and its
 memory; a step of every pooling on every backbone, with deterministic algorithms and without; the maps of all methods
-against those of the CPU; images per second of `localize`. What there is no time left for is named. Arguments like
-`compile=true` or `backbone.gradient_checkpointing=true` change the trainings that are measured.
+against those of the CPU; images per second of `localize`; whether the commands come to their end. What there is
+no time left for is named. Arguments like `compile=true` or `backbone.gradient_checkpointing=true` change the trainings
+that are measured.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -219,6 +221,30 @@ def folder_of_files(device, folder, workers):
     yield f"localize: {rate:.1f} images/s, {workers} workers; the first {FILES[0]} took {taken[FILES[0]]:.0f} s"
 
 
+def commands(folder, accelerator):
+    """The commands that must come to their end on a device, by name, with what follows `python -m lemlight.`."""
+    at = [f"dataset.root={folder / 'small'}", f"store={folder / 'small_store'}", "bootstrap=100"]
+    net = ["+scale=small", "dataset.patients=24", f"trainer.accelerator={accelerator}", "trainer.max_epochs=2"]
+    net += ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min", *at]
+    both = ",".join(str(folder / "whole" / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    maps = ["localization.compare=[cam,grad_cam]", "localization.faithfulness=4", "calibration=temperature"]
+    tested = ["dataset=phantom", "dataset.patients=24", "dataset.difficulty=0.0", "dataset.scale=0.5", *at]
+    tested += [f"accelerator={accelerator}", "test_time_augmentation=[flip]"]
+    return {
+        "train": ["train", *net, *maps, f"output={folder / 'whole'}"],
+        "train on kept features": ["train", *net, "backbone.frozen=true", f"output={folder / 'frozen'}"],
+        "train on breasts": ["train", *net, "level=breast", f"output={folder / 'breasts'}"],
+        "evaluate two networks": ["evaluate", f"checkpoint=[{both}]", *tested, f"output={folder / 'evaluated'}"],
+    }
+
+
+def ends_of_commands(device, folder):
+    for name, (command, *words) in commands(folder, "gpu").items() if device.type == "cuda" else ():
+        call = [sys.executable, "-m", f"lemlight.{command}", *words]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        yield f"{name}: {'ends as it should' if done.returncode == 0 else f'FAILS: {done.stderr.strip()[-500:]}'}"
+
+
 def measure(device, folder, workers, more, until):
     for size in SIZES:
         for backbone in TRAINED:
@@ -237,7 +263,8 @@ def measure(device, folder, workers, more, until):
                 f"{what}: {loop:.0f} images/s, {loop / alone:.3f} of the bound of {alone:.0f}{held}; "
                 f"{memory:.1f} GB, busy {busy:.0f} %"
             )
-    for part in (folder_of_files(device, folder, workers), shading(device), maps(device), every_step(device)):
+    after = (folder_of_files(device, folder, workers), ends_of_commands(device, folder))
+    for part in (*after, shading(device), maps(device), every_step(device)):
         if time.monotonic() > until:
             yield f"{part.__name__}: no time left"
         else:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.bench import gpu
+from tests.composing import settings_of
 
 
 def test_without_a_gpu_nothing_is_measured(capsys, monkeypatch):
@@ -24,6 +25,11 @@ def test_every_part_of_it_runs_tiny(capsys, monkeypatch):
         assert words in lines
     assert "importance 0e+00, cam 0e+00" in lines
     assert "DIFFERS" not in lines
+
+
+def test_the_commands_that_it_runs_on_a_gpu_are_whole(tmp_path):
+    for command, *words in gpu.commands(tmp_path, "cpu").values():
+        settings_of(*words, command=command)
 
 
 @pytest.fixture(autouse=True)
