@@ -13,10 +13,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import lemlight
 from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError, LemlightError
+from lemlight.reporting.model_card import write_model_card
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -167,6 +169,17 @@ def test_the_card_beside_the_checkpoint_says_what_metrics_json_says(trained):
     subgroups = body.partition("## Subgroups")[2].partition("##")[0]
     assert "view: CC" in subgroups
     assert "Too small for a figure" in subgroups
+
+
+def test_a_card_without_a_threshold_says_why(trained, tmp_path):
+    summary = json.loads((trained.folder / "metrics.json").read_text())
+    config = OmegaConf.to_container(OmegaConf.load(trained.folder / "config.yaml"))
+    given = {"title": "LEM", "config": config, "leak_text": "", "versions": {"lemlight": "1"}, "command": "train"}
+    assert "predicted malignant above 0.4" in write_model_card(tmp_path, summary=summary, **given).read_text()
+    summary |= {"threshold": None, "operating": {"on_validation": {"reason": "youden: nothing reaches it"}}}
+    assert (
+        "no threshold (youden: nothing reaches it)" in write_model_card(tmp_path, summary=summary, **given).read_text()
+    )
 
 
 def test_the_card_is_one_that_the_hub_reads(trained):

@@ -168,13 +168,14 @@ class Predictor:
         if not read:
             return []
         batch = torch.cat([as_batch(pixels) for _, _, pixels in read]).to(self.device)
-        explained, predictions = self.explain(batch), []
+        found: Any = [None if part is None else part.cpu() for part in self.explain(batch)]  # a GPU is soon full
+        explained, predictions = Explanation(*found), []
         if not explained.probability.isfinite().all():
             raise LemlightError("the network answers with no number: its training has diverged; use another checkpoint")
         for number, (image, geometry, _) in enumerate(read):
             parts: Any = [None if part is None else part[number : number + 1] for part in explained]
             one = Explanation(*parts)
-            strength = smoothed(one.maps[0].cpu().numpy(), self.regions.smoothing)
+            strength = smoothed(one.maps[0].numpy(), self.regions.smoothing)
             regions = regions_of(one, 0, strength, cutoff_in(strength, self.regions), geometry, image.spacing_mm)
             label = self.label_names[int(one.malignant[0])]
             predictions.append(Prediction(image, geometry, one, strength, regions, label))

@@ -21,6 +21,7 @@ from lemlight.reporting.run_page import (
     level_heads,
     level_notes,
     method_table,
+    threshold_text,
 )
 from lemlight.text import figure_text, heading, markdown_table
 
@@ -53,7 +54,7 @@ def write_model_card(
         size=f"{prepare['height']} x {prepare['width']}",
         prepared=f"{crop}, {'chest wall on the left' if flip else 'not turned'}, air is 0",
         labels=config["label_names"],
-        threshold=f"{summary['threshold']:g}",
+        threshold=threshold_text(summary),
         note=lambda_note(summary.get("lambda", 1.0)),
         how=how_text(summary),
         table=markdown_table([["Metric", *level_heads(summary)], *rows]),
