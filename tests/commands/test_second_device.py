@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 import lemlight
+from lemlight.data.datamodule import unit_range
 from lemlight.localization.attribution import explain
 from lemlight.localization.predictor import phantom_as_prepared
 from lemlight.training.callbacks import FreezeAtFirst, MixUp
@@ -104,7 +105,8 @@ def test_a_training_that_is_resumed(callback, gpu, tmp_path):
         tiny_training.fit(trainer, module, data, resume)
     assert predict(trainer, module, data.test_dataloader())["probability"].notna().all()
     module.to(trainer.strategy.root_device)
-    assert score_maps(module.classifier, next(iter(data.test_dataloader()))["image"])[0].device.type == "cpu"
+    images = unit_range(next(iter(data.test_dataloader()))["image"])
+    assert score_maps(module.classifier, images)[0].device.type == "cpu"
 
 
 def test_a_training_to_its_end(on_gpu, phantom):
