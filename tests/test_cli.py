@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -42,6 +43,23 @@ def test_the_version_and_the_list_of_commands(tmp_path):
     assert all(f"python -m lemlight.{name} " in done.stdout for name in COMMANDS)
     assert "HEAVY []" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["lemlight"], ["lemlight.train", "--help"], ["lemlight.report", "--version"]])
+def test_a_reader_that_stops_early_is_no_mistake(words, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that has such a disk")
+def test_a_full_disk_behind_what_is_printed_is_one_sentence(tmp_path):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "lemlight"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
+    said = b"lemlight: what is printed cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize(

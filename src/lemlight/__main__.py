@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from lemlight import __version__
-from lemlight.cli import conf_dir
+from lemlight.cli import conf_dir, ending_in_a_sentence
 
 COMMANDS = ("download", "prepare", "train", "evaluate", "localize", "report", "export")  # as one follows the other
 
@@ -17,7 +17,8 @@ def main() -> None:
         header = str(OmegaConf.load(Path(conf_dir(), "hydra", "help", f"{name}.yaml")).header)
         lines.append(f"  python -m lemlight.{name:<9} {header.splitlines()[0]}")
     lines += ["", "--help of each shows its choices and examples, --cfg job every setting, --version the version"]
-    print("\n".join(lines))  # at once: a reader that stops early breaks no pipe in between
+    with ending_in_a_sentence():
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

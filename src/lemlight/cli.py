@@ -7,10 +7,15 @@ import functools
 import gc
 import io
 import logging
+import math
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,11 +62,16 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     In a multirun every job is run; each that fails says why, and the exit code tells that one did. Runs keep
     account of their jobs themselves (lemlight.sweeps), wherever these run.
     """
+    with ending_in_a_sentence():
+        if "--version" in sys.argv[1:]:  # Hydra's own tells Hydra's
+            print(f"lemlight {__version__}")
+        else:
+            _run(config_name, task)
+
+
+def _run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     for chatty in ("matplotlib", "idc_index"):  # that one looks for fonts and the other for room helps nobody
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    if "--version" in sys.argv[1:]:  # Hydra's own tells Hydra's
-        print(f"lemlight {__version__}")
-        return
     keep_freed_memory()
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     failed: list[BaseException] = []
@@ -73,7 +83,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         try:
             return task(config)
         except MISTAKES as error:
-            if traceback_wanted:
+            if traceback_wanted or isinstance(error, BrokenPipeError):
                 raise
             failed.append(error)
             say(explain(error))
@@ -89,17 +99,67 @@ def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(job)()
     except Exception as error:
-        if traceback_wanted or not (isinstance(error, MISTAKES) or NO_TRIALS in str(error)):
+        mistake = isinstance(error, MISTAKES) or NO_TRIALS in str(error)
+        if traceback_wanted or not mistake or isinstance(error, BrokenPipeError):
             raise
         failed.append(error)
         say(explain(error))
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
-            raise  # Lightning turns an interruption of a training into an exit of its own
-        say("interrupted")
-        sys.exit(130)
     if failed:
         sys.exit(2)
+
+
+class ToldToEnd(SystemExit):
+    """SIGTERM, as `kill`, `timeout` and clusters send it."""
+
+
+_last: dict[int, float] = {}  # when a signal came
+
+
+def end(number: int, _: object) -> None:
+    """End this process by an exception, for Ctrl-C or SIGTERM; one that follows at once says the same.
+
+    `timeout` sends one to the process and one to its group. A second exception amid the first one's work could meet
+    code in C++ that cannot be left a second time, such as torch's writer of checkpoints.
+    """
+    before, _last[number] = _last.get(number, -math.inf), time.monotonic()
+    if _last[number] - before > 1:
+        raise KeyboardInterrupt if number == signal.SIGINT else ToldToEnd(128 + number)
+
+
+@contextmanager
+def ending_in_a_sentence() -> Iterator[None]:
+    """Let whatever cuts a command off end it as it ends other programs, without a traceback: a sentence, a code.
+
+    130 is Ctrl-C, 143 SIGTERM, 141 a reader that has gone (`| head`), which wants no sentence. A training adds how to
+    go on as a note.
+    """
+    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number, usual in defaults.items() if in_main and signal.getsignal(number) == usual]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # of what is printed: all others were said before
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(nowhere, 2)
+            sys.exit(128 + signal.SIGPIPE)
+        say(f"what is printed cannot be written: {error.strerror}")
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as cut:
+        told = isinstance(cut, ToldToEnd) or type(cut).__name__ == "SIGTERMException"  # Lightning's, for the same
+        if isinstance(cut, SystemExit) and not told and not isinstance(cut.__context__, KeyboardInterrupt):
+            raise  # Lightning turns an interruption of a training into an exit of its own
+        say("; ".join(["told to end (SIGTERM)" if told else "interrupted", *getattr(cut, "__notes__", ())]))
+        sys.exit(128 + (signal.SIGTERM if told else signal.SIGINT))
+    finally:
+        for number in ours:
+            signal.signal(number, defaults[number])
 
 
 def quoted(word: str) -> str:

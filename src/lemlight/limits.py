@@ -1,10 +1,12 @@
 """What reading one file may cost: sizes, memory and time."""
 
 import math
+import os
 import resource
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from lemlight.arguments import Count, Positive
 from lemlight.building import Settings
@@ -56,6 +58,14 @@ def check_size(height: int, width: int, bytes_of_a_pixel: float) -> None:
     """Raise ImageError, without the file's name, where an image is larger than the limits of this process."""
     if problem := _held.problem(height, width, bytes_of_a_pixel):
         raise ImageError(problem)
+
+
+def length_problem(file: BinaryIO) -> str:
+    """Say that a file is longer than the pixels of any image may be, and a tenth; "" where it is not."""
+    size = os.fstat(file.fileno()).st_size
+    if size <= 1.1 * _held.decoded * GB:
+        return ""
+    return f"the file has {size / GB:.1f} GB, more than limits.decoded={_held.decoded:g}; {LEAVE_OUT}"
 
 
 def bound_time() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
+from hydra.utils import instantiate
 
 import lemlight
 from lemlight.errors import LemlightError
@@ -323,3 +324,30 @@ def test_a_checkpoint_with_values_that_cannot_be_is_one_sentence(
     assert said in refused("evaluate", f"checkpoint={path}", "dataset=phantom", *phantom)
     with pytest.raises(LemlightError, match=re.escape(said)):
         lemlight.load(path)
+
+
+def test_of_a_checkpoint_its_network_alone_is_built(trained, dicoms, phantom, lemlight_run, tmp_path, monkeypatch):
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    config, owned = config_of(content), str(tmp_path / "owned")
+    here = {"_target_": "lemlight.localization.attribution.Importance", "owned": owned}
+    config |= {
+        "trainer": {"_target_": "pytorch_lightning.Trainer", "default_root_dir": owned},
+        "callbacks": {"one": {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": owned}},
+        "logger": {"one": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": owned}},
+        "loss": {"_target_": "lemlight.models.losses.CombinedLoss", "beta": owned},
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": owned},
+        "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": owned},
+        "augmentation": {"_target_": "lemlight.data.augment.StandardAugmentation", "owned": owned},
+        "localization": {"methods": {"importance": here}, "owned": owned},
+        "dataset": config["dataset"] | {"_target_": "lemlight.data.datasets.mias.mias", "root": owned},
+    }
+    torch.save(content, path := tmp_path / "hostile.ckpt")
+    built = []
+    monkeypatch.setattr("hydra.utils.instantiate", lambda part, **more: built.append(part) or instantiate(part, **more))
+    lemlight_run("localize", f"checkpoint={path}", f"input={dicoms[0]}")
+    lemlight_run("evaluate", f"checkpoint={path}", "dataset=phantom", *phantom, "examples=0")
+    lemlight_run("export", f"checkpoint={path}")
+    lemlight.load(path)
+    assert [part["_target_"] for part in built].count(config["backbone"]["_target_"]) == 4
+    assert owned not in str(built)
+    assert not Path(owned).exists()

@@ -1,7 +1,9 @@
 """A kill at any moment and a disk that is full cost nothing that was there, and the same command then goes on."""
 
+import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -17,17 +19,29 @@ from tests.commands.conftest import ALWAYS, environment
 DRAW = random.Random(0)
 
 
-def killed(command, folder, first, *arguments):
-    """Start a command, wait for its first file, and kill it and its processes a moment later, most often at work."""
+def killed(command, folder, first, *arguments, told=None):
+    """Start a command, wait for its first file, and kill it a moment later, most often at work; code and stderr.
+
+    `told` is a signal in place of the kill, to the command and its processes, and once more, as `timeout` sends it.
+    """
     call = [sys.executable, "-m", f"lemlight.{command}", *ALWAYS[command], f"hydra.run.dir={folder}", *arguments]
     process = subprocess.Popen(
-        call, cwd=folder.parent, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        call,
+        cwd=folder.parent,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     while process.poll() is None and not first():
         time.sleep(0.005)
     time.sleep(DRAW.random() * 0.3)
-    process.kill()
-    process.wait()
+    for _ in range(2 if told else 0):
+        os.killpg(process.pid, told)
+    if not told:
+        process.kill()
+    return process.communicate()[1], process.returncode
 
 
 @contextmanager
@@ -83,11 +97,16 @@ def test_localizing_goes_on_after_a_kill_and_a_disk_that_was_full(best, dicoms, 
     assert "is damaged: leave out resume=true" in refused("localize", *wanted, "resume=true", folder=folder)
 
 
-def test_a_training_that_was_killed_goes_on_from_its_checkpoint(folder_data, lemlight_run, tmp_path):
+def test_a_training_goes_on_after_a_signal_to_its_group_and_after_a_kill(folder_data, lemlight_run, tmp_path):
     (tmp_path / "one").mkdir()
-    folder, wanted = tmp_path / "one" / "run", [*folder_data, "trainer.max_epochs=3"]
+    folder, wanted = tmp_path / "one" / "run", [*folder_data, "trainer.max_epochs=300", "workers=2"]
     last = folder / "checkpoints" / "last.ckpt"
-    killed("train", folder, last.is_file, *wanted)
+    err, code = killed("train", folder, last.is_file, *wanted, told=signal.SIGTERM)
+    assert err == f"lemlight: told to end (SIGTERM); the same command with resume={last} goes on\n"
+    assert code == 143
+    assert not list(folder.rglob(".*.ckpt"))
+    epoch, wanted = load_checkpoint(last).epoch, [*wanted, f"resume={last}"]
+    killed("train", folder, lambda: load_checkpoint(last).epoch > epoch, *wanted)
     epoch = load_checkpoint(last).epoch
     done = lemlight_run("train", *folder_data, f"trainer.max_epochs={epoch + 2}", f"resume={last}", folder=folder)
     assert load_checkpoint(last).epoch == epoch + 1

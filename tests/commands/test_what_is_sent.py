@@ -34,6 +34,12 @@ VALUES = ("tag", "site", "density", "view", "lesion", "exam", "text", "error", "
 PLANTS = [f"planted{word}" for word in (*NAMES, *VALUES)]
 PLACE = "1234567890"  # of a word, in tags that take numbers only
 TEXTS = ("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "CS")
+OF_THE_STUDY = {  # PS3.3 C.7.2.1 and C.7.2.2, outside of the groups 0010 and 0012; and that an image is lossy
+    *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "LossyImageCompression"),
+    *("ReferringPhysicianName", "ConsultingPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy"),
+    *("AdmittingDiagnosesDescription", "RequestingService", "ReasonForVisit", "PatientState"),
+    *("AdmissionID", "ServiceEpisodeID", "ServiceEpisodeDescription", "LongitudinalTemporalEventType"),
+}
 PICTURES = {"sheet", "roc", "reliability", "curves", "overlays", "froc"}
 
 
@@ -306,3 +312,22 @@ def test_pictures_and_maps_name_no_file(run, lemlight_run):
     assert {path.suffix for path in written} == {".png", ".npz"}
     for path in written:
         assert planted(path.read_bytes() + path.name.encode()) == [], path.name
+
+
+def test_a_segmentation_repeats_patient_and_study_and_nothing_else(run, lemlight_run, tmp_path):
+    source, checkpoint = tmp_path / "plantedimage.dcm", run.folder / "checkpoints" / "best.ckpt"
+    with pydicom.config.disable_value_validation():
+        data = pydicom.dcmread(run.folder.parents[1] / "plantedfolder" / "plantedimage-texts.dcm")
+        data.StudyInstanceUID = data.SeriesInstanceUID = pydicom.uid.generate_uid()
+        data.save_as(source)
+        done = lemlight_run("localize", f"input={source}", f"checkpoint={checkpoint}", "dicom_seg=true", "threshold=0")
+        (file,) = (done.folder / "segmentations").iterdir()
+        assert planted(file.name.encode()) == []
+        written = pydicom.dcmread(file)
+        repeated = [element for element in written if planted(str(element).encode())]
+        assert {"PatientID", "PatientName", "PatientBirthDate"} | OF_THE_STUDY <= {one.keyword for one in repeated}
+        for element in repeated:  # 0010: the patient, 0012: a clinical trial
+            assert element.tag.group in (0x0010, 0x0012) or element.keyword in OF_THE_STUDY, element.keyword
+            del written[element.tag]
+        written.save_as(file)
+    assert planted(file.read_bytes()) == []

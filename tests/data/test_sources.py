@@ -5,6 +5,7 @@ import shutil
 import tarfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 
 from lemlight.data.datasets.cbis import cbis
 from lemlight.data.datasets.cmmd import cmmd
-from lemlight.data.sources import MANIFEST, Archive, Command, ImagingDataCommons
+from lemlight.data.sources import MANIFEST, Archive, Command, IdcIndex, ImagingDataCommons, places
 from lemlight.errors import LemlightError
 from tests.layouts.cbis import write_cbis
 from tests.layouts.cmmd import write_cmmd
@@ -298,3 +299,32 @@ def test_a_kill_amid_the_unpacking_leaves_no_half_an_image(server, tmp_path, mon
     source_at(f"{server[0]}all.tar.gz").fetch(tmp_path, None, 0)
     assert {path.stat().st_size for path in tmp_path.glob("mdb*")} == {50_000}
     assert not (tmp_path / ".unpacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("sleep 60", r"gave no byte for 0\.5 s; is there a network\?; the same command goes on"),
+        (
+            """echo 'ERROR "cp s3://x": RequestError: caused by: Get "x": no such host' >&2; exit 1""",
+            "ConnectionError: Get .x.: no such host; the same command goes on",
+        ),
+        ("for word in $*; do :; done; while read -r _ from to; do mkdir -p $to && cp -r $from $to; done < $word", ""),
+    ],
+)
+def test_an_archive_that_gives_nothing_ends_in_a_sentence_within_seconds(archive, tmp_path, monkeypatch, program, said):
+    """`program` in the place of s5cmd, whose plan is the last word."""
+    monkeypatch.setattr("lemlight.data.sources.SILENCE", 0.5)
+    (tmp_path / "s5cmd").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "s5cmd").chmod(0o755)
+    listed = archive.series("cmmd")
+    listed["series_aws_url"] = [f"{archive.folder / place}/." for place in places(listed)]
+    index = object.__new__(IdcIndex)
+    index._client, index.version = SimpleNamespace(index=listed, s5cmdPath=str(tmp_path / "s5cmd")), "v25"
+    source = ImagingDataCommons("cmmd", "someone", index=index)
+    if said:
+        with pytest.raises(LemlightError, match=said):
+            source.fetch(tmp_path / "cmmd", None, 0)
+        assert (tmp_path / "cmmd" / MANIFEST).is_file()
+    else:
+        assert "series are there" in source.fetch(tmp_path / "cmmd", None, 0)

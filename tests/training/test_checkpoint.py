@@ -235,6 +235,12 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused_unread(saved, tmp
         load_checkpoint(tmp_path / "bomb.ckpt")
 
 
+def test_a_file_of_any_size_is_refused_unread(saved):
+    os.truncate(saved, 10**12)  # it takes no room on the disk
+    with pytest.raises(LemlightError, match=r"has 1000.0 GB, more than any checkpoint has"):
+        load_checkpoint(saved)
+
+
 def test_a_checkpoint_holds_neither_folder_nor_file_of_the_machine(tiny, tmp_path):
     planted = "/secret/planted"
     places = {"store": planted, "output": planted, "dataset": {**tiny.CONFIG["dataset"], "root": planted, "seed": 3}}

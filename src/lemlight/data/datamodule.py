@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -132,9 +133,14 @@ def _as_read(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
-    """Keep OpenCV from starting threads in every worker: the workers are the parallelism."""
+def _start_worker(worker: int) -> None:
+    """Keep OpenCV from starting threads in every worker, and let the parent end it: a signal to all comes here, too.
+
+    Workers that die first are an error in the parent, which has the last checkpoint to write and a sentence to say.
+    """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE_WITH_PARENT))
 
 
 class MammogramData(LightningDataModule):
@@ -260,7 +266,7 @@ class MammogramData(LightningDataModule):
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             timeout=PATIENCE if workers else 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=self.start_method if workers else None,
@@ -287,6 +293,7 @@ SHM = "/dev/shm"  # where PyTorch shares what workers read; 64 MB in a container
 MORE_SHM = "give the container --shm-size=8g or --ipc=host, or set workers=0"
 PREFETCH = 2  # batches that each worker reads ahead, PyTorch's own number
 PATIENCE = 300  # s without a batch
+PATIENCE_WITH_PARENT = 30  # s that a worker lives after a SIGTERM, unless the parent ends it
 
 
 def _free_shared_memory() -> int:

@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 
 from lemlight.data.reading.dicom import quiet
 from lemlight.errors import ImageError, LemlightError, as_image_error
-from lemlight.files import written_aside
+from lemlight.files import open_file, written_aside
 
 if TYPE_CHECKING:  # an optional extra: imported where it is used
     from highdicom.seg import SegmentDescription
@@ -82,7 +82,8 @@ def check_highdicom() -> None:
 
 def _read_source(source: Path) -> Dataset:
     with as_image_error(source, "not a DICOM file, or a damaged one ({}), to which no Segmentation can refer"):
-        header = pydicom.dcmread(source, stop_before_pixels=True)
+        with open_file(source) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
         missing = [keyword for keyword in (*UIDS, "Rows", "Columns") if not header.get(keyword)]
         frames = int(header.get("NumberOfFrames") or 1)
     if missing:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import lemlight
-from lemlight.cli import MISTAKES, explain, say
+from lemlight.cli import MISTAKES, end, explain, say
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
 from lemlight.sweeps import slurm
@@ -180,8 +180,8 @@ def run_to_its_end(command: list[str], environment: Mapping[str, str]) -> int:
     try:
         code = process.wait()
         return code
-    except BaseException as end:
-        interrupted = isinstance(end, KeyboardInterrupt)
+    except BaseException as cut:
+        interrupted = isinstance(cut, KeyboardInterrupt)
         process.send_signal(signal.SIGINT if interrupted else signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: no more patience
             process.wait(None if interrupted else GRACE)
@@ -197,7 +197,7 @@ def run_to_its_end(command: list[str], environment: Mapping[str, str]) -> int:
 def _exit_on_sigterm() -> Iterator[None]:
     """Exit with the code 143 on SIGTERM; in a worker of Ray, which has a handler of its own, that one stays."""
     before = signal.getsignal(signal.SIGTERM)
-    ours = before is signal.SIG_DFL or slurm.in_slurm_job()
+    ours = before in (signal.SIG_DFL, end) or slurm.in_slurm_job()
     if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -209,8 +209,8 @@ def _exit_on_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, leave)
     try:
         yield
-    except SystemExit as end:
-        if end.code == TOLD:
+    except SystemExit as cut:
+        if cut.code == TOLD:
             say("told to end (SIGTERM): this job is unfinished; the same command goes on")
         raise
     finally:

@@ -27,6 +27,7 @@ from lemlight.models.exported import is_exported
 
 METADATA = "lemlight"  # the key of what lemlight puts into a checkpoint beside Lightning's own
 FORMAT = 2
+MOST_BYTES = 20 * 10**9
 PREFIX = "classifier."
 COMPILED = "_orig_mod."
 LEVEL_CHOICES = {"primary_level": get_args(Level), "level_rule": get_args(LevelRule), "level": ("image", "breast")}
@@ -242,6 +243,8 @@ def _read(path: Path) -> Any:
             "was exported from"
         )
     with open_file(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise LemlightError(f"{path} has {size / 1e9:.1f} GB, more than any checkpoint has: use another one")
         if file.read(4) != b"PK\x03\x04":  # torch.save writes a zip file; older forms are bare pickles, not looked into
             raise LemlightError(f"{path} is not a checkpoint: give a .ckpt file that lemlight.train wrote")
         if not zipfile.is_zipfile(file):
@@ -256,8 +259,8 @@ def _unpacked(file: BinaryIO, path: Path) -> Any:
                 raise zipfile.BadZipFile("it is packed, or its parts lie in one another: torch.save does neither")
             if damaged := archive.testzip():  # torch.load does not look at the checksums
                 raise zipfile.BadZipFile(f"{damaged} is not what was written")
-        file.seek(0)
-        return torch.load(file, weights_only=True, map_location="cpu")
+        # mapped: only those weights take memory that a network of their shapes takes over
+        return torch.load(f"/dev/fd/{file.fileno()}", weights_only=True, map_location="cpu", mmap=True)
     except pickle.UnpicklingError as error:
         raise LemlightError(
             f"{path} is refused: it holds objects other than tensors and plain values, which could run code on this "
@@ -284,7 +287,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     os.fsync(file.fileno())
             except RuntimeError as error:  # torch reports a failed write as one, with the cause behind it
                 cause = error.__context__
-                raise cause if isinstance(cause, OSError | KeyboardInterrupt) else error from error
+                raise cause if isinstance(cause, OSError | KeyboardInterrupt | SystemExit) else error from error
 
 
 def add_to_metadata(path: Path, **fields: Any) -> None:

@@ -254,6 +254,11 @@ def fit(trainer: Trainer, module: MammogramModule, data: MammogramData, resume: 
     done = checkpoint.step if resume is not None else -1
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except (KeyboardInterrupt, SystemExit) as cut:
+        last = Path(trainer.default_root_dir, "checkpoints", "last.ckpt")
+        if last.is_file():
+            cut.add_note(f"the same command with resume={last} goes on")
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         if trainer.global_step > done or isinstance(error, torch.OutOfMemoryError):
             raise

@@ -339,3 +339,14 @@ def test_a_deflated_file_is_inflated_no_further_than_the_limits(tmp_path, write_
             read_image(path)
     finally:
         hold(before)
+
+
+def test_a_file_of_any_size_costs_a_glance(tmp_path):
+    cv2.imwrite(str(path := tmp_path / "huge.png"), np.full((40, 30), 7, np.uint16))
+    before = find_images(path)[0].image_id
+    os.truncate(path, 10**12)  # it takes no room on the disk
+    assert find_images(path)[0].image_id != before
+    with pytest.raises(ImageError, match=f"{path}: the file has 1000.0 GB, more than limits.decoded=1"):
+        read_image(path)
+    (header,) = read_file_headers([str(path)])
+    assert (header.format, "1000.0 GB" in header.problem) == ("raster, too large", True)

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,9 +37,10 @@ from lemlight.data.reading.raster import (
 )
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import open_file
-from lemlight.limits import LEAVE_OUT, check_size
+from lemlight.limits import LEAVE_OUT, check_size, length_problem
 from lemlight.terminal import Progress
 
+HASHED = 2**26  # bytes of a file that its image_id is made of: no mammogram has more
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
 NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
 
@@ -58,7 +58,9 @@ def read_image(path: Path) -> Image:
 def is_dicom(path: Path) -> bool:
     """Tell DICOM from the raster formats; raise ImageError for anything else."""
     with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
-        start = file.read(HEADER)
+        start, problem = file.read(HEADER), length_problem(file)
+    if problem:
+        raise ImageError(f"{path}: {problem}")
     if start[128:] != b"DICM" and not is_raster(start):
         raise ImageError(f"{path}: {NOT_KNOWN}")
     return start[128:] == b"DICM"
@@ -78,7 +80,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FoundImage:
-    """One image file. `image_id` is its place in the sorted list and six digits of a hash of its content."""
+    """One image file. `image_id` is its place in the sorted list and six digits of a hash of its first 64 MB."""
 
     path: Path
     image_id: str
@@ -141,7 +143,7 @@ def _kind(path: Path) -> str:
             if start[128:] != b"DICM":
                 words = start.startswith(PNM) and not start[2:3].isspace() and start[2:3] != b"#"  # a text: P2001, ...
                 return RASTER if is_raster(start) and not words else NO_FORMAT
-            if inflated_problem(file):
+            if length_problem(file) or inflated_problem(file):
                 return DICOM
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KIND_TAGS))
@@ -160,7 +162,7 @@ def _kind(path: Path) -> str:
 
 def _image_id(number: int, path: Path) -> str:
     with as_image_error(path, "cannot be read ({})"), open_file(path) as file:
-        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=3)).hexdigest()
+        digest = hashlib.blake2b(file.read(HASHED), digest_size=3).hexdigest()
     return f"image_{number:04d}_{digest}"
 
 
@@ -260,8 +262,10 @@ def _read(path: str) -> FileHeader:
         with open_file(Path(path)) as file:
             start = file.read(HEADER)
             file.seek(0)
-            if start[128:] == b"DICM":
-                kind = "DICOM"
+            kind = "DICOM" if start[128:] == b"DICM" else kind
+            if problem := length_problem(file):
+                return FileHeader(f"{kind}, too large", problem=problem)
+            if kind == "DICOM":
                 return _read_dicom(file)
             return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
     except ImageError as error:  # of the limits

@@ -27,7 +27,12 @@ from lemlight.errors import ImageError, LemlightError
 
 START = 120  # s that a process may take to start: Python and the libraries may come over a network
 REST = 10  # s after which a process without work ends
-BEGIN = "import sys; sys.path[:] = {path!r}; from lemlight.data.reading.isolated import serve; serve({pipe})"
+BEGIN = """import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):  # they come to the whole group, and are the parent's
+    signal.signal(number, signal.SIG_IGN)
+sys.path[:] = {path!r}
+from lemlight.data.reading.isolated import serve
+serve({pipe})"""
 READY = "ready"
 AHEAD = 4
 ONE_THREAD = dict.fromkeys(
@@ -206,7 +211,6 @@ def serve(number: int) -> None:
     """Work on the items of one job after the other that come through the pipe of this number, until it ends."""
     global _working
     _working = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
     pipe = Connection(number)
     with suppress(EOFError, ConnectionError):
