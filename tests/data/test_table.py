@@ -99,6 +99,10 @@ def test_the_csv_keeps_every_text_and_every_lesion(tmp_path):
         (("M\u00fcller", "Mu\u0308ller", "Muller"), ["M\u00fcller", "M\u00fcller", "Muller"]),  # NFC and NFD
         (("A 1", "A\u00a0 1", "A1"), ["A 1", "A 1", "A1"]),
         (("\uff11\uff17", "17", "18"), ["17", "17", "18"]),  # full width
+        (("P-1", "P\u20111", "p\u20131"), ["P-1", "P-1", "P-1"]),  # a hyphen that does not break, a dash
+        (("P\u20661\u2069", "P1", "P\ufe0f1"), ["P1", "P1", "P1"]),  # isolates, a variation selector
+        (("1,234", "1234", "1.234"), ["1,234", "1,234", "1,234"]),  # thousands
+        (("1,000", "1000", "1.000"), ["1,000", "1,000", "1.000"]),  # the last one may be 1
         (("1e5", "12e3", "0x1F"), ["1e5", "12e3", "0x1F"]),  # as a hash may look
         (("100", "10", "1.5"), ["100", "10", "1.5"]),
         ((17, 17.0, "0"), ["17", "17", "0"]),
@@ -120,7 +124,9 @@ def test_patients_that_may_be_two_are_warned_of_by_name_and_once(caplog):
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("patient", ["1.23457E+15", "1,23457E+15", "1.2345678901234568e+18", 1.2345678901234568e18])
+@pytest.mark.parametrize(
+    "patient", ["1.23457E+15", "1,23457E+15", "1.2345678901234568e+18", 1.2345678901234568e18, "1.23457E15"]
+)
 def test_a_patient_in_scientific_notation_is_refused(patient):
     with pytest.raises(LemlightError, match=r"patient_id is a rounded number, .* as text: row 1 \('1.23"):
         check_table(small_table(patient_id=["a", patient, "b"]))
@@ -138,7 +144,17 @@ def test_long_numbers_that_a_spreadsheet_rounded_are_warned_of(caplog):
     check_table(small_table(patient_id=["1234567890123400", "1234567890123512", "8000000000000000"]))
     assert caplog.text == ""
     check_table(small_table(patient_id=["1234567890123400", "1234567890123500", "1234567890987000"]))
-    assert "all 3 patient IDs of more than 15 digits end in 0, as where a spreadsheet rounds them" in caplog.text
+    assert "3 of the 3 patient IDs of more than 15 digits end in 0, as where a spreadsheet rounds them" in caplog.text
+    caplog.clear()
+    check_table(small_table(patient_id=["123456789012345678", "123456789012345000", "123456789012346000"]))
+    assert caplog.text == ""
+
+
+def test_patients_that_became_dates_are_warned_of_by_name(caplog):
+    check_table(small_table(patient_id=["1-2", "02-Jan", "Dez 99"]))
+    assert (
+        "patient IDs that look like dates, as a spreadsheet makes 2-Jan of 1-2: 02-Jan, Dez 99; export" in caplog.text
+    )
 
 
 def test_all_problems_stand_in_one_error():

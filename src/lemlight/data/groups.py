@@ -77,7 +77,7 @@ def exams(table: pd.DataFrame) -> "pd.Series[str]":
 
 def age_band(age: str) -> str:
     """Return the band of an age in years, as a table (55) or a header (055Y) says it; "" where that is none."""
-    years = re.fullmatch(r"0*(\d{1,3})Y?", age.strip().upper())
+    years = re.fullmatch(r"0*(\d{1,3})(?:[.,]\d+)?Y?", age.strip().upper())
     return [name for name, least in AGES.items() if int(years[1]) >= least][-1] if years else ""
 
 

@@ -27,10 +27,16 @@ WRONG_LESIONS: dict[str, Callable[[Lesion], bool]] = {
     "mask has no path": lambda lesion: lesion.shape == "mask" and not lesion.path,
 }
 
-UNSEEN = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"  # characters of no width, for a regular expression
-ROUNDED = re.compile(r"\d([.,]\d+)?[eE][+-]\d\d+")  # 1.23457E+15: no other number was ever an ID
+# characters of no width, for a regular expression
+UNSEEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+ROUNDED = re.compile(r"\d([.,]\d+)? ?[eE][+-]\d\d+|\d[.,]\d+ ?[eE]\d+")  # 1.23457E+15: no other number was ever an ID
 NO_VALUE = re.compile(r"#+|#(N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)|nan|nat|<na>|none|null", re.IGNORECASE)
 WHOLE = re.compile(r"0*(\d+?)(?:[.,]0*)?")
+THOUSANDS = re.compile(
+    r"[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\.\d{3})*\.(?!000)\d{3}"
+)  # 1,234 as a spreadsheet shows 1234
+MONTHS = "jan|feb|mar|m\u00e4r|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+DATE = re.compile(rf"\d\d?[-. /]({MONTHS})[a-z]*([-. /]\d+)?|({MONTHS})[a-z]*[-. /]\d+", re.IGNORECASE)
 QUOTED = re.compile(r"""=?"(.*)"|'(.*)""")  # ="0017" and '0017 keep a spreadsheet from taking an ID for a number
 DIGITS = 15  # that a spreadsheet keeps of a number
 
@@ -47,9 +53,10 @@ def clean(text: str) -> str:
 def one_spelling(ids: "pd.Series[str]") -> "pd.Series[str]":
     """Give IDs that are the same in their normal form in one of their spellings, the first in alphabetical order.
 
-    The normal form knows no leading zeros and decimals of a number (spreadsheets and pandas make 17 or 17.0 of 0017),
-    no upper and lower case, no other digits than those of ASCII (full-width, Arabic), no quotes that keep a spreadsheet
-    from reading a number, and nothing that `clean` takes out. IDs that nothing else is like stay as they are.
+    The normal form knows no leading zeros, decimals and thousands of a number (spreadsheets and pandas make 17 or 17.0
+    of 0017, 1,234 of 1234), no upper and lower case, no other digits and hyphens than those of ASCII (full-width,
+    Arabic, dashes), no quotes that keep a spreadsheet from reading a number, and nothing that `clean` takes out.
+    IDs that nothing else is like stay as they are.
     """
     normal = ids.map({text: _normal(text) for text in ids.unique()})
     return ids.groupby(normal).transform("min") if normal.nunique() < ids.nunique() else ids
@@ -57,13 +64,15 @@ def one_spelling(ids: "pd.Series[str]") -> "pd.Series[str]":
 
 def _normal(text: str) -> str:
     plain = _plain(text).casefold()
+    plain = re.sub("[.,]", "", plain) if THOUSANDS.fullmatch(plain) else plain
     number = WHOLE.fullmatch(plain)
     return number[1] if number else plain
 
 
 def _plain(text: str) -> str:
-    """The text with the letters and digits of ASCII where they look or count the same, without quotes."""
+    """The text with letters, digits and hyphens of ASCII where they look or count the same, without quotes."""
     plain = re.sub(r"\d", lambda digit: str(int(digit[0])), clean(unicodedata.normalize("NFKC", text)))
+    plain = re.sub("[\u2010-\u2015\u2212]", "-", plain)
     quoted = QUOTED.fullmatch(plain)
     return (quoted[1] or quoted[2] or "") if quoted else plain
 
@@ -80,14 +89,22 @@ def _one_patient_each(written: "pd.Series[str]", name: str) -> "pd.Series[str]":
             name,
             first_ten(alike),
         )
-    long = {text for text in patients.unique() if text.isdecimal() and len(text) > DIGITS}
-    if len(long) > 2 and not any(text[DIGITS:].strip("0") for text in long):
+    long = [text for text in patients.unique() if text.isdecimal() and len(text) > DIGITS]
+    rounded = [text for text in long if not text[DIGITS:].strip("0")]
+    if len(rounded) > 2 and len(rounded) >= 5 * sum(0.1 ** (len(text) - DIGITS) for text in long):  # times chance
         logger.warning(
-            "%s: all %d patient IDs of more than %d digits end in 0, as where a spreadsheet rounds them: several "
+            "%s: %d of the %d patient IDs of more than %d digits end in 0, as where a spreadsheet rounds them: several "
             "patients may have become one; export them as text",
             name,
+            len(rounded),
             len(long),
             DIGITS,
+        )
+    if dates := [text for text in patients.unique() if DATE.fullmatch(text)]:
+        logger.warning(
+            "%s: patient IDs that look like dates, as a spreadsheet makes 2-Jan of 1-2: %s; export them as text",
+            name,
+            first_ten(dates),
         )
     return patients
 

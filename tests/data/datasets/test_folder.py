@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lemlight.data.datasets.folder import folder
+from lemlight.data.groups import age_band
 from lemlight.data.preparing.lesions import Lesion
 from tests.layouts.drawing import failure_of
 
@@ -176,7 +177,9 @@ def test_all_problems_at_once_by_line(tmp_path):
     ("content", "part"),
     [
         ("path,label,patient\na.dcm,0,Müller\n".encode("latin-1"), "is not UTF-8 text"),
-        ("path,label,patient\na.dcm,0,1\n".encode("utf-16"), "is not UTF-8 text"),
+        ("path,label,patient\na.dcm,0,1\n".encode("utf-16-le"), "is not UTF-8 text (null characters)"),  # no mark
+        ("path,label,patient\na.dcm,0,1\n".encode("utf-32"), "is not UTF-8 text (null characters)"),
+        ("path,label,patient\na.dcm,0,1\n".encode("utf-16")[:-1], "is not UTF-8 text (truncated data"),
         (b"path,label,patient\na.dcm,0\nb.png,1,2,3\n", "not 3 cells in line 2, 3"),
     ],
 )
@@ -184,6 +187,15 @@ def test_a_csv_that_cannot_be_read(tmp_path, content, part):
     write(tmp_path, "")
     (tmp_path / "images.csv").write_bytes(content)
     assert part in problems(tmp_path)
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-8-sig", "utf-8"])
+def test_unicode_text_of_a_spreadsheet_is_read(tmp_path, codec):
+    text = 'path\tlabel\tpatient\tage\r\na.dcm\t1,0\tM\u00fcller\t57,5\r\n"b, ""2"".png"\t0\t0017\t\r\n\t\t\t\r\n'
+    table = folder(write(tmp_path, text, ["a.dcm", 'b, "2".png'], encoding=codec))
+    assert table["patient_id"].tolist() == ["M\u00fcller", "0017"]
+    assert table["label"].tolist() == [1, 0]
+    assert [age_band(age) for age in table["age"]] == ["50 to 59", ""]
 
 
 def test_a_lesion_has_its_name_in_both_views_and_as_many_names_as_masks(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lemlight.data.datasets.inbreast import inbreast, lesions_in, patients, read_annotations
+from lemlight.data.datasets.inbreast import _in_own_pixels, inbreast, lesions_in, patients, read_annotations
 from lemlight.errors import ImageError
 from tests.layouts.drawing import failure_of, save_mammogram, spoil, written_by
 from tests.layouts.inbreast import RELEASE, dicom_of, save_regions, table_of, write_inbreast
@@ -167,6 +167,35 @@ def test_a_vertex_may_lie_a_hundredth_of_the_side_beyond_the_edge(x, known):
 def test_a_region_without_points_makes_the_lesions_unknown():
     with pytest.raises(ImageError, match="without points"):
         lesions_in([("mass", ()), ("mass", ((1.0, 1.0),))], (10, 10))
+
+
+def test_the_outlines_of_copies_are_scaled_from_the_size_of_the_release_or_unknown(download, truth, caplog):
+    square, *others = truth.index
+    outline = [(1600.0, 3200.0), (1679.0, 3200.0), (1679.0, 3279.0), (1600.0, 3279.0)]  # outside of the copies
+    for image in truth.index:
+        save_mammogram(dicom_of(download, image), np.zeros((400, 400) if image == square else (511, 416)))
+        save_regions(download / RELEASE / "AllXML" / f"{image}.xml", [("Mass", outline)])
+    table = inbreast(download).set_index("image_id")
+    assert table["lesions_known"].tolist() == [False, *[True] * len(others)]
+    assert f"{square} (400 x 400 px, which is neither a size of INbreast nor has the aspect of one)" in caplog.text
+    drawn, note = table.loc[others[0], "lesions"][0].draw_with_note((511, 416))
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (400, 410, 200, 209)
+    assert note == "lesions rescaled from an image of (4084, 3328) to (511, 416)"
+
+
+def test_outlines_that_fit_into_small_copies_are_their_own_and_noted(written, caplog):
+    caplog.clear()
+    inbreast(written[0])
+    assert "copies of another size, on which the outlines seem to be drawn" in caplog.text
+
+
+@pytest.mark.parametrize(("images", "own"), [(3, False), (4, True)])
+def test_half_sized_copies_are_scaled_unless_many_outlines_lie_inside_them(images, own):
+    shapes = {str(n): (2042, 1664) for n in range(images)}
+    inside, outside = [("mass", ((1000.0, 1000.0),))], [("mass", ((1000.0, 2500.0),))]
+    assert _in_own_pixels(shapes, dict.fromkeys(shapes, inside)) == own
+    assert not _in_own_pixels(shapes, dict.fromkeys(shapes, inside) | {"0": outside})
 
 
 def series(*values):

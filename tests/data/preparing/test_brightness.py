@@ -52,7 +52,7 @@ def test_monochrome1_is_inverted_exactly_once(read, shape_tag):
 @given(
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID", None]),
     centre=st.floats(-100, 5000),
-    width=st.floats(1, 6000),
+    width=st.floats(20, 6000),  # with greys between black and white
     rescale=st.sampled_from([None, (1, 0), (2.5, -1024), (-1, 4095)]),
     signed=st.booleans(),
 )
@@ -93,6 +93,7 @@ def test_linear_window_by_hand(read):
         (["", 900], ["", 700]),
         ([60000, 900], [10, 700]),  # shows nothing of the image
         ([900], [700, 4000]),
+        ([2000, 900], [1, 700]),  # nothing but black and white
     ],
 )
 def test_the_first_window_that_can_be_used_counts(tmp_path, write_dicom, centres, widths):
@@ -102,7 +103,7 @@ def test_the_first_window_that_can_be_used_counts(tmp_path, write_dicom, centres
         write_dicom(tmp_path / "b.dcm", stored(), **tags | {"WindowCenter": centres, "WindowWidth": widths})
     )
     np.testing.assert_array_equal(several.pixels, one.pixels)
-    assert ("not used" in " ".join(several.notes)) == (centres[0] != 900 or widths[0] < 1)
+    assert ("not used" in " ".join(several.notes)) == (centres[0] != 900 or widths[0] <= 1)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,12 @@ def test_the_first_window_that_can_be_used_counts(tmp_path, write_dicom, centres
         {"RescaleSlope": "123456", "RescaleIntercept": 1},
         {"VOILUTSequence": [Dataset()]},
         {"ModalityLUTSequence": [Dataset()]},
+        {"VOILUTSequence": lookup_table(4096, 0, 16, np.arange(2000) * 32)},  # cut short
+        {"NumberOfFrames": "123456"},
+        {"NumberOfFrames": 0},
+        {"PlanarConfiguration": 5},
+        {"HighBit": 77},
+        {"PixelPaddingValue": [1, 2]},
         {"PixelPaddingValue": "", "HighBit": None, "EstimatedRadiographicMagnificationFactor": ""},
         {"ImageType": "", "PatientOrientation": "", "ViewPosition": "", "PixelAspectRatio": ""},
     ],

@@ -158,7 +158,7 @@ def test_of_overlapping_lesions_the_smaller_is_seen_whatever_their_order():
         assert labels[0, 0] == numbers[0]
         assert labels[3, 3:5].tolist() == [numbers[1]] * 2
         assert np.count_nonzero(labels == numbers[1]) == 2
-        assert notes == []
+        assert notes == ["a lesion covers 100% of the breast: is the breast itself marked?"]  # and not of the small one
 
 
 def test_three_lesions_inside_each_other_all_stay_and_of_twins_the_first():

@@ -348,7 +348,7 @@ def test_rubbish_instead_of_a_code_stream(tmp_path, write_dicom, syntax):
         ({"BitsStored": None}, "BitsStored|bits stored"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "a photometric interpretation that cannot be read"),
         ({"PhotometricInterpretation": None}, "a photometric interpretation that cannot be read"),
-        ({"SamplesPerPixel": None}, "cannot be decoded"),
+        ({"SamplesPerPixel": 3}, "3 samples .*do not fit to its colours"),
         ({"Rows": 65}, "cut short"),
         ({"Rows": 30_000}, r"30000 x 48 px, more than limits\.side=20000"),
         ({"Rows": 19_000, "Columns": 19_000, "BitsAllocated": 32}, r"1\.4 GB, more than limits\.decoded=1"),
@@ -362,8 +362,19 @@ def test_broken_tags_are_named_and_found_in_the_header_alone(tmp_path, write_dic
     path = write_dicom(tmp_path / "a.dcm", VALUES, **tags)
     assert re.search(expected, message(path))
     (found,) = read_file_headers([str(path)], progress=False)
-    assert re.search(expected, found.problem) or "SamplesPerPixel" in tags
+    assert re.search(expected, found.problem)
     assert "32 bits stored" in message(write_dicom(tmp_path / "b.dcm", VALUES.astype(np.uint32)))
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("SamplesPerPixel", None), ("SamplesPerPixel", 0), ("PixelRepresentation", 9)]
+)
+def test_a_tag_that_a_mammogram_needs_is_put_in_and_noted(tmp_path, write_dicom, tag, value):
+    path = write_dicom(tmp_path / "a.dcm", VALUES, **{tag: value})
+    image, (header,) = read_dicom(path), read_file_headers([str(path)], progress=False)
+    np.testing.assert_array_equal(image.pixels, read_dicom(write_dicom(tmp_path / "b.dcm", VALUES)).pixels)
+    assert image.notes == header.notes
+    assert f"a {tag} that is {'missing' if value is None else 'invalid'}: " in image.notes[0]
 
 
 def test_missing_transfer_syntax(tmp_path, write_dicom):

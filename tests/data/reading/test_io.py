@@ -15,9 +15,11 @@ from PIL import Image
 from pydicom.config import disable_value_validation
 from pydicom.fileset import FileSet
 from pydicom.uid import (
+    AdvancedBlendingPresentationStateStorage,
     BasicTextSRStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -89,13 +91,15 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path, mammograms, caplog, 
     (tmp_path / "notes.png").write_text("no picture")
     (tmp_path / "patients.csv").write_text("P2001,malignant\n")  # begins as a PGM does
     (tmp_path / "empty.dcm").touch()
-    for number, storage in enumerate((SegmentationStorage, BasicTextSRStorage)):
+    states = GrayscaleSoftcopyPresentationStateStorage, AdvancedBlendingPresentationStateStorage
+    for number, storage in enumerate((SegmentationStorage, BasicTextSRStorage, *states)):
         write_dicom(tmp_path / f"{number}.dcm", np.zeros((4, 4), np.uint8), SOPClassUID=storage)
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     with caplog.at_level(logging.INFO):
         assert found(tmp_path) == [tmp_path / "image"]
     assert "2 DICOM without an image" in caplog.text
+    assert "2 DICOM presentation states, which are not applied" in caplog.text
     assert "3 neither DICOM" in caplog.text
     assert "2 cannot be read" in caplog.text
 

@@ -125,6 +125,14 @@ def test_a_signed_padding_value_counts_and_one_of_every_pixel_does_not(read, val
     np.testing.assert_array_equal(read(values, PixelPaddingRangeLimit=4095).pixels, read(values).pixels)
 
 
+@pytest.mark.parametrize("limit", [None, [1, 2]])
+def test_padding_counts_without_its_limit_where_that_cannot_be_used(read, values, limit):
+    stored = np.where(values == 0, 4095, values).astype(np.uint16)
+    image = read(stored, PixelPaddingValue=4095, PixelPaddingRangeLimit=limit or "")
+    assert (image.pixels[values == 0] == 0).all()
+    assert image.notes == (("a PixelPaddingRangeLimit that is invalid: not used",) if limit else ())
+
+
 def test_inverted_images_are_noted_and_others_are_not(tmp_path, read, values):
     assert read(values).notes == ()
     assert read(4095 - values).notes == (POLARITY,)
@@ -257,6 +265,10 @@ def test_what_is_no_mammogram_is_left_out_by_name_in_data_sets_and_folders(tmp_p
             "a 2-D view that was computed from tomosynthesis",
         ),
         ({"ImagePositionPatient": [0, 0, 3], "SliceThickness": 1}, "a position in space"),
+        ({"ImagePositionPatient": ""}, ""),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "a screen save or a report"),
+        ({"BodyPartExamined": "CHEST"}, "BodyPartExamined is not BREAST"),
+        ({"BodyPartExamined": "Breast, left"}, ""),
         ({"Modality": "MG", "SOPClassUID": SecondaryCaptureImageStorage}, ""),  # CBIS-DDSM
         ({"Modality": None, "SOPClassUID": "1.2.3"}, ""),
         ({"EstimatedRadiographicMagnificationFactor": "1.05", "ImageType": ["ORIGINAL", "PRIMARY", "IMAGE"]}, ""),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lemlight.data.preparing.lesions import Lesion, read_mask
 from lemlight.data.reading.io import read_file_headers, read_image
-from lemlight.data.reading.raster import read_raster
+from lemlight.data.reading.raster import TURNED, read_raster
 from lemlight.errors import ImageError
 
 SHAPE = (23, 41)
@@ -254,7 +254,10 @@ def test_an_orientation_tag_turns_image_and_mask_alike(tmp_path, kind, orientati
     shown = np.asarray(PIL.ImageOps.exif_transpose(plain))
     np.testing.assert_allclose(read_raster(path).pixels, shown / 255, atol=0.01)
     np.testing.assert_array_equal(read_mask(path), shown > 0)
-    assert read_file_headers([str(path)], progress=False)[0].shape == shown.shape
+    (header,) = read_file_headers([str(path)], progress=False)
+    assert header.shape == shown.shape
+    # a mask without a tag may have been drawn on the image as it is stored
+    assert header.notes == read_raster(path).notes == ((TURNED,) if orientation > 1 else ())
 
 
 y, x = np.mgrid[:64, :48]
@@ -262,9 +265,10 @@ ONE, TWO = np.hypot(y - 30, x - 12) < 8, np.hypot(y - 38, x - 18) < 6
 BOTH, NUMBERS = ONE | TWO, np.where(TWO, 2, ONE).astype(np.uint8)
 
 
-def indexed(*colours, numbers=NUMBERS):
+def indexed(*colours, numbers=NUMBERS, clear=None):
     image = PIL.Image.fromarray(numbers, mode="P")
     image.putpalette([*colours, *[0] * (768 - len(colours))])
+    image.info |= {} if clear is None else {"transparency": clear}
     return image
 
 
@@ -286,10 +290,8 @@ MASKS = {
     "grey values": (np.where(TWO, 50, ONE * 100).astype(np.uint8), BOTH),
     "palette": (indexed(0, 0, 0, 128, 0, 0, 0, 128, 0), BOTH),
     "palette without colours": (indexed(), BOTH),
-    "palette whose third place is black": (
-        indexed(0, 0, 0, 255, 0, 0, 0, 0, 0, numbers=np.where(TWO & ~ONE, 2, ONE).astype(np.uint8)),
-        ONE,
-    ),
+    "palette whose second place is the background": (indexed(255, 0, 0, numbers=1 - ONE.astype(np.uint8)), ONE),
+    "palette of black on a transparent white": (indexed(255, 255, 255, clear=0), BOTH),
     "colours": (coloured(), BOTH),
     "one colour where opaque": (coloured(0, (0, 0, 0), (0, 0, 0), BOTH), BOTH),
     "red everywhere, opaque on the lesion": (
@@ -312,6 +314,12 @@ def test_what_is_not_zero_in_a_mask_is_lesion_however_a_tool_saved_it(tmp_path, 
     mask = read_mask(path)
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, lesion)
+
+
+def test_a_mask_whose_palette_shows_two_places_black_is_refused(tmp_path):
+    indexed(0, 0, 0, 255, 0, 0).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="several blacks, maybe a lesion: save it with class numbers"):
+        read_mask(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("most", [1, 100, 255])
@@ -368,6 +376,8 @@ def test_a_picture_in_colour_is_noted_and_grey_ones_are_not(tmp_path):
         (np.where(x < 22, 0, 1).astype(np.uint8)[:, ::-1] | np.uint8(x > 0), "inverted"),
         (np.where(ONE, 2, 1).astype(np.uint8), "covers 100%"),
         (coloured(255), "covers 100%"),
+        (np.where((y < 25) & (x < 20), 0, 1).astype(np.uint8), "covers .*inverted"),  # a lesion in the corner
+        (np.where(x < 20, 0, 1).astype(np.uint8), "covers .*inverted"),  # and along a side
     ],
 )
 def test_an_empty_an_inverted_and_a_full_mask_are_refused_with_the_remedy(tmp_path, mask, word):

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -228,14 +229,21 @@ def named(paths: Iterable[str], name: str) -> list[str]:
 
 
 def read_text(path: Path, errors: str = "replace") -> str:
-    """Read a text file; LemlightError where the disk refuses, or with errors="strict" where it is not UTF-8."""
+    """Read a text file: UTF-8, or UTF-16 with its byte order mark, as spreadsheets write "Unicode text".
+
+    LemlightError where the disk refuses, where it holds null characters, or with errors="strict" another encoding.
+    """
     try:
-        return path.read_bytes().decode("utf-8-sig", errors)
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "utf-8-sig", errors)
     except OSError as error:
         raise LemlightError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         why = f"{error.reason} at byte {error.start}"
         raise LemlightError(f"{path} is not UTF-8 text ({why}): save it as CSV UTF-8") from error
+    if "\0" in text:
+        raise LemlightError(f"{path} is not UTF-8 text (null characters): save it as CSV UTF-8")
+    return text
 
 
 def read_rows(

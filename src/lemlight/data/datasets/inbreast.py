@@ -6,16 +6,20 @@ Label: BI-RADS, malignant from `malignant_from` on; no pathology is known.
 Patient: the hash of the file name, one patient for hashes that the PatientID of a header joins.
 Lesions: polygons, or points where there are up to two; pectoral muscles are left out. An image of BI-RADS 1 without XML
 is known to hold none; those of another one without XML, or with a broken one, are unknown.
+Copies of another size: the XML gives none, and the release has two, FULL. Outlines are scaled from the one of the same
+aspect (within 2 %), else unknown; or taken as they are where far more of them lie inside the copies than by chance.
 Split: none is official.
 Source: Moreira et al., INbreast: toward a full-field digital mammographic database, Academic Radiology 19, 2012,
 236-248. On request, for research only.
 """
 
 import logging
+import math
 import os
 import plistlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,9 +31,10 @@ from scipy.sparse.csgraph import connected_components
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, moved_inside, whole_numbers
-from lemlight.data.preparing.lesions import Lesion
+from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.errors import ImageError
 
+FULL = ((4084, 3328), (3328, 2560))  # (H, W) px of the release
 NEEDED = ("Laterality", "View", "File Name", "Bi-Rads")
 IMAGE_NAME = re.compile(r"(?P<image>\d+)_(?P<patient>[0-9a-f]+)_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm", re.I)
 OTHERS = (".dcm", ".dicom", ".pgm")  # of other data sets; PNG copies of INbreast may lie about
@@ -84,11 +89,16 @@ def inbreast(
     said = images["path"].map(lambda path: headers[path].patient)
     label = (images["birads"].str[0].astype(int) >= malignant_from).astype(int)
     images = images.assign(label=label, patient_id=patients(hashes, said))
+    shapes = {image: headers[path].shape for image, path in zip(images["image_id"], images["path"], strict=True)}
+    copies = {image: shape for image, shape in shapes.items() if shape not in FULL and annotations.get(image)}
+    own = _in_own_pixels(copies, annotations)
+    download.note("copies of another size, on which the outlines seem to be drawn", copies if own else ())
 
     def lesions(row: Any) -> tuple[Lesion, ...]:
         regions = annotations.get(row.image_id)
         if regions is not None:
-            return lesions_in(regions, headers[row.path].shape)
+            shape = shapes[row.image_id]
+            return lesions_in(regions, shape, shape if own or row.image_id not in copies else _full(shape))
         if row.birads == "1" and row.image_id not in annotations:
             return ()
         raise ImageError("no annotation that can be read")
@@ -187,13 +197,39 @@ def read_annotations(path: Path) -> list[Region]:
     return [(name, points) for name, points in regions if not name.startswith(MUSCLE)]
 
 
-def lesions_in(regions: list[Region], shape: tuple[int, int]) -> tuple[Lesion, ...]:
-    """Turn regions into lesions of an image of `shape` (H, W) px.
+def _in_own_pixels(copies: Mapping[str, tuple[int, int]], annotations: Mapping[str, list[Region] | None]) -> bool:
+    """Whether the outlines of copies of another size were drawn on them, as far as those tell that lie inside.
+
+    A small copy is a corner of what the release's outlines were drawn on: these lie inside with the probability of its
+    part of the area, its own ones nearly always. Own ones have to be 100 times as likely.
+    """
+    odds = 0.0
+    for image, (height, width) in copies.items():
+        points = [point for _, outline in annotations[image] or () for point in outline]
+        inside = all(x <= (1 + BEYOND) * width and y <= (1 + BEYOND) * height for x, y in points)
+        chance = min(0.99, height * width / (FULL[0][0] * FULL[0][1]))
+        odds += math.log(0.99 / chance if inside else 0.01 / (1 - chance))
+    return odds > math.log(100)
+
+
+def _full(shape: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) in the release of a copy of `shape`; ImageError where it has another aspect."""
+    for full in FULL:
+        if abs(shape[0] * full[1] / (shape[1] * full[0]) - 1) <= ASPECT_TOLERANCE:
+            return full
+    raise ImageError(f"{shape[0]} x {shape[1]} px, which is neither a size of INbreast nor has the aspect of one")
+
+
+def lesions_in(
+    regions: list[Region], shape: tuple[int, int], size: tuple[int, int] | None = None
+) -> tuple[Lesion, ...]:
+    """Turn regions into lesions of an image of `shape` (H, W) px; `size` is that of what they were drawn on.
 
     A vertex up to 1 % of the side beyond the edge is moved onto it. Raises ImageError where a region lies farther
     outside, or has no point: the lesions of that image are not known, a part of them would pass for all.
     """
-    return tuple(_lesion(name, points, shape) for name, points in regions)
+    lesions = tuple(_lesion(name, points, size or shape) for name, points in regions)
+    return lesions if size in (None, shape) else tuple(replace(lesion, size=size) for lesion in lesions)
 
 
 def _lesion(name: str, points: tuple[tuple[float, float], ...], shape: tuple[int, int]) -> Lesion:

@@ -12,6 +12,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 BRIGHTNESS_TAGS = (
     *("PixelRepresentation", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
 LEAST_CONTRAST = 0.01  # of the full range: a window or table that leaves less of the image shows nothing
 
@@ -72,25 +73,36 @@ def _continues(whole: NDArray[np.int64], values: NDArray[np.int64]) -> bool:
     return 2 * fits > pairs
 
 
-def padding(raw: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
+def padding(raw: NDArray[Any], dataset: Dataset, notes: list[str]) -> NDArray[np.bool_] | None:
     """Where PixelPaddingValue, up to PixelPaddingRangeLimit, stands in the place of air (H, W); None where nowhere.
 
     A value that is every pixel's is none of padding.
     """
-    try:
-        ends = [int(dataset[name].value) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit") if name in dataset]
-    except Exception:  # whatever a broken value makes pydicom raise
-        return None
-    if "PixelPaddingValue" not in dataset:
-        return None
-    half = (
-        2 ** (8 * raw.itemsize - 1) if raw.dtype.kind == "i" else 0
-    )  # US or SS: a writer may have taken the wrong one
+    ends = padding_ends(dataset, notes)
+    half = 2 ** (8 * raw.itemsize - 1) if raw.dtype.kind == "i" else 0  # a writer may have mixed up US and SS
     ends = sorted((end + half) % 2 ** (8 * raw.itemsize) - half for end in ends)
     padded = np.zeros(raw.shape, dtype=bool)
-    for pixels in (raw, pixel_values(raw, dataset, [])):  # some write it with all bits of a cell
+    for pixels in (raw, pixel_values(raw, dataset, [])) if ends else ():  # some write it with all bits of a cell
         padded |= (pixels >= ends[0]) & (pixels <= ends[-1])
     return padded if padded.any() and not padded.all() else None
+
+
+def padding_ends(dataset: Dataset, notes: list[str]) -> list[int]:
+    """PixelPaddingValue and, where it is there, PixelPaddingRangeLimit; empty without the first. A broken one is noted.
+
+    An empty tag means the same as a missing one.
+    """
+    ends = []
+    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        try:
+            if name in dataset and not dataset[name].is_empty:
+                ends.append(int(dataset[name].value))
+                continue
+        except Exception:  # whatever a broken value makes pydicom raise
+            notes.append(f"a {name} that is invalid: not used")
+        if not ends:
+            return []
+    return ends
 
 
 Shown = tuple[NDArray[np.float64], int]  # brightness, and the bits of the numbers that became it
@@ -108,11 +120,17 @@ def brightness_table(dataset: Dataset, low: int, high: int, notes: list[str]) ->
     least, greatest = stored_range(dataset)
     values, ends = _modality(np.arange(least, greatest + 1), dataset, notes)
     brightness, bits = _scale(values, *ends), int(dataset.BitsStored)
-    for what, show in [*_voi_luts(dataset), *_windows(dataset, notes)]:
+    held = values[low - least : high - least + 1]  # by the image
+    for what, show in [*_voi_luts(dataset, held), *_windows(dataset, notes)]:
         try:
             shown, depth = show(values)
             seen = np.clip(shown[low - least : high - least + 1], 0, 1)
-            if not np.isfinite(shown).all() or (low < high and np.ptp(seen) < LEAST_CONTRAST):
+            greys = np.count_nonzero((seen > 0) & (seen < 1))
+            if (
+                not np.isfinite(shown).all()
+                or (low < high and np.ptp(seen) < LEAST_CONTRAST)
+                or greys < min(1, high - low - 1)
+            ):
                 raise ValueError("nothing is seen")
         except Exception:  # whatever a broken tag makes pydicom and Python raise
             notes.append(f"a {what} that is invalid or shows nothing of the image: not used")
@@ -150,20 +168,23 @@ def _modality(stored: NDArray[Any], dataset: Dataset, notes: list[str]) -> tuple
     return values, (float(values.min()), float(values.max()))
 
 
-def _voi_luts(dataset: Dataset) -> Iterator[tuple[str, Callable[[NDArray[Any]], Shown]]]:
+def _voi_luts(dataset: Dataset, held: NDArray[Any]) -> Iterator[tuple[str, Callable[[NDArray[Any]], Shown]]]:
     for item in dataset.get("VOILUTSequence") or ():
-        yield "VOI LUT", partial(_voi_lut, item=item, dataset=dataset)
+        yield "VOI LUT", partial(_voi_lut, item=item, dataset=dataset, held=held)
 
 
-def _voi_lut(values: NDArray[Any], item: Dataset, dataset: Dataset) -> Shown:
-    found, bits = _looked_up(values, item, dataset)
+def _voi_lut(values: NDArray[Any], item: Dataset, dataset: Dataset, held: NDArray[Any]) -> Shown:
+    found, bits = _looked_up(values, item, dataset, held)
     return _scale(found, 0, 2**bits - 1), bits
 
 
-def _looked_up(values: NDArray[Any], item: Dataset, dataset: Dataset) -> tuple[NDArray[Any], int]:
+def _looked_up(
+    values: NDArray[Any], item: Dataset, dataset: Dataset, held: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], int]:
     """Look values up in the table of a LUT sequence; with the bits of its entries.
 
-    A table may be longer or shorter than its descriptor says, hold more bits, or be written with the wrong sign.
+    A table may be longer than its descriptor says, hold more bits, or be written with the wrong sign; shorter only
+    where the image's values, `held`, do not need the rest: else ValueError.
     """
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     entries, data = entries % 2**16 or 2**16, item.LUTData
@@ -178,6 +199,8 @@ def _looked_up(values: NDArray[Any], item: Dataset, dataset: Dataset) -> tuple[N
     if not 1 <= bits <= 16 or table.max() >= 2**bits:
         bits = max(1, int(table.max()).bit_length())
     places = np.rint(values).astype(np.int64) - first
+    if held is not None and len(table) <= min(held.max() - first, entries - 1):
+        raise ValueError("the table is cut short")
     return table[np.clip(places, 0, len(table) - 1)], bits
 
 

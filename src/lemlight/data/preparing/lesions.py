@@ -22,6 +22,7 @@ SHAPES = ("mask", "polygon", "box", "circle", "points")
 TYPES = ("mass", "calcification", "distortion", "asymmetry", "other", "")
 ASPECT_TOLERANCE = 0.02
 HIGHEST = 255  # of uint8: lesions beyond have this number together
+MOST_OF_BREAST = 0.5  # more is no lesion but the class of the breast
 LEAST_BLANKED = 0.05  # of a lesion: less is its edge
 CLASSES = 32  # so many values at most are numbers or colours of classes; more are grey edges
 NEARLY_ALL = 0.9  # of the image: no lesion covers that, an inverted mask does
@@ -49,8 +50,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         mask = _half(values / max(float(present[-1:].max(initial=0)), 1e-9), path, lossy)
     if not mask.any():
         raise ImageError(f"{path}: a mask without a lesion; write none where there is none")
-    cover, corners = mask.mean(), mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1]
-    if cover > NEARLY_ALL or (cover > 0.5 and corners.all()):
+    cover, border = mask.mean(), np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    if cover > NEARLY_ALL or (cover > 0.5 and border.mean() > 0.5):
         raise ImageError(f"{path}: a mask that covers {cover:.0%}: inverted? Lesions are not 0; write none for none")
     return mask
 
@@ -213,6 +214,8 @@ def label_image(
         notes += [note] if note else []
         if blanked >= LEAST_BLANKED:
             notes.append(f"a lesion lies to {blanked:.0%} outside the breast that was found")
+        if rows.size > MOST_OF_BREAST * breast.sum():
+            notes.append(f"a lesion covers {rows.size / breast.sum():.0%} of the breast: is the breast itself marked?")
         seen_at_all |= blanked < 1
         label = min(number, HIGHEST)
         sizes[label] = rows.size

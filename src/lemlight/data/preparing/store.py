@@ -36,7 +36,7 @@ from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import write_csv, write_json
 from lemlight.terminal import Progress
 
-FORMAT = 5  # raise it with every change that alters a prepared pixel: the store's name depends on it
+FORMAT = 6  # raise it with every change that alters a prepared pixel: the store's name depends on it
 IMAGES, MASKS, RECORDS, CONFIG, LEFT_OUT = "images.npy", "masks.npy", "done.jsonl", "config.json", "left_out.csv"
 LEAST_SIDE, MOST_SIDE = 32, 10_000  # px: what the networks leave of the least is one cell; no mammogram is larger
 

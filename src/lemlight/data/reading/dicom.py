@@ -17,12 +17,14 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from lemlight.data.preparing.brightness import brightness_table, padding, pixel_values, stored_range
+from lemlight.data.preparing.brightness import brightness_table, padding, padding_ends, pixel_values, stored_range
 from lemlight.data.reading.code_stream import code_stream_problem, decoded, inflated_problem
 from lemlight.data.reading.dicom_header import (
     KIND_TAGS,
+    MENDED,
     doubts,
     laterality,
+    mend_pixel_tags,
     not_a_mammogram,
     quarter_turns,
     spacing_mm,
@@ -39,8 +41,8 @@ COLOURS = (
     *("YBR_PARTIAL_420", "YBR_PARTIAL_422"),
 )
 PIXEL_TAGS = (
-    *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored"),
-    *("NumberOfFrames", "PhotometricInterpretation"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "PhotometricInterpretation"),
+    *MENDED,
     *KIND_TAGS,
 )
 
@@ -58,9 +60,9 @@ def read_dicom(path: Path) -> Image:
     cannot be decoded or is no 2-D mammogram.
     """
     with quiet():
-        dataset, stored = _read_stored(path)
+        dataset, stored, notes = _read_stored(path)
         with as_image_error(path, "its image tags are invalid ({}); correct them or leave the file out"):
-            notes, bits = list(doubts(dataset)), int(dataset.BitsStored)
+            notes, bits = [*notes, *doubts(dataset)], int(dataset.BitsStored)
             if stored.ndim == 3:
                 pixels = np.clip(to_grey(stored) / (2**bits - 1), 0, 1).astype(np.float32)
                 notes += colour_notes(stored)
@@ -76,17 +78,18 @@ def read_stored_values(path: Path) -> NDArray[Any]:
     For masks. Raises ImageError as `read_dicom` does.
     """
     with quiet():
-        dataset, stored = _read_stored(path, mask=True)
+        dataset, stored, _ = _read_stored(path, mask=True)
         return stored if stored.ndim == 3 else pixel_values(stored, dataset, [])
 
 
-def _read_stored(path: Path, mask: bool = False) -> tuple[Dataset, NDArray[Any]]:
-    """Read a file and decode its cells (H, W) with all their bits, or (H, W, 3) for colour."""
+def _read_stored(path: Path, mask: bool = False) -> tuple[Dataset, NDArray[Any], list[str]]:
+    """Read a file and decode its cells (H, W) with all their bits, or (H, W, 3) for colour; with notes on its tags."""
     with as_image_error(path, f"not a DICOM file, or a damaged one ({{}}); {COPY_AGAIN}"):
         with open_file(path) as file:
             if problem := inflated_problem(file):
                 raise ImageError(f"{path}: {problem}")
             dataset = pydicom.dcmread(file)
+        notes = mend_pixel_tags(dataset)
         problem = "" if mask else not_a_mammogram(dataset)
         problem = problem or header_problem(dataset, has_pixels=bool(dataset.get("PixelData")))
         problem = problem or decoder_problem(dataset) or code_stream_problem(dataset)
@@ -98,12 +101,12 @@ def _read_stored(path: Path, mask: bool = False) -> tuple[Dataset, NDArray[Any]]
         f"or of a kind that no decoder here reads ({CONVERT})"
     )
     with as_image_error(path, broken):
-        return dataset, decoded(dataset)
+        return dataset, decoded(dataset), notes
 
 
 def _brightness(stored: NDArray[Any], dataset: Dataset, notes: list[str]) -> tuple[NDArray[np.float32], int]:
     """Turn decoded cells (H, W) into brightness in [0, 1], and give the bits of the numbers that became it."""
-    padded = padding(stored, dataset)
+    padded = padding(stored, dataset, notes)
     stored = stored if padded is None else np.where(padded, stored[~padded].min(), stored)
     values = pixel_values(stored, dataset, notes)
     table, bits = brightness_table(dataset, int(values.min()), int(values.max()), notes)
@@ -130,7 +133,7 @@ def quiet(library: str = "pydicom") -> Iterator[None]:
 def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, str]:
     """Read what describes the pixels, and `tags`, and say what keeps the file from being used as far as that tells.
 
-    Without the pixels; "" if nothing is wrong. Raises whatever pydicom raises about broken tags.
+    Without the pixels, tags as they are; "" if nothing is wrong. Raises whatever pydicom raises about broken tags.
     """
     start = file.tell()
     if problem := inflated_problem(file):
@@ -141,24 +144,29 @@ def read_header(file: BinaryIO, tags: Sequence[str] = ()) -> tuple[FileDataset, 
     deflated = syntax == DeflatedExplicitVRLittleEndian
     size = os.fstat(file.fileno()).st_size
     left = size if deflated else size - file.tell()  # the reader stops where the pixels begin
-    problem = not_a_mammogram(dataset) or header_problem(dataset, has_pixels=left > 0) or decoder_problem(dataset)
+    mended = Dataset()  # which shares no tags with the other
+    mended.update(dataset)
+    mended.file_meta = dataset.file_meta
+    mend_pixel_tags(mended)
+    problem = not_a_mammogram(mended) or header_problem(mended, has_pixels=left > 0) or decoder_problem(mended)
     plain = not (problem or deflated or dataset.file_meta.TransferSyntaxUID.is_compressed)
-    if plain and left < get_expected_length(dataset):
+    if plain and left < get_expected_length(mended):
         problem = CUT_SHORT
     return dataset, problem
 
 
 def header_notes(dataset: Dataset) -> tuple[str, ...]:
     """What `read_dicom` notes of a file that its header alone tells: its kind, tables and windows that are invalid."""
-    notes = list(doubts(dataset))
+    notes = [*mend_pixel_tags(dataset), *doubts(dataset)]
     if dataset.get("SamplesPerPixel", 1) == 1:
+        padding_ends(dataset, notes)
         brightness_table(dataset, *stored_range(dataset), notes)
     return tuple(dict.fromkeys(notes))
 
 
 def header_problem(dataset: Dataset, has_pixels: bool) -> str:
     """What keeps a file from being a mammogram that can be read, as far as its header says; "" if nothing."""
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    if dataset.get("NumberOfFrames", 1) > 1:
         return f"{dataset.NumberOfFrames} frames (tomosynthesis?), not one 2-D mammogram; leave it out"
     if not has_pixels:
         return f"no pixel data: it is no image, or the file is cut short; {COPY_AGAIN}"

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -16,6 +17,36 @@ VIEW_MEANINGS = {  # CID 4014; vendors hyphenate it at will, so only the letters
     "craniocaudalexaggeratedlaterally": "XCCL",
     "craniocaudalexaggeratedmedially": "XCCM",
 }
+
+
+MENDED = {  # tags of the pixels: what a single grey mammogram has where they are needed, and what can be used
+    "NumberOfFrames": (None, range(1, 2**31)),
+    "SamplesPerPixel": (1, range(1, 5)),
+    "PixelRepresentation": (0, range(2)),
+    "PlanarConfiguration": (None, range(2)),
+    "HighBit": (None, range(64)),
+}
+
+
+def mend_pixel_tags(dataset: Dataset) -> list[str]:
+    """Remove tags of the pixels that are empty or invalid, put in what is needed, and say so, without their values."""
+    notes = []
+    for keyword, (needed, usable) in MENDED.items():
+        try:
+            value: Any = dataset[keyword].value if keyword in dataset else ""
+            empty = value is None or value == ""
+            good = not empty and int(value) in usable
+        except Exception:  # whatever a broken value makes pydicom and Python raise
+            empty = good = False
+        if good:
+            continue
+        dataset.pop(keyword, None)
+        if needed is not None:
+            setattr(dataset, keyword, needed)
+        if needed is not None or not empty:
+            taken = "not used" if needed is None else f"{needed} taken"
+            notes.append(f"a {keyword} that is {'missing' if empty else 'invalid'}: {taken}")
+    return notes
 
 
 def spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
@@ -133,7 +164,11 @@ def doubts(dataset: Dataset) -> Iterator[str]:
         yield "FOR PROCESSING: raw detector values look unlike the images FOR PRESENTATION"
     if re.search(f"TOMO|GENERATED|{FROM_SLICES.pattern[3:]}", _text(dataset, "ImageType")):
         yield "a 2-D view that was computed from tomosynthesis slices"
-    if "ImagePositionPatient" in dataset:
+    if re.search("SCREEN|REPORT|DOSE", _text(dataset, "ImageType")):
+        yield "a screen save or a report by its ImageType: is it a mammogram?"
+    if not re.search("^$|BREAST|MAMM?A|BRUST|SEIN|SENO", _text(dataset, "BodyPartExamined")):
+        yield "BodyPartExamined is not BREAST: is it a mammogram?"
+    if _text(dataset, "ImagePositionPatient"):
         yield "a position in space, as slices have it: is it a mammogram?"
     parts = _meanings(dataset, PARTIAL)
     factor = _text(dataset, "EstimatedRadiographicMagnificationFactor")

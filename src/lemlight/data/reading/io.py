@@ -33,6 +33,7 @@ from lemlight.data.reading.raster import (
     Image,
     check_page,
     is_raster,
+    orientation_notes,
     read_raster,
 )
 from lemlight.errors import ImageError, LemlightError, as_image_error
@@ -72,6 +73,7 @@ RASTER = "raster image"
 DIRECTORY = "DICOMDIR"
 NO_FORMAT = "neither DICOM (with its preamble) nor PNG, JPEG, TIFF, PGM or PPM"
 NO_IMAGE = "DICOM without an image (a report, a segmentation, ...)"
+PRESENTATION = "DICOM presentation states, which are not applied to their images"
 UNREADABLE = "cannot be read (permissions, a broken link, no regular file)"
 NOT_NAMED = "not named by the DICOMDIR in their folder"
 
@@ -151,7 +153,7 @@ def _kind(path: Path) -> str:
         if storage == MediaStorageDirectoryStorage:
             return DIRECTORY
         if storage.type == "SOP Class" and "Image" not in storage.name:
-            return NO_IMAGE
+            return PRESENTATION if "Presentation State" in storage.name else NO_IMAGE
         other = not_a_mammogram(header)
     except OSError:
         return UNREADABLE
@@ -311,11 +313,17 @@ def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
             check_page(page)
-            turned = ORIENTATION in page.tags and page.tags[ORIENTATION].value in QUARTERS
-            shape = (page.imagelength, page.imagewidth)
-            return FileHeader("TIFF", f"{int(page.bitspersample)} bits", shape[::-1] if turned else shape)
+            orientation = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
+            shape = page.imagelength, page.imagewidth
+            return _turned(FileHeader("TIFF", f"{int(page.bitspersample)} bits", shape), orientation)
     with PIL.Image.open(file) as image:
         check_size(image.height, image.width, len(image.getbands()))
         bits = start[24] if image.format == "PNG" else 8
-        turned = image.getexif().get(ORIENTATION) in QUARTERS
-        return FileHeader(str(image.format), f"{bits} bits", image.size if turned else image.size[::-1])
+        read = FileHeader(str(image.format), f"{bits} bits", image.size[::-1])
+        return _turned(read, image.getexif().get(ORIENTATION))
+
+
+def _turned(header: FileHeader, orientation: object) -> FileHeader:
+    """The header of an image as its orientation tag shows it, with the note of it."""
+    shape = header.shape[::-1] if header.shape and orientation in QUARTERS else header.shape
+    return replace(header, shape=shape, notes=orientation_notes(orientation))

@@ -77,25 +77,30 @@ def read_raster(path: Path) -> Image:
     raster = _read(path)
     pixels = raster.pixels if raster.alpha is None else raster.pixels * raster.alpha
     pixels = np.ascontiguousarray(_turned(pixels, raster.orientation), dtype=np.float32)
-    return Image(pixels, bits=raster.bits, notes=colour_notes(raster.values))
+    return Image(pixels, bits=raster.bits, notes=(*orientation_notes(raster.orientation), *colour_notes(raster.values)))
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], bool]:
     """Read the values of a mask (H, W), 0 background, as written; and whether the compression was lossy.
 
-    In colour a pixel has the value of its brightest channel; of a single colour that is transparent elsewhere, its
-    opacity; of a palette without colours, its place there. An orientation tag turns it as `read_raster` does.
+    In colour a pixel has the value of its brightest channel; where nothing is brighter than black, its place in the
+    palette, or 1 where it is not transparent. An orientation tag turns it as `read_raster` does. Raises ImageError as
+    that does, and where several places of a palette are black, of which one may be a lesion.
     """
     raster = _read(path)
-    values = raster.values
-    if values.ndim == 3:
-        one_colour = raster.alpha is not None and (values == values[:1, :1]).all()
-        values = values[..., 0] if values.shape[2] < 3 else values[..., :3].max(axis=2)
-        values = np.ones_like(values) if one_colour else values
-    if raster.palette is not None and not values.any():
-        values = raster.palette
+    values, opaque = raster.values, np.ones(raster.values.shape[:2], dtype=bool)
     if raster.alpha is not None:
-        values = np.where(raster.alpha > 0, values, 0)
+        opaque = raster.alpha > 0
+    if values.ndim == 3:
+        values = values[..., 0] if values.shape[2] < 3 else values[..., :3].max(axis=2)
+    bright = values[opaque].any()
+    if bright and raster.palette is not None and np.unique(raster.palette[opaque & (values == 0)]).size > 1:
+        raise ImageError(f"{path}: a mask whose palette has several blacks, maybe a lesion: save it with class numbers")
+    if not bright and raster.palette is not None and raster.palette[opaque].any():
+        values = raster.palette
+    elif not bright and raster.alpha is not None:
+        values = np.ones_like(values)
+    values = np.where(opaque, values, 0)
     return np.ascontiguousarray(_turned(values, raster.orientation)), raster.lossy
 
 
@@ -147,6 +152,7 @@ def _read(path: Path) -> _Raster:
 
 ORIENTATION = 274  # the tag of EXIF and TIFF
 QUARTERS = (5, 6, 7, 8)  # its values that exchange height and width
+TURNED = "turned as its orientation tag says: masks without such a tag are taken to be drawn on it as it is shown"
 
 
 def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -155,6 +161,11 @@ def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
         return array
     mirrored = array[:, ::-1] if orientation in (2, 4, 5, 7) else array
     return np.rot90(mirrored, {2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation])
+
+
+def orientation_notes(orientation: object) -> tuple[str, ...]:
+    """Say that an image is turned, as marks may have been drawn on it as it is stored, without a tag."""
+    return (TURNED,) if orientation in range(2, 9) else ()
 
 
 def _read_pil(data: bytes) -> _Raster:
