@@ -231,19 +231,16 @@ def named(paths: Iterable[str], name: str) -> list[str]:
 def read_text(path: Path, errors: str = "replace") -> str:
     """Read a text file: UTF-8, or UTF-16 with its byte order mark, as spreadsheets write "Unicode text".
 
-    LemlightError where the disk refuses, where it holds null characters, or with errors="strict" another encoding.
+    LemlightError where the disk refuses, or with errors="strict" where it is neither.
     """
     try:
         data = path.read_bytes()
-        text = data.decode("utf-16" if data.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "utf-8-sig", errors)
+        return data.decode("utf-16" if data.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "utf-8-sig", errors)
     except OSError as error:
         raise LemlightError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         why = f"{error.reason} at byte {error.start}"
         raise LemlightError(f"{path} is not UTF-8 text ({why}): save it as CSV UTF-8") from error
-    if "\0" in text:
-        raise LemlightError(f"{path} is not UTF-8 text (null characters): save it as CSV UTF-8")
-    return text
 
 
 def read_rows(
@@ -297,6 +294,8 @@ def header_line(text: str) -> tuple[str, str]:
 def _cells(path: Path, remedy: str, errors: str) -> tuple[list[tuple[int, list[str]]], bool]:
     """Read the cells of a CSV with their line, which pandas does not count, and whether the last line has its end."""
     text = read_text(path, errors)
+    if "\0" in text:  # UTF-16 without its mark, UTF-32
+        raise LemlightError(f"{path} is not UTF-8 text (null characters): save it as CSV UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=header_line(text)[1], strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader]
