@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import highdicom
 import numpy as np
 import onnx
 import pandas as pd
@@ -171,7 +172,7 @@ def test_a_segmentation_opens_on_its_mammogram(done):
         row = table.loc[file.stem]
         source, segmentation = pydicom.dcmread(row["path"]), pydicom.dcmread(file)
         regions = [region for region in json.loads(row["regions"]) if region["evidence"] == "malignant"]
-        assert len(segmentation.SegmentSequence) == len(regions)
+        assert len(segmentation.SegmentSequence) == len(regions) == highdicom.seg.segread(file).number_of_segments
         assert (segmentation.Rows, segmentation.Columns) == (source.Rows, source.Columns)
         named = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
         assert named.ReferencedSOPInstanceUID == source.SOPInstanceUID
