@@ -1,6 +1,7 @@
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -64,10 +65,21 @@ def test_a_circle_in_the_corner_is_inside(download, circle):
     assert lesion.draw((1024, 1024)).any()
 
 
-def test_an_image_of_another_size_has_no_known_lesions_but_a_normal_one_has_none(download):
+def test_the_circles_of_a_square_copy_are_scaled_and_noted(download):
+    edit(download, lines_of(download, "mdb003")[0], "mdb003 G CIRC M 400 223 80")
+    path = download / "all-mias" / "mdb003.pgm"
+    Image.open(path).resize((256, 256)).save(path)
+    (lesion,) = mias(download).set_index("image_id").loc["mdb003", "lesions"]
+    drawn, note = lesion.draw_with_note((256, 256))
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (180, 219, 80, 119)
+    assert note == "lesions rescaled from an image of (1024, 1024) to (256, 256)"
+
+
+def test_an_image_of_another_aspect_has_no_known_lesions_but_a_normal_one_has_none(download):
     for image in ("mdb003", "mdb004"):
         path = download / "all-mias" / f"{image}.pgm"
-        Image.open(path).resize((256, 256)).save(path)
+        Image.open(path).resize((256, 300)).save(path)
     table = mias(download).set_index("image_id")
     assert list(table.loc[["mdb003", "mdb004"], "lesions_known"]) == [False, True]
 

@@ -125,6 +125,16 @@ def test_a_signed_padding_value_counts_and_one_of_every_pixel_does_not(read, val
     np.testing.assert_array_equal(read(values, PixelPaddingRangeLimit=4095).pixels, read(values).pixels)
 
 
+def test_signed_padding_counts_whose_sign_ends_at_the_bits_that_are_stored(read, values):
+    stored = np.where(values == 0, -4096, values).astype(np.int16)
+    cut = (stored.view(np.uint16) & 0x1FFF).view(np.int16)
+    tags = {"PixelPaddingValue": -4096, "BitsStored": 13, "WindowCenter": 2048, "WindowWidth": 4096}
+    image = read(cut, **tags)
+    assert (image.pixels[values == 0] == 0).all()
+    np.testing.assert_array_equal(image.pixels, read(stored, **tags).pixels)
+    assert image.notes == ()
+
+
 @pytest.mark.parametrize("limit", [None, [1, 2]])
 def test_padding_counts_without_its_limit_where_that_cannot_be_used(read, values, limit):
     stored = np.where(values == 0, 4095, values).astype(np.uint16)

@@ -9,7 +9,8 @@ Patient: two films in a row, mdb001 and mdb002. Odd numbers are left and even on
 original MIAS say (mdb001lm, mdb002rl); the note 1 of the README has it the other way round.
 Lesions: circles, y turned to count from the top. Where any abnormality has no circle (calcifications all over the
 image, the README's note on that is the `*NOTE 3*` of a line), or one with its centre outside the image, and where the
-image is of another size, the lesions of the image are unknown. A normal image is known to hold none.
+image is not square (within 2 %), the lesions of the image are unknown; in a square one of another size they are scaled,
+which is noted. A normal image is known to hold none.
 Split: none is official.
 Source: Suckling et al., The Mammographic Image Analysis Society digital mammogram database, Excerpta Medica
 International Congress Series 1069, 1994, 375-378; http://peipa.essex.ac.uk/info/mias.html. For research only, without
@@ -26,7 +27,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, ending, read_text
-from lemlight.data.preparing.lesions import Lesion
+from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.errors import ImageError
 
 SIDE = 1024  # px of every image
@@ -138,11 +139,13 @@ def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, 
             return ()
         if line.circle is None:
             raise ImageError("no circle")
-        if shape != (SIDE, SIDE):
+        if abs(shape[0] / shape[1] - 1) > ASPECT_TOLERANCE:
             raise ImageError(f"{shape[0]} x {shape[1]} px")
         x, from_below, radius = line.circle
         y = SIDE - 1 - from_below
         if not (0 <= x < SIDE and 0 <= y < SIDE and 0 < radius < SIDE):
             raise ImageError("a circle outside the image")
-        lesions.append(Lesion("circle", type=TYPES[line.kind], points=((float(x), float(y)),), radius=float(radius)))
+        points = ((float(x), float(y)),)
+        size = None if shape == (SIDE, SIDE) else (SIDE, SIDE)
+        lesions.append(Lesion("circle", type=TYPES[line.kind], points=points, radius=float(radius), size=size))
     return tuple(lesions)

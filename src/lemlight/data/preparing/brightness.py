@@ -41,15 +41,19 @@ def pixel_values(raw: NDArray[Any], dataset: Dataset, notes: list[str]) -> NDArr
         bit = int(position.value or 0) - shift if position is not None else 0
         if bits <= bit < 8 * whole.itemsize:
             cells = cells & ~cells.dtype.type(1 << bit)
-    values: NDArray[Any] = (cells & (2**bits - 1)).astype(np.int64)
-    if low:
-        values -= (values >> (bits - 1)) << bits
+    values = _cut(cells, bits, signed=low < 0)
     left = cells.view(whole.dtype).astype(np.int64)
     if _continues(left, values):
         notes.append(f"values beyond {bits} bits stored: taken for bright pixels that overflow, and clipped")
         return np.asarray(np.clip(left, low, high))
     notes.append(f"bits beyond the {bits} that are stored (an overlay?): cut off")
     return values
+
+
+def _cut(cells: NDArray[Any], bits: int, signed: bool) -> NDArray[np.int64]:
+    """The lowest bits of the cells as numbers."""
+    values: NDArray[np.int64] = cells.astype(np.int64) & (2**bits - 1)
+    return values - ((values >> (bits - 1)) << bits) if signed else values
 
 
 def _shift(raw: NDArray[Any], dataset: Dataset) -> int:
@@ -82,7 +86,11 @@ def padding(raw: NDArray[Any], dataset: Dataset, notes: list[str]) -> NDArray[np
     half = 2 ** (8 * raw.itemsize - 1) if raw.dtype.kind == "i" else 0  # a writer may have mixed up US and SS
     ends = sorted((end + half) % 2 ** (8 * raw.itemsize) - half for end in ends)
     padded = np.zeros(raw.shape, dtype=bool)
-    for pixels in (raw, pixel_values(raw, dataset, [])) if ends else ():  # some write it with all bits of a cell
+    low = stored_range(dataset)[0]
+    written = [raw, pixel_values(raw, dataset, [])] if ends else []  # some write it with all bits of a cell
+    if ends and low:  # some write signed values without their sign above the bits that are stored
+        written.append(_cut(raw, int(dataset.BitsStored), signed=True))
+    for pixels in written:
         padded |= (pixels >= ends[0]) & (pixels <= ends[-1])
     return padded if padded.any() and not padded.all() else None
 
