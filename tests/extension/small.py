@@ -9,4 +9,5 @@ if command == "lemlight.train":
     arguments += ["dataset.prepare.height=192", "dataset.prepare.width=128"]
 if command in ("lemlight.train", "lemlight.evaluate") and "dataset=mine" not in arguments:
     arguments += ["dataset.patients=24", "dataset.scale=0.25"]
+os.environ["OMP_NUM_THREADS"] = "1"  # beside other tests two threads wait for each other
 os.execv(sys.executable, [sys.executable, *arguments])
