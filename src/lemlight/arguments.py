@@ -13,6 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Smoothing = Annotated[float, Field(ge=0, le=1000)]  # px; a filter is eight times as long
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 InnerFraction = Annotated[float, Field(gt=0, lt=1)]

@@ -1,5 +1,6 @@
 """python -m lemlight.localize: probability, location map and regions of images, in original pixels."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from lemlight.data.reading.io import FoundImage
     from lemlight.errors import ImageError
@@ -47,13 +48,13 @@ def localize(config: LocalizeSettings) -> None:
     todo = [item for item in found if item.path not in done]
     if done:
         print(f"{len(found) - len(todo)} of {len(found)} images were done before")
-    rows = _rows(todo, predictor, config, folder)
-    for item, row in Progress("localizing", len(todo)).over(zip(todo, rows, strict=True)):
-        if isinstance(row, ImageError):
-            row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
-        write_row(row, predictions)
-        failed += [_named(row, row["error"])] if row["error"] else []
-        odd += [_named(row, row["note"])] if row.get("note") else []
+    with closing(_rows(todo, predictor, config, folder)) as rows:  # its processes end here, whatever happens
+        for item, row in Progress("localizing", len(todo)).over(zip(todo, rows, strict=True)):
+            if isinstance(row, ImageError):
+                row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
+            write_row(row, predictions)
+            failed += [_named(row, row["error"])] if row["error"] else []
+            odd += [_named(row, row["note"])] if row.get("note") else []
     if done:
         sort_rows(predictions, paths)
     for said, rest in (("used, but", odd), ("left out:", failed)):
@@ -89,7 +90,7 @@ def _what_decides(config: LocalizeSettings) -> dict[str, Any]:
 
 def _rows(
     items: "Sequence[FoundImage]", predictor: "Predictor", config: LocalizeSettings, folder: Path
-) -> "Iterator[dict[str, Any] | ImageError]":
+) -> "Generator[dict[str, Any] | ImageError, None, None]":
     """The row of each image once its files are written, or why there is none: read, predicted and written at once."""
     from functools import partial
     from itertools import islice
@@ -103,7 +104,7 @@ def _rows(
     writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings
     read = read_images([item.path for item in items], predictor.preprocessing, max(1, writers), LONGEST)
 
-    def predicted() -> "Iterator[Localized | dict[str, Any]]":
+    def predicted() -> "Generator[Localized | dict[str, Any], None, None]":
         pairs = zip(items, read, strict=True)
         while batch := list(islice(pairs, config.batch_size)):
             whole = [image for _, image in batch if not isinstance(image, ImageError)]
@@ -116,11 +117,15 @@ def _rows(
 
     wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
     writing = partial(write_files, wanted=wanted)
-    if writers < 1:
-        return map(writing, predicted())
-    return map_isolated(
-        writing, predicted(), writers, lambda one: one["path"] if isinstance(one, dict) else one.item.path, ahead=1
-    )
+    with closing(read):
+        if writers < 1:
+            yield from map(writing, predicted())
+        else:
+            yield from map_isolated(writing, predicted(), writers, _path_of, ahead=1)
+
+
+def _path_of(one: "Localized | dict[str, Any]") -> object:
+    return one["path"] if isinstance(one, dict) else one.item.path
 
 
 def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lemlight.arguments import Count, InnerFraction, NotNegative, NotNegativeCount, Probability
+from lemlight.arguments import Count, InnerFraction, NotNegativeCount, Probability, Smoothing
 from lemlight.building import Part, Settings
 from lemlight.limits import Limits
 from lemlight.localization.choice import CutoffBy, Follow, check_names
@@ -90,7 +90,7 @@ class LocalizeSettings(Settings):
     method: str | None
     follow: Follow
     keep: Probability | None
-    smoothing: NotNegative | None
+    smoothing: Smoothing | None
     cutoff: InnerFraction | None
     cutoff_by: CutoffBy | None
     threshold: Probability | None

@@ -299,13 +299,22 @@ def test_what_a_checkpoint_says_of_files_is_neither_read_nor_written(trained, re
     assert not (tmp_path / "planted").exists()
 
 
+POOLING = "lemlight.models.pooling"
+
+
 @pytest.mark.parametrize(
     ("section", "change", "said"),
     [
         (("dataset", "prepare"), {"height": 10**6}, "height=1000000: must be less than or equal to 10000"),
         (("dataset", "prepare"), {"height": 30_000}, "height=30000: must be less than or equal to 10000"),
         ((), {"label_names": ["benign"]}, "is a damaged checkpoint: hyper_parameters missing or of a wrong type"),
+        ((), {"pooling": {"_target_": f"{POOLING}.AttentionMIL", "hidden": 10**7}}, "the weights of another network"),
         (None, {"localization": {"importance": "text"}}, "damaged checkpoint: localization missing or of a wrong type"),
+        (
+            None,
+            {"localization": {"importance": {"smoothing": 1e9}}},
+            "smoothing=1000000000.0: must be less than or equal",
+        ),
         (None, {"localization": {"importance": {"keep": "a lot"}}}, "keep=a lot: must be a valid number"),
         (None, {"operating": {"rule": "text"}}, "is damaged: its operating point cannot be read"),
         (None, {"selected_on": 5, "trained_on": [{}]}, "selected_on, trained_on missing or of a wrong type"),
@@ -348,6 +357,6 @@ def test_of_a_checkpoint_its_network_alone_is_built(trained, dicoms, phantom, le
     lemlight_run("evaluate", f"checkpoint={path}", "dataset=phantom", *phantom, "examples=0")
     lemlight_run("export", f"checkpoint={path}")
     lemlight.load(path)
-    assert [part["_target_"] for part in built].count(config["backbone"]["_target_"]) == 4
+    assert [part["_target_"] for part in built].count(config["backbone"]["_target_"]) == 2 * 4  # first without memory
     assert owned not in str(built)
     assert not Path(owned).exists()

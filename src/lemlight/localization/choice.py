@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from lemlight.arguments import Count, Fraction, InnerFraction, NotNegative, NotNegativeCount, Probability, checked
+from lemlight.arguments import Count, Fraction, InnerFraction, NotNegativeCount, Probability, Smoothing, checked
 from lemlight.building import Settings, build, check_settings, did_you_mean
 from lemlight.errors import LemlightError
 
@@ -45,7 +45,7 @@ class LocalizationSettings:
         compare: list[str] | None = None,
         follow: Follow = "predicted",
         keep: Probability | None = None,
-        smoothing: NotNegative | None = None,
+        smoothing: Smoothing | None = None,
         cutoff: InnerFraction | None = None,
         cutoff_by: CutoffBy = "maximum",
         tolerance: Fraction = 0.01,
@@ -94,7 +94,7 @@ class RegionSettings(Settings):
     """
 
     keep: Probability
-    smoothing: NotNegative
+    smoothing: Smoothing
     cutoff: Fraction
     cutoff_by: CutoffBy = "maximum"
 

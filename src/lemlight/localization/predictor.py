@@ -1,7 +1,7 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -211,7 +211,7 @@ def image_of(pixels: Any) -> Image:
 
 def read_images(
     paths: Iterable[Path], prepare: Preprocessing, workers: int = 1, longest: int | None = None
-) -> Iterator[Read | ImageError]:
+) -> Generator[Read | ImageError, None, None]:
     """Read images and prepare them, while the network is at those before; or say why not, in their order.
 
     With `longest` px their own pixels are made smaller.

@@ -210,7 +210,8 @@ def build_classifier(config: Mapping[str, Any], first_weights: bool = True) -> M
             f"pooling: {type(pooling).__name__} looks at single images; set "
             + ("feature_versions=null: kept features are no images" if kept else "level=image")
         )
-    _check_pooling(classifier, channels, config["pooling"]["_target_"])
+    if not classifier.scorer.weight.is_meta:  # shapes alone answer nothing
+        _check_pooling(classifier, channels, config["pooling"]["_target_"])
     if frozen:
         classifier.freeze()
     if checkpointed:

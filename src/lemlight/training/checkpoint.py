@@ -207,11 +207,29 @@ def load_classifier(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> Mammog
         LemlightError: it has parts from outside of lemlight whose modules are not in `trust`, or other weights.
     """
     check_trust(checkpoint.config, trust, str(checkpoint.path))
-    bias = bool(checkpoint.config.get("scorer_bias", True))
-    classifier = build_classifier({**checkpoint.config, "scorer_bias": bias}, first_weights=False)
+    config = {**checkpoint.config, "scorer_bias": bool(checkpoint.config.get("scorer_bias", True))}
+    if (shapes := _shapes_of(config)) is not None:
+        _check_shapes(shapes.state_dict(), checkpoint)
+    classifier = build_classifier(config, first_weights=False)
     load_weights(classifier, checkpoint)
     classifier.temperature = checkpoint.operating.temperature
     return classifier.eval()
+
+
+def _shapes_of(config: Mapping[str, Any]) -> MammogramClassifier | None:
+    """The network without memory for its weights, whose sizes may be a stranger's; None where a part needs some."""
+    with suppress(Exception), torch.device("meta"):
+        return build_classifier(config, first_weights=False)
+    return None
+
+
+def _check_shapes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    own = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    if differences := weight_differences(own, checkpoint.state_dict):
+        raise LemlightError(
+            f"{checkpoint.path} holds the weights of another network: {differences}. Use the backbone and the pooling "
+            "that it was trained with"
+        )
 
 
 def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
@@ -221,11 +239,7 @@ def load_weights(classifier: nn.Module, checkpoint: Checkpoint) -> None:
     """
     state = classifier.state_dict()
     own = {key.replace(COMPILED, ""): key for key in state}
-    if differences := weight_differences({name: state[key] for name, key in own.items()}, checkpoint.state_dict):
-        raise LemlightError(
-            f"{checkpoint.path} holds the weights of another network: {differences}. Use the backbone and the pooling "
-            "that it was trained with"
-        )
+    _check_shapes(state, checkpoint)
     if bad := [name for name in own if not checkpoint.state_dict[name].isfinite().all()]:
         raise LemlightError(
             f"{checkpoint.path} holds weights that are NaN or infinite ({first_ten(bad, 3)}): its training has "

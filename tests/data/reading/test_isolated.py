@@ -1,6 +1,7 @@
 """Files that end, fill or hold up the process that reads them cost themselves only."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -151,3 +152,10 @@ def test_a_relative_path_is_meant_as_the_parent_means_it(tmp_path, monkeypatch):
         (tmp_path / name / "file").write_text(name)
         monkeypatch.chdir(tmp_path / name)
         assert list(map_isolated(Path.read_text, [Path("file")], 1)) == [name]
+
+
+def test_a_process_ends_quietly_where_the_garbage_collector_was_faster():
+    process = isolated._process_for(pickle.dumps((len, held(), os.getcwd())))
+    process.pipe.__del__()
+    process.end()
+    assert process.process.returncode == -signal.SIGKILL

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -53,7 +53,7 @@ def map_isolated(
     workers: int,
     name: Callable[[Item], object] = str,
     ahead: int = AHEAD,
-) -> Iterator[Result | ImageError]:
+) -> Generator[Result | ImageError, None, None]:
     """Yield `function(item)` for each item, in their order; an ImageError in the place of what a file did not give.
 
     Each call is done in one of the `workers` processes, under `limits.held()`: one that dies, asks for too much memory
@@ -168,7 +168,7 @@ class _Process:
             self.alive = False
             self.process.kill()
             self.process.wait()
-            if not self.pipe.closed:
+            with suppress(OSError):  # the garbage collector closes pipes without a note that they are
                 self.pipe.close()
 
 
