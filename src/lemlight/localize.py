@@ -1,5 +1,6 @@
 """python -m lemlight.localize: probability, location map and regions of images, in original pixels."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,8 @@ def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":
 
 def main() -> None:
     """The entry point of `python -m lemlight.localize` and of `lemlight-localize`."""
+    # threads of the network that wait actively take the cores from the processes that read and write
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run_command("localize", lambda config: localize(settings_of(config, LocalizeSettings)))
 
 

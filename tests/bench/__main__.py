@@ -17,6 +17,7 @@ HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limi
 
 
 def main():
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `localize` has it; of one thread it changes nothing
     import torch  # here and not above: the processes that prepare images would import it, too
 
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
