@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing import spawn
+from torch.multiprocessing import start_processes
 
 from lemlight.errors import LemlightError
 from lemlight.localization import evaluation
@@ -96,6 +96,7 @@ def everything(folder=None):
 
 
 def one_of_two(rank, folder):
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
     found = everything(folder / "run" if rank == 0 else None)
     (folder / f"{rank}.pkl").write_bytes(pickle.dumps(found))
@@ -115,7 +116,7 @@ def test_two_processes_share_the_images_and_get_what_one_gets(tmp_path):
     (tmp_path / "run").mkdir()
     alone = everything(tmp_path / "alone")
     assert alone["results"]["dsc"]["value"] > 0
-    spawn(one_of_two, (tmp_path,), nprocs=2)
+    start_processes(one_of_two, (tmp_path,), nprocs=2, start_method="fork")
     for rank in range(2):
         found = pickle.loads((tmp_path / f"{rank}.pkl").read_bytes())
         for part in ("chosen", "rows", "summaries"):
