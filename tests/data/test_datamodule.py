@@ -235,6 +235,7 @@ class Stuck(ArrayStore):
 
 def test_workers_that_give_nothing_end_with_a_sentence(table, monkeypatch):
     monkeypatch.setattr(datamodule, "PATIENCE", 1)
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # so long torch waits for its end
     data = MammogramData(table, Stuck(table["image_id"]), 4, workers=1, start_method="fork")
     with pytest.raises(LemlightError, match=r"gave none .*--shm-size=8g or --ipc=host, or set workers=0"):
         next(iter(data.train_dataloader()))

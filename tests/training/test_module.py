@@ -1,11 +1,9 @@
 """The LightningModule: its metrics against sklearn, its losses, its predictions; on one device and on two."""
 
 import csv
-import json
 import os
-import subprocess
-import sys
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -232,14 +230,13 @@ def test_gathered_rows_are_sorted_and_each_index_stays_once():
     assert pair.tolist() == [[2, 3], [4, 5], [0, 1]]
 
 
-def test_two_devices_give_the_metrics_and_predictions_of_one(tiny, tmp_path):  # ddp: tests/commands/test_sweeps.py
+def test_two_devices_give_the_metrics_and_predictions_of_one(tiny, tmp_path, capfd):  # ddp: commands/test_sweeps.py
     two = tmp_path / "two"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "LOCAL_RANK"))}
     environment["GLOO_SOCKET_IFNAME"] = "lo"  # a machine may not know its own name
-    command = [sys.executable, tiny.__file__, two, json.dumps({"what": "two", "strategy": "ddp_spawn"})]
-    run = subprocess.run(command, capture_output=True, timeout=200, env=environment)
-    assert run.returncode == 0, run.stderr.decode()
-    assert "arn" not in run.stderr.decode()  # nothing to warn of
+    with mock.patch.dict(os.environ, environment, clear=True):
+        tiny.two_devices(two, "ddp_spawn")
+    assert "arn" not in capfd.readouterr().err  # nothing to warn of
 
     module, data = tiny.make_module(), tiny.make_data()
     load_weights(module.classifier, tiny.load_checkpoint(two / "checkpoints" / "last.ckpt"))
