@@ -13,8 +13,8 @@ def download(settings: DownloadSettings) -> None:
         LemlightError: a package, a login, room on the disk or the network is missing; nothing that came is lost.
     """
     from lemlight.building import build
-    from lemlight.data.preparing.store import locked
     from lemlight.errors import LemlightError
+    from lemlight.files import locked
     from lemlight.terminal import print_summary
 
     name, root = str(settings.choices["dataset"]), Path(settings.root)

@@ -1,9 +1,10 @@
-"""Files that are there completely or not at all, and the cores of this machine."""
+"""Files that are there completely or not at all, large arrays on the disk, locks, and the cores of this machine."""
 
 import errno
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -17,7 +18,7 @@ from lemlight.errors import LemlightError
 
 if TYPE_CHECKING:  # --help needs no pandas
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 
 @contextmanager
@@ -117,3 +118,63 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # macOS has not
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def allocate(path: Path, shape: tuple[int, ...], dtype: "DTypeLike") -> None:
+    """Make a .npy file of zeros, unless it is there; a disk without that much space is found now, not hours later."""
+    if path.is_file():
+        return
+    from numpy.lib.format import open_memmap
+
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        array = open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
+        start, size = int(array.offset), array.nbytes
+        del array
+        with aside.open("r+b") as file:
+            _take_space(file.fileno(), start, size)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _take_space(file: int, start: int, size: int) -> None:
+    """Make the disk keep the bytes of an open file from `start` on; where the system has no call for it, write them."""
+    if hasattr(os, "posix_fallocate"):  # macOS has not
+        try:
+            os.posix_fallocate(file, 0, start + size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                raise
+    zeros = bytes(min(size, 2**24))
+    os.lseek(file, start, os.SEEK_SET)
+    while size:
+        size -= os.write(file, zeros[:size])
+
+
+def write_slot(path: Path, slot: int, values: "NDArray[Any]") -> None:
+    """Write one entry of the array in a .npy file; not through a memory map, where a full disk ends the process."""
+    import numpy as np
+
+    start = int(np.load(path, mmap_mode="r").offset)
+    with path.open("r+b") as file:
+        file.seek(start + slot * values.nbytes)
+        file.write(np.ascontiguousarray(values).data)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while `what` is done; the system frees it when its holder ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is {what}: waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

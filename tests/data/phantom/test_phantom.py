@@ -34,8 +34,8 @@ from lemlight.data.phantom.patients import (
 from lemlight.data.phantom.render import DRAWINGS, render
 from lemlight.data.phantom.tissue import draw_anatomy, power_law_noise
 from lemlight.data.phantom.writer import phantom, write_phantom
-from lemlight.data.preparing.store import locked
 from lemlight.errors import LemlightError
+from lemlight.files import locked
 
 TINY = PhantomSettings(patients=5, seed=3, scale=0.25)
 ONE = PhantomSettings(patients=1, seed=3, scale=0.25)

@@ -51,10 +51,9 @@ from lemlight.data.phantom.patients import (
     in_turn,
 )
 from lemlight.data.phantom.render import Rendering, render
-from lemlight.data.preparing.store import locked
 from lemlight.data.reading.isolated import given, map_isolated
 from lemlight.errors import LemlightError
-from lemlight.files import cores
+from lemlight.files import cores, locked
 from lemlight.terminal import Progress
 
 SYNTAXES = (

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lemlight.data.datamodule import Batch, MammogramData, MammogramDataset
-from lemlight.data.preparing.store import PreparedStore, allocate, locked, write_slot
+from lemlight.data.preparing.store import PreparedStore
 from lemlight.errors import LemlightError
-from lemlight.files import write_json
+from lemlight.files import allocate, locked, write_json, write_slot
 from lemlight.terminal import Progress
 
 FORMAT = 2  # raise it with every change that alters a feature or its place

@@ -6,11 +6,9 @@ A preparation that is killed goes on where it was, and a second one waits for th
 import errno
 import hashlib
 import json
-import os
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,9 +17,7 @@ from typing import Annotated, Any, cast
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
-from numpy.lib.format import open_memmap
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lemlight.arguments import checked
@@ -33,7 +29,7 @@ from lemlight.data.reading.isolated import ProcessLost, map_isolated
 from lemlight.data.reading.raster import Image
 from lemlight.data.table import first_ten
 from lemlight.errors import ImageError, LemlightError, as_image_error
-from lemlight.files import write_csv, write_json
+from lemlight.files import allocate, locked, write_csv, write_json, write_slot
 from lemlight.terminal import Progress
 
 FORMAT = 6  # raise it with every change that alters a prepared pixel: the store's name depends on it
@@ -351,57 +347,3 @@ def _record(results: Iterable[tuple[_Task, dict[str, Any] | ImageError]], path: 
                 record = {"image_id": task.image_id, "reason": str(record), "lost": isinstance(record, ProcessLost)}
             file.write(json.dumps(record) + "\n")
             file.flush()
-
-
-def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Make a .npy file of zeros, unless it is there; a disk without that much space is found now, not hours later."""
-    if path.is_file():
-        return
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        array = open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
-        start, size = int(array.offset), array.nbytes
-        del array
-        with aside.open("r+b") as file:
-            _take_space(file.fileno(), start, size)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _take_space(file: int, start: int, size: int) -> None:
-    """Make the disk keep the bytes of an open file from `start` on; where the system has no call for it, write them."""
-    if hasattr(os, "posix_fallocate"):  # macOS has not
-        try:
-            os.posix_fallocate(file, 0, start + size)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
-                raise
-    zeros = bytes(min(size, 2**24))
-    os.lseek(file, start, os.SEEK_SET)
-    while size:
-        size -= os.write(file, zeros[:size])
-
-
-def write_slot(path: Path, slot: int, values: NDArray[Any]) -> None:
-    """Write one entry of the array in a .npy file; not through a memory map, where a full disk ends the process."""
-    start = int(np.load(path, mmap_mode="r").offset)
-    with path.open("r+b") as file:
-        file.seek(start + slot * values.nbytes)
-        file.write(np.ascontiguousarray(values).data)
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while `what` is done; the system frees it when its holder ends, however it ends."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is {what}: waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
