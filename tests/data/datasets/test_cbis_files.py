@@ -6,7 +6,7 @@ import pytest
 
 from lemlight.data.datasets import cbis
 from lemlight.data.datasets.cbis import choose_mammogram, choose_mask, is_two_valued
-from lemlight.data.datasets.common import Header, read_headers
+from lemlight.data.datasets.image_headers import Header, read_headers
 from tests.layouts.cbis import save_dicom
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Download, Header, ending, list_files, named, read_rows, whole_numbers
+from lemlight.data.datasets.common import Download, list_files, named, read_rows, whole_numbers
+from lemlight.data.datasets.image_headers import DICOM, Header, ending
 from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.data.reading.dicom import read_stored_values
 from lemlight.data.reading.isolated import map_isolated

@@ -22,7 +22,8 @@ from typing import Literal
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Download, header_line, named, whole_numbers
+from lemlight.data.datasets.common import Download, header_line, named, whole_numbers
+from lemlight.data.datasets.image_headers import DICOM
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 
