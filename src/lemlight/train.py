@@ -12,6 +12,7 @@ from lemlight.limits import hold
 from lemlight.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from lemlight.data.datamodule import MammogramFiles
     from lemlight.sweeps.names import Sweep
 
 
@@ -38,8 +39,6 @@ def train(
 
     from pytorch_lightning import seed_everything
 
-    from lemlight.building import build
-    from lemlight.data.datamodule import MammogramFiles
     from lemlight.files import write_yaml
     from lemlight.reporting.run_results import Run, best_validation, choose_on_validation, write_results
     from lemlight.settings import plain
@@ -59,16 +58,7 @@ def train(
     module = MammogramModule(config, trust, first_weights=resume is None)
     try_parts(config, module.classifier)  # before the images: mistakes are found in seconds
     callbacks = build_callbacks(settings.callbacks, config)
-    data = MammogramFiles(
-        settings.dataset,
-        settings.store,
-        settings.prepare_workers,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        augmentation=build(settings.augmentation, "augmentation"),
-        seed=settings.seed,
-        level=settings.level,
-    )
+    data = _data_of(settings)
     data.setup()
     data.record(folder)
     check_labels(data, settings.callbacks, settings.threshold, settings.calibration)
@@ -91,6 +81,22 @@ def train(
     finally:
         finish_loggers(loggers, failed)
     return summary | {"validation": best_validation(trainer)}
+
+
+def _data_of(settings: TrainSettings) -> "MammogramFiles":
+    from lemlight.building import build
+    from lemlight.data.datamodule import MammogramFiles
+
+    return MammogramFiles(
+        settings.dataset,
+        settings.store,
+        settings.prepare_workers,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        augmentation=build(settings.augmentation, "augmentation"),
+        seed=settings.seed,
+        level=settings.level,
+    )
 
 
 def task(cfg: DictConfig) -> float | None:
