@@ -25,7 +25,15 @@ BACKBONES = ("resnet18", "densenet121")  # beside efficientnet_lite0, which the 
 LAYOUTS = ("cbis", "cmmd", "inbreast", "mias", "rsna", "vindr")
 SHAPE = ["dataset.prepare.height=192", "dataset.prepare.width=128"]
 PHANTOM = ["dataset.patients=24", "dataset.scale=0.25", "dataset.root=phantom", "store=store"]
-SHORT = ["recipe=demo", "trainer=cpu", "trainer.max_epochs=3", "batch_size=8", "workers=1", "bootstrap=200"]
+SHORT = [
+    "recipe=demo",
+    "dataset=phantom",
+    "trainer=cpu",
+    "trainer.max_epochs=3",
+    "batch_size=8",
+    "workers=1",
+    "bootstrap=200",
+]
 DATA = [*PHANTOM, *SHAPE, "prepare_workers=1"]
 JOBS = 2  # at a time, one thread each
 FIGURES = ("auroc", "acc", "sensitivity", "specificity", "f1", "dsc", "lesion_recall", "pointing")
@@ -51,7 +59,7 @@ def commands(folder):
     evaluate = ["evaluate", trained, "store=store", "bootstrap=200"]
     localize = ["localize", trained, "input=images", "accelerator=cpu"]
     after = [
-        [*evaluate, "split=val", "hydra.run.dir=evaluate"],
+        [*evaluate, "dataset=phantom", *PHANTOM[:3], "split=val", "hydra.run.dir=evaluate"],
         [*evaluate, "dataset=folder", "dataset.root=images", "split=all", "hydra.run.dir=evaluate_folder"],
         [*localize, "hydra.run.dir=localize"],
         [*localize, "method=grad_cam", "hydra.run.dir=localize_grad_cam"],
