@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 
-from lemlight import __version__
+from lemlight import __version__, cli
 from lemlight.cli import explain, quoted
 
 HEAVY = ("torch", "pytorch_lightning", "pandas", "albumentations", "wandb", "pydicom")
@@ -128,3 +129,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - pages)
 """
     each, kept = (int(subprocess.check_output([sys.executable, "-c", count, *word])) for word in ([], ["keep"]))
     assert kept < each / 5
+
+
+def test_a_signal_that_follows_at_once_says_nothing_new(monkeypatch):
+    clock = iter([10.0, 10.5, 10.6, 20.0])
+    monkeypatch.setattr(cli, "_last", {})
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    with pytest.raises(cli.ToldToEnd, match="143"):
+        cli.end(signal.SIGTERM, None)
+    cli.end(signal.SIGTERM, None)  # 0.5 s later, to the whole group
+    with pytest.raises(KeyboardInterrupt):
+        cli.end(signal.SIGINT, None)
+    with pytest.raises(cli.ToldToEnd):
+        cli.end(signal.SIGTERM, None)
