@@ -6,8 +6,8 @@ from sklearn import metrics as reference
 
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.subgroups import TESTED, summarize_subgroups
-from lemlight.plots import forest
-from lemlight.plots.forest import subgroup_figure
+from lemlight.plots import curves
+from lemlight.plots.curves import subgroup_figure
 
 
 def clinic(patients=80, worse="MLO", by=4.0, seed=0):
@@ -90,7 +90,7 @@ def test_the_forest_plot_has_a_row_for_every_subgroup(tmp_path, monkeypatch):
     summary = {"subgroups": summarize_subgroups(rows, rows[["view", "site"]], resamples=100)}
     summary |= {name: {"value": 0.8} for name in METRIC_NAMES}
     figures = []
-    monkeypatch.setattr(forest, "save", lambda figure, path: figures.append(figure) or path)
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure) or path)
     subgroup_figure(summary, tmp_path / "subgroups.png")
     (figure,) = figures
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

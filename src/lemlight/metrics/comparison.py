@@ -4,8 +4,8 @@ The predictions of every run are brought into one order of the images; all metho
 of the patients (and of the seeds), so that a difference is a paired one. What the intervals cover is said in RULES.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,14 @@ from lemlight.errors import LemlightError
 from lemlight.metrics import METRIC_NAMES
 from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate, ratio
 from lemlight.metrics.classification import AT_A_THRESHOLD, check_scored, weighted_metrics, why_undefined
-from lemlight.metrics.significance import SIGNIFICANT, Difference, delong_test, drawn_difference, holm, sentence
+from lemlight.metrics.significance import (
+    SIGNIFICANT,
+    Difference,
+    PairDifference,
+    corrected,
+    delong_test,
+    drawn_difference,
+)
 
 RULES = {
     "seed": {
@@ -206,50 +213,18 @@ def seed_weights(count: int, resamples: int, generator: np.random.Generator) -> 
     return np.asarray(1 / count + (count / (count - 1)) ** 0.5 * (drawn - 1 / count))
 
 
-@dataclass(frozen=True)
-class MethodValue:
-    """One metric of one method: mean over its runs with interval, and the value of every run."""
-
-    method: str
-    metric: str
-    estimate: Estimate
-    per_run: Mapping[str, float | None]
-    """Seed or fold -> value, None where it is undefined."""
-
-
-@dataclass(frozen=True)
-class PairDifference:
-    """The difference, first minus second, of one metric of two methods."""
-
-    metric: str
-    first: str
-    second: str
-    difference: Difference
-    """With the primary p-value, before correction."""
-    p_corrected: float | None
-    """After Holm's correction for `comparisons`; the one that decides."""
-    comparisons: int
-    """Pairs of this metric that have a p-value."""
-    p_delong: float | None
-    """Of DeLong's test, not corrected; AUC of two methods with one seed each only."""
-    sentence: str
-
-    @property
-    def shown(self) -> bool:
-        """Whether the difference is claimed."""
-        return self.p_corrected is not None and self.p_corrected <= SIGNIFICANT
+Values = Mapping[tuple[str, str], Estimate]
+"""(method, metric) -> the mean over the runs of the method with its interval."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All metrics of all methods, all differences of all pairs, and how they were found."""
 
-    values: tuple[MethodValue, ...]
+    values: Values
     pairs: tuple[PairDifference, ...]
     images: int
     patients: int
-    repeat: str
-    """What the runs of a method are: "seed" or "fold"."""
     resamples: int
     seed: int
     rules: Mapping[str, str]
@@ -276,64 +251,45 @@ def compare_methods(predictions: pd.DataFrame, *, resamples: int = 10_000, seed:
         )
     draws = draw_metrics(methods, resamples, seed)
     metrics = [metric for metric in METRIC_NAMES if any(metric == drawn for _, drawn in draws)]
-    values = [value for method in methods.runs for value in _values(methods, method, metrics, draws)]
+    values = {(method, metric): _mean(methods, method, metric, draws) for method in methods.runs for metric in metrics}
     pairs = tuple(pair for metric in metrics for pair in _pairs(methods, metric, values, draws))
     rules = {**RULES[methods.repeat], "p": PRIMARY, "correction": CORRECTION}
     return Comparison(
-        values=tuple(values),
+        values=values,
         pairs=pairs,
         images=methods.patients.size,
         patients=methods.patient_count,
-        repeat=methods.repeat,
         resamples=resamples,
         seed=seed,
         rules=rules | ({"delong": DELONG} if any(pair.p_delong is not None for pair in pairs) else {}),
     )
 
 
-def _values(methods: ScoredMethods, method: str, metrics: Iterable[str], draws: Draws) -> list[MethodValue]:
+def _mean(methods: ScoredMethods, method: str, metric: str, draws: Draws) -> Estimate:
     runs = methods.runs[method]
-    per_run = {name: run.weighted_metrics(np.ones((1, run.truth.size))) for name, run in runs.items()}
-    found = []
-    for metric in metrics:
-        values = {name: float(of_run[metric][0]) for name, of_run in per_run.items()}
-        undefined = [name for name, value in values.items() if np.isnan(value)]  # one of them undoes the mean
-        reason = why_undefined(metric, runs[undefined[0]].truth) if undefined else ""
-        if undefined and methods.repeat == "fold":
-            reason = f"fold {undefined[0]}: {reason}"
-        drawn = np.clip(draws[method, metric], 0, 1)  # stretched deviations of the seeds may leave the range
-        mean = estimate(float(np.mean(list(values.values()))), drawn, methods.patient_count, reason)
-        known = {name: None if name in undefined else value for name, value in values.items()}
-        found.append(MethodValue(method, metric, mean, known))
-    return found
+    values = {name: float(run.weighted_metrics(np.ones((1, run.truth.size)))[metric][0]) for name, run in runs.items()}
+    undefined = [name for name, value in values.items() if np.isnan(value)]  # one of them undoes the mean
+    reason = why_undefined(metric, runs[undefined[0]].truth) if undefined else ""
+    if undefined and methods.repeat == "fold":
+        reason = f"fold {undefined[0]}: {reason}"
+    drawn = np.clip(draws[method, metric], 0, 1)  # stretched deviations of the seeds may leave the range
+    return estimate(float(np.mean(list(values.values()))), drawn, methods.patient_count, reason)
 
 
-def _pairs(methods: ScoredMethods, metric: str, values: Iterable[MethodValue], draws: Draws) -> list[PairDifference]:
-    means = {one.method: one.estimate for one in values if one.metric == metric}
+def _pairs(methods: ScoredMethods, metric: str, values: Values, draws: Draws) -> list[PairDifference]:
     found: dict[tuple[str, str], Difference] = {}
     for first, second in combinations(methods.runs, 2):
-        one, other = means[first], means[second]
+        one, other = values[first, metric], values[second, metric]
         if one.value is None or other.value is None:
             reason = one.reason if one.value is None else other.reason
             found[first, second] = Difference(Estimate(None, reason=reason), None)
         else:
             drawn = draws[first, metric] - draws[second, metric]
             found[first, second] = drawn_difference(one.value - other.value, drawn, methods.patient_count)
-    tested = {pair: difference.p for pair, difference in found.items() if difference.p is not None}
-    p_corrected: dict[tuple[str, str], float] = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
-    return [
-        PairDifference(
-            metric=metric,
-            first=first,
-            second=second,
-            difference=difference,
-            p_corrected=p_corrected.get((first, second)),
-            comparisons=len(tested),
-            p_delong=_delong(methods, first, second) if metric == "auroc" else None,
-            sentence=sentence(metric, first, second, difference, p_corrected.get((first, second)), len(tested)),
-        )
-        for (first, second), difference in found.items()
-    ]
+    pairs = corrected(metric, found)
+    if metric != "auroc":
+        return pairs
+    return [replace(pair, p_delong=_delong(methods, pair.first, pair.second)) for pair in pairs]
 
 
 def _delong(methods: ScoredMethods, first: str, second: str) -> float | None:

@@ -119,24 +119,14 @@ def measure(
     mask, near = predicted(strength, cutoff), near_lesions(lesions, tolerance_px)
     found = find_candidates(strength, cutoff, 1.0, near)
     hits = ~np.isnan(found.lesion_scores)
-    lesion_pixels, predicted_pixels = int(np.count_nonzero(lesions)), int(np.count_nonzero(mask))
-    shared = int(np.count_nonzero(mask & (lesions > 0)))
-    row = {
-        "image_id": image_id,
-        "patient_id": patient_id,
-        "breast": breast,
-        "probability": float(probability),
-        "lesions": len(near),
-        "hit_lesions": int(hits.sum()),
-        "regions_outside": found.false_positive_scores.size,
-        "lesion_pixels": lesion_pixels,
-        "predicted_pixels": predicted_pixels,
-        "shared_pixels": shared,
-        "dsc": 2 * shared / (lesion_pixels + predicted_pixels) if near else float("nan"),
-        "pointing": pointing(strength, near) if near else float("nan"),
-    }
+    image = {"image_id": image_id, "patient_id": patient_id, "breast": breast, "probability": float(probability)}
+    counts = {"lesions": len(near), "hit_lesions": int(hits.sum()), "regions_outside": len(found.false_positive_scores)}
+    pixels = {"lesion_pixels": lesions > 0, "predicted_pixels": mask, "shared_pixels": mask & (lesions > 0)}
+    counts |= {name: int(np.count_nonzero(part)) for name, part in pixels.items()}
+    both = counts["lesion_pixels"] + counts["predicted_pixels"]
+    defined = {"dsc": 2 * counts["shared_pixels"] / both, "pointing": pointing(strength, near)} if near else {}
     return Measured(
-        row=row,
+        row={**image, **counts, "dsc": float("nan"), "pointing": float("nan"), **defined},
         types=tuple(types[lesion.label - 1] for lesion in near),
         sizes=tuple(size_of(np.count_nonzero(lesions == lesion.label) / cell_px) for lesion in near),
         names=tuple(names[lesion.label - 1] if names else "" for lesion in near),
@@ -186,8 +176,6 @@ class LocalizationMeter:
         Raises:
             LemlightError: fewer resamples than a 95 % interval needs.
         """
-        from lemlight.metrics.breasts import by_breast  # which needs Measured
-
         records = [self._records[name] for name in sorted(self._records)]
         evidence = Evidence(self.per_image(), records, self._histograms)
         evidence.draw(resamples, seed)
@@ -312,3 +300,56 @@ class Evidence:
             undefined = f"no image whose lesions are all of this kind: {kind}"
             section[name] = self.figure(f"{name} of {kind}", whole > 0, undefined)
         return section
+
+
+BY_IMAGE = "lesions are counted in every image"
+
+
+def by_breast(records: Sequence[Measured], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Return lesion recall and FROC of breasts with intervals over patients, or why lesions are counted by image.
+
+    False positives are counted per image, as in FROC by image; a lesion has the score of its best region in any view.
+    """
+    with_lesion = [record for record in records if record.types]
+    if not with_lesion:
+        return {"reason": "no image with a lesion"}
+    if any(not record.row["breast"] for record in records):
+        return {"reason": f"{BY_IMAGE}: an image names no side"}
+    if any("" in record.names for record in with_lesion):
+        return {"reason": f"{BY_IMAGE}: the data do not tell which marks are one lesion in both views"}
+    breasts: dict[tuple[str, str], list[Measured]] = {}
+    for record in records:
+        breasts.setdefault((record.row["patient_id"], record.row["breast"]), []).append(record)
+    hits = [_best_of([(one.names, np.where(one.hits, 1.0, np.nan)) for one in views]) for views in breasts.values()]
+    found = np.array([np.count_nonzero(~np.isnan(part)) for part in hits], dtype=float)
+    lesions = np.array([part.size for part in hits], dtype=float)
+    candidates = [
+        Candidates(
+            _best_of([(one.names, one.suspicious.lesion_scores) for one in views if one.suspicious.lesion_scores.size]),
+            np.concatenate([one.suspicious.false_positive_scores for one in views]),
+        )
+        for views in breasts.values()
+    ]
+    findings = collect(candidates, [len(views) for views in breasts.values()])
+
+    def statistics(weights: Column) -> dict[str, Column]:
+        froc = weighted_sensitivity(findings, weights).mean(axis=1)
+        return {"lesion_recall": ratio(weights @ found, weights @ lesions), "froc": froc}
+
+    patients = np.array([patient for patient, _ in breasts])
+    draws = bootstrap(statistics, patients, resamples=resamples, seed=seed)
+    why = {"lesion_recall": "no lesion", "froc": "no malignant lesion"}
+    figures = {
+        name: estimate(float(row[0]), draws[name], np.unique(patients).size, why[name]).to_dict()
+        for name, row in statistics(np.ones((1, len(breasts)))).items()
+    }
+    return {"breasts": len(breasts), "lesions": int(lesions.sum()), **figures}
+
+
+def _best_of(views: Sequence[tuple[Sequence[str], Column]]) -> Column:
+    """The best score of each lesion over the views, (K,), NaN where none finds it."""
+    best: dict[str, float] = {}
+    for names, scores in views:
+        for name, score in zip(names, scores, strict=True):
+            best[name] = float(np.fmax(best.get(name, np.nan), score))
+    return np.array(list(best.values()), dtype=np.float64)

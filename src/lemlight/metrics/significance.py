@@ -1,6 +1,8 @@
 """Is a difference of two methods shown? Paired bootstrap, Holm's correction, DeLong's test, and the sentence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,21 +64,17 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return corrected
 
 
-@dataclass(frozen=True)
-class DeLong:
-    """The AUC of two scorers, first minus second, with 95 % interval and two-sided p-value.
+class DeLong(NamedTuple):
+    """The AUC of two scorers, first minus second, with its variance and two-sided p-value.
 
-    What is unknown is None and has a reason: everything with one class only; variance and what follows from it if a
-    class has one patient only; p and the interval if the variance is 0 although the AUCs differ. Two scorers that order
-    all pairs alike (one scorer twice, or both without an error) have variance 0 and p = 1.
+    What is unknown is None: everything with one class only; variance and p if a class has one patient only; p if the
+    variance is 0 although the AUCs differ. Two scorers that order all pairs alike (one scorer twice, or both without
+    an error) have variance 0 and p = 1.
     """
 
     difference: float | None
     variance: float | None = None
     p: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
 
 
 def delong_test(
@@ -98,21 +96,14 @@ def delong_test(
     """
     _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
     if truth.all() or not truth.any():
-        return DeLong(None, reason="an AUC needs malignant and benign images")
+        return DeLong(None)
     above_first, below_first = components(truth, first)
     above_second, below_second = components(truth, second)
     difference = float(above_first.mean()) - float(above_second.mean())
     variance = _variance(above_first - above_second, below_first - below_second, patient[truth], patient[~truth])
-    if variance is None:
-        return DeLong(difference, reason="all malignant or all benign images are of one patient")
     if variance == 0 and abs(difference) < NO_VARIANCE**0.5:
-        return DeLong(0.0, 0.0, 1.0, 0.0, 0.0, "the AUCs are equal and the variance of their difference is 0")
-    if variance == 0:
-        return DeLong(difference, 0.0, reason="the variance is 0 although the AUCs differ: no test is possible")
-    error = variance**0.5
-    reach = float(norm.ppf(0.975)) * error
-    p = float(2 * norm.sf(abs(difference / error)))
-    return DeLong(difference, variance, p, difference - reach, difference + reach)
+        return DeLong(0.0, 0.0, 1.0)
+    return DeLong(difference, variance, float(2 * norm.sf(abs(difference / variance**0.5))) if variance else None)
 
 
 def components(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -149,29 +140,56 @@ def _variance(
     return 0.0 if variance < NO_VARIANCE else float(variance)
 
 
-def sentence(
-    metric: str, first: str, second: str, difference: Difference, p_corrected: float | None, comparisons: int
-) -> str:
-    """Return what the difference (first minus second) says, and no more.
+@dataclass(frozen=True)
+class PairDifference:
+    """The difference, first minus second, of one metric of two methods or subgroups."""
 
-    A difference is claimed where the corrected p-value is at most 0.05. Its interval is the 95 % interval of this
-    one comparison; where it excludes 0 but the correction undoes that, the sentence says so.
-    """
-    name, estimate = METRIC_NAMES[metric], difference.estimate
-    if estimate.value is None or difference.p is None or p_corrected is None:
-        return f"{name} of {first} and {second} cannot be tested: {estimate.reason}"
-    number = _rounded(estimate.value, "+")
-    if estimate.low is not None and estimate.high is not None:
-        number += f" [{_rounded(estimate.low)}, {_rounded(estimate.high)}]"
-    tested = f"{number}, {p_text(p_corrected)}"
-    if comparisons > 1:
-        tested += f" after correction for {comparisons} comparisons"
-    if p_corrected > SIGNIFICANT:
-        undone = f" ({p_text(difference.p)} before)" if difference.p <= SIGNIFICANT else ""
-        return f"no difference in {name} shown between {first} and {second}: {tested}{undone}"
-    higher = estimate.value > 0
-    verdict = (" (worse)" if higher else " (better)") if metric in LOWER_IS_BETTER else ""
-    return f"{first} has a {'higher' if higher else 'lower'} {name}{verdict} than {second}: {tested}"
+    metric: str
+    first: str
+    second: str
+    difference: Difference
+    """With the primary p-value, before correction."""
+    p_corrected: float | None
+    """After Holm's correction for `comparisons`; the one that decides."""
+    comparisons: int
+    """Pairs of this metric that have a p-value."""
+    p_delong: float | None = None
+    """Of DeLong's test, not corrected; AUC of two methods with one seed each only."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is claimed."""
+        return self.p_corrected is not None and self.p_corrected <= SIGNIFICANT
+
+    @property
+    def sentence(self) -> str:
+        """What the difference says, and no more.
+
+        It is claimed where the corrected p-value is at most 0.05. Its interval is the 95 % interval of this one
+        comparison; where it excludes 0 but the correction undoes that, the sentence says so.
+        """
+        name, estimate, p = METRIC_NAMES[self.metric], self.difference.estimate, self.difference.p
+        if estimate.value is None or p is None or self.p_corrected is None:
+            return f"{name} of {self.first} and {self.second} cannot be tested: {estimate.reason}"
+        number = _rounded(estimate.value, "+")
+        if estimate.low is not None and estimate.high is not None:
+            number += f" [{_rounded(estimate.low)}, {_rounded(estimate.high)}]"
+        tested = f"{number}, {p_text(self.p_corrected)}"
+        if self.comparisons > 1:
+            tested += f" after correction for {self.comparisons} comparisons"
+        if not self.shown:
+            undone = f" ({p_text(p)} before)" if p <= SIGNIFICANT else ""
+            return f"no difference in {name} shown between {self.first} and {self.second}: {tested}{undone}"
+        higher = estimate.value > 0
+        verdict = (" (worse)" if higher else " (better)") if self.metric in LOWER_IS_BETTER else ""
+        return f"{self.first} has a {'higher' if higher else 'lower'} {name}{verdict} than {self.second}: {tested}"
+
+
+def corrected(metric: str, found: Mapping[tuple[str, str], Difference]) -> list[PairDifference]:
+    """Correct the p-values of one metric over the pairs, first and second, that have one (see `holm`)."""
+    tested = {pair: one.p for pair, one in found.items() if one.p is not None}
+    p_corrected = dict(zip(tested, map(float, holm(list(tested.values()))), strict=True))
+    return [PairDifference(metric, *pair, one, p_corrected.get(pair), len(tested)) for pair, one in found.items()]
 
 
 def p_text(p: float) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate
 from lemlight.metrics.classification import AT_A_THRESHOLD, METRICS, check_scored, weighted_metrics, why_undefined
-from lemlight.metrics.significance import Difference, drawn_difference, holm, sentence
+from lemlight.metrics.significance import Difference, corrected, drawn_difference
 
 FEWEST_PATIENTS = 10  # of each class that a metric needs; with fewer a subgroup is too small
 TESTED = ("auroc", "sensitivity", "specificity")
@@ -47,14 +47,7 @@ def summarize_subgroups(
     """
     truth, probability = check_scored(predictions["label"], predictions["probability"])
     patients = predictions["patient_id"].astype(str).to_numpy(dtype=np.str_)
-    names = list(map(str, groups))
-    known = [name for name in names if truth.size and (groups[name] != "").any()]
-    inside: dict[tuple[str, str], NDArray[np.bool_]] = {}
-    for name in known:
-        texts = groups[name].where(groups[name] != "", UNKNOWN)
-        places = {value: place for place, value in enumerate(order)} | {UNKNOWN: len(order) + 1}
-        for value in sorted(texts.unique(), key=lambda one: (places.get(one, len(order)), one)):
-            inside[name, value] = (texts == value).to_numpy()
+    inside = _groups(groups, order) if truth.size else {}
     predicted = probability > (1 if threshold is None else threshold)
 
     def statistics(weights: NDArray[np.float64]) -> dict[Cell, NDArray[np.float64]]:
@@ -64,20 +57,16 @@ def summarize_subgroups(
             rows |= {(name, value, metric): row for metric, row in found.items()}
         return rows
 
-    values = {cell: float(row[0]) for cell, row in statistics(np.ones((1, truth.size))).items()}
     draws = bootstrap(statistics, patients, resamples=resamples, seed=seed) if inside else {}
     figures: dict[Cell, Estimate] = {}
-    for (name, value), part in inside.items():
-        count = int(np.unique(patients[part]).size)
-        for metric in METRICS:
-            cell = (name, value, metric)
-            why = _too_small(metric, truth[part], patients[part])
-            if threshold is None and metric in AT_A_THRESHOLD:
-                why = "there is no threshold"
-            figures[cell] = estimate(np.nan if why else values[cell], draws[cell], count, why)
-    differences = _differences(figures, draws, int(np.unique(patients).size))
-    sections: dict[str, Any] = {name: {"reason": "neither the table nor the files say"} for name in names}
-    for name in known:
+    for cell, row in statistics(np.ones((1, truth.size))).items():
+        part, metric = inside[cell[:2]], cell[2]
+        why = _too_small(metric, truth[part], patients[part])
+        if threshold is None and metric in AT_A_THRESHOLD:
+            why = "there is no threshold"
+        figures[cell] = estimate(np.nan if why else float(row[0]), draws[cell], np.unique(patients[part]).size, why)
+    sections: dict[str, Any] = {str(name): {"reason": "neither the table nor the files say"} for name in groups}
+    for name in {variable: None for variable, _ in inside}:
         sections[name] = {
             value: {
                 "images": int(part.sum()),
@@ -88,7 +77,19 @@ def summarize_subgroups(
             for (variable, value), part in inside.items()
             if variable == name
         }
+    differences = _differences(figures, draws, int(np.unique(patients).size))
     return {"by": sections, "differences": differences, "rules": dict(RULES)}
+
+
+def _groups(groups: pd.DataFrame, order: Sequence[str]) -> dict[tuple[str, str], NDArray[np.bool_]]:
+    """The images (N,) of every value of the variables that are known of any image."""
+    places = {value: place for place, value in enumerate(order)} | {UNKNOWN: len(order) + 1}
+    inside: dict[tuple[str, str], NDArray[np.bool_]] = {}
+    for name in groups:
+        texts = groups[name].where(groups[name] != "", UNKNOWN)
+        values = sorted(texts.unique(), key=lambda one: (places.get(one, len(order)), one))
+        inside |= {(str(name), value): (texts == value).to_numpy() for value in values if values != [UNKNOWN]}
+    return inside
 
 
 def subgroup_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -126,29 +127,25 @@ def _differences(
     """Every pair of groups of one variable, first minus second, for the metrics that are TESTED."""
     rows = []
     for metric in TESTED:
-        found: dict[tuple[str, str, str], Difference] = {}
-        values = {cell[:2]: figures[*cell[:2], metric].value for cell in figures if cell[1] != UNKNOWN}
+        values = {cell[:2]: one.value for cell, one in figures.items() if cell[1] != UNKNOWN and cell[2] == metric}
+        found: dict[tuple[str, str], Difference] = {}
+        places = []
         for (name, first), (other, second) in combinations(values, 2):
             one, two = values[name, first], values[other, second]
             if name == other and one is not None and two is not None:
                 drawn = draws[name, first, metric] - draws[name, second, metric]
-                found[name, first, second] = drawn_difference(one - two, drawn, patients)
-        tested = [pair for pair, difference in found.items() if difference.p is not None]
-        corrected = dict(zip(tested, holm([found[pair].p or 0.0 for pair in tested]).tolist(), strict=True))
-        for pair, difference in found.items():
-            name, first, second = pair
-            names = f"{name} {first}", f"{name} {second}"
+                found[f"{name} {first}", f"{name} {second}"] = drawn_difference(one - two, drawn, patients)
+                places.append({"group": name, "first": first, "second": second})
+        for place, pair in zip(places, corrected(metric, found), strict=True):
             rows.append(
                 {
                     "metric": metric,
-                    "group": name,
-                    "first": first,
-                    "second": second,
-                    "difference": difference.estimate.to_dict(),
-                    "p": difference.p,
-                    "p_corrected": corrected.get(pair),
-                    "comparisons": len(tested),
-                    "sentence": sentence(metric, *names, difference, corrected.get(pair), len(tested)),
+                    **place,
+                    "difference": pair.difference.estimate.to_dict(),
+                    "p": pair.difference.p,
+                    "p_corrected": pair.p_corrected,
+                    "comparisons": pair.comparisons,
+                    "sentence": pair.sentence,
                 }
             )
     return rows

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from lemlight.metrics import METRIC_NAMES
-from lemlight.metrics.comparison import Comparison, PairDifference
-from lemlight.metrics.significance import p_text
+from lemlight.metrics.comparison import Comparison
+from lemlight.metrics.significance import PairDifference, p_text
 from lemlight.plots.curves import curve_points
 from lemlight.plots.sheets import SheetItem, draw_scores, draw_truth
 from lemlight.plots.style import (
@@ -135,8 +135,9 @@ def forest_plot(comparison: Comparison, metric: str, path: Path) -> Path | None:
 def forest_pairs(comparison: Comparison, metric: str) -> tuple[Sequence[PairDifference], str]:
     """Return the pairs that a plot has room for, and its title, which says where it leaves some out."""
     pairs = [pair for pair in comparison.pairs if pair.metric == metric]
-    name, known = METRIC_NAMES[metric], [one for one in comparison.values if one.metric == metric]
-    values = {one.method: one.estimate.value for one in known if one.estimate.value is not None}
+    name = METRIC_NAMES[metric]
+    means = {method: one.value for (method, of), one in comparison.values.items() if of == metric}
+    values = {method: value for method, value in means.items() if value is not None}
     if len(pairs) <= MOST_PAIRS or not values:
         return pairs, f"{name}: differences of all pairs, 95 % intervals, corrected p"
     top = max(values, key=lambda method: values[method])

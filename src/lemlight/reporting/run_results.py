@@ -33,8 +33,13 @@ from lemlight.metrics.levels import (
 )
 from lemlight.metrics.operating import Operating
 from lemlight.metrics.subgroups import summarize_subgroups
-from lemlight.plots.curves import reliability_figure, roc_figure, training_curves
-from lemlight.plots.forest import any_group_is_large_enough, subgroup_figure
+from lemlight.plots.curves import (
+    any_group_is_large_enough,
+    reliability_figure,
+    roc_figure,
+    subgroup_figure,
+    training_curves,
+)
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.reporting.comparison.transfer import ABOUT
 from lemlight.reporting.localization_results import choose_settings, measure_localization

@@ -263,16 +263,15 @@ def test_folds_together_are_one_method_of_one_seed(tmp_path, second_seed):
         assert found.comparison is None
         assert "seed and fold" in found.notes[0]
     else:
-        assert (found.comparison.repeat, found.comparison.images) == ("fold", 80)
+        assert (found.repeat, found.comparison.images) == ("fold", 80)
 
 
 def test_the_threshold_of_each_run_decides_its_predictions(tmp_path):
     for threshold in (0.5, 0.999):
         write_run(tmp_path / str(threshold), config=config_of(threshold=threshold), predictions=predictions_of(seed=1))
-    metrics = compared(tmp_path).comparison.values
-    found = {one.method: one.estimate.value for one in metrics if one.metric == "sensitivity"}
-    assert found["lem, threshold=0.5"] > 0.5
-    assert found["lem, threshold=0.999"] == 0
+    found = compared(tmp_path).comparison.values
+    assert found["lem, threshold=0.5", "sensitivity"].value > 0.5
+    assert found["lem, threshold=0.999", "sensitivity"].value == 0
 
 
 def test_the_table_has_means_over_the_runs_and_the_best_only_where_every_difference_is_shown(compared_sweep):

@@ -26,7 +26,7 @@ def method_table(compared: ComparedRuns, level: Level = "image") -> pd.DataFrame
     """
     comparison = compared.levels.get(level)
     columns = COLUMNS if level == "image" else CLASSIFICATION_NAMES
-    known = {(one.method, one.metric): one.estimate for one in comparison.values} if comparison else {}
+    known = comparison.values if comparison else {}
     best = {metric: shown_best(comparison, metric) for _, metric in known} if comparison else {}
     rows = []
     for method, runs in compared.groups.items():
@@ -56,7 +56,7 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 
 def shown_best(comparison: Comparison, metric: str) -> str | None:
     """Return the method that is shown to be better than every other one in a metric, None where there is none."""
-    values = {one.method: one.estimate.value for one in comparison.values if one.metric == metric}
+    values = {method: one.value for (method, name), one in comparison.values.items() if name == metric}
     if len(values) < 2 or None in values.values():
         return None
     best = (min if metric in LOWER_IS_BETTER else max)(values, key=lambda method: values[method] or 0.0)
