@@ -1,9 +1,13 @@
 """python -m lemlight.report: which method is better, and is the difference shown? Many runs on one page."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lemlight.cli import run_command, settings_of
 from lemlight.settings import ReportSettings
+
+if TYPE_CHECKING:  # else it would slow down --help
+    from lemlight.reporting.comparison.methods import ComparedRuns
 
 
 def report(settings: ReportSettings) -> Path:
@@ -15,21 +19,9 @@ def report(settings: ReportSettings) -> Path:
         LemlightError: no run is there, or the page would take the place of a run's own.
     """
     from lemlight.errors import LemlightError
-    from lemlight.files import write_csv
-    from lemlight.reporting.comparison.comparison_page import (
-        QUESTION,
-        notes_of,
-        shown_differences,
-        write_comparison_page,
-    )
     from lemlight.reporting.comparison.methods import compare_runs
-    from lemlight.reporting.comparison.pooled_settings import FILE, pooled_table
     from lemlight.reporting.comparison.runs import find_runs
-    from lemlight.reporting.comparison.tables import SHORT, table_markdown, tables_of, write_runs, write_tables
     from lemlight.reporting.comparison.transfer import PAGE, find_evaluations, transfer_text, write_transfer
-    from lemlight.reporting.comparison.wandb_dashboard import send_dashboard
-    from lemlight.terminal import print_summary
-    from lemlight.text import folded
 
     folder = Path(settings.output)
     if (folder / "metrics.json").exists() or (folder / "state.json").exists():
@@ -46,21 +38,30 @@ def report(settings: ReportSettings) -> Path:
         if not evaluations:
             raise
         return folder / PAGE
-    compared = compare_runs(runs, settings.resamples)
-    tables = tables_of(compared)
-    table = tables["image"]
-    question = settings.question or QUESTION
-    pooled = pooled_table(compared, settings.resamples)
+    return _show(compare_runs(runs, settings.resamples), settings)
+
+
+def _show(compared: "ComparedRuns", settings: ReportSettings) -> Path:
+    """Write page and tables of compared runs, say what is on them, and return the page's path."""
+    from lemlight.reporting.comparison import tables as chapter
+    from lemlight.reporting.comparison.comparison_page import (
+        QUESTION,
+        notes_of,
+        shown_differences,
+        write_comparison_page,
+    )
+    from lemlight.reporting.comparison.wandb_dashboard import send_dashboard
+    from lemlight.terminal import print_summary
+    from lemlight.text import folded
+
+    folder, question = Path(settings.output), settings.question or QUESTION
+    tables, pooled = chapter.tables_of(compared), chapter.pooled_table(compared, settings.resamples)
     page = write_comparison_page(compared, tables, pooled, question, folder / "report.html")
-    files = write_tables(tables, compared, folder) if len(table) else []
-    if len(pooled):
-        write_csv(pooled, folder / FILE)
-        files.append(folder / FILE)
-    files.append(write_runs(compared, folder))
-    if len(table):
-        for level, one in tables.items():
+    files = chapter.write_tables(tables, pooled, compared, folder)
+    for level, table in tables.items():
+        if len(table):
             head = f"\nby {level}:\n" if len(tables) > 1 else "\n"
-            print(f"{head}{folded(table_markdown(one, SHORT), through='Method')}")
+            print(f"{head}{folded(chapter.table_markdown(table, chapter.SHORT), through='Method')}")
     for sentence in shown_differences(compared):
         print(sentence)
     for note in notes_of(compared):
@@ -69,7 +70,8 @@ def report(settings: ReportSettings) -> Path:
         if run.state != "done":
             print(f"{run.state}: {run.name}: {run.reason}")
     if settings.to == "wandb":
-        print(send_dashboard(compared.done, question, folder, table_markdown(table) if len(table) else ""))
+        text = chapter.table_markdown(tables["image"]) if len(tables["image"]) else ""
+        print(send_dashboard(compared.done, question, folder, text))
     print()
     print_summary({"page": page, "tables": ", ".join(file.name for file in files), "all of this run": folder})
     return page

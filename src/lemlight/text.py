@@ -8,6 +8,8 @@ from typing import Any
 
 from lemlight.metrics import METRIC_NAMES
 
+Table = list[list[Any]]
+"""Rows of cells, each a text, or a metric as metrics.json has it; first the heads, and first in each row its name."""
 DRAWN = re.compile(r"\d+\.\d{6,}(e-?\d+)?")
 
 
@@ -34,6 +36,14 @@ def brackets(interval: str) -> str:
 def figure_text(metric: Mapping[str, Any]) -> str:
     """Return value and interval of one metric of metrics.json as `0.90 [0.85, 0.96]`."""
     return f"{value_text(metric)} {brackets(interval_text(metric))}".strip()
+
+
+def cells_text(table: Table, unknown: str = "undefined") -> list[list[str]]:
+    """Return a table with each metric as a text; `unknown` stands for one without a value."""
+    return [
+        [cell if isinstance(cell, str) else unknown if cell["value"] is None else figure_text(cell) for cell in row]
+        for row in table
+    ]
 
 
 def in_columns(name: str, metric: Mapping[str, Any]) -> dict[str, Any]:

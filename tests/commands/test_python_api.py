@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import lemlight
 from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError, LemlightError
-from lemlight.reporting.model_card import write_model_card
+from lemlight.reporting.run_page import write_model_card
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 

@@ -18,7 +18,7 @@ from lemlight.localization.faithfulness import (
 from lemlight.metrics import FAITHFULNESS_NAMES
 from lemlight.models.classifier import Scores
 from lemlight.reporting.localization_results import measure_localization
-from lemlight.reporting.run_page import faithful, localization_text
+from lemlight.reporting.run_page import faithful_table, localization_text
 from tests.localization.test_evaluation import make_place
 
 SETTINGS = RegionSettings(keep=0.5, smoothing=0.0, cutoff=0.3)
@@ -137,7 +137,7 @@ def test_a_run_leaves_it_in_its_metrics_its_table_and_its_text(tmp_path):
     assert 0 <= own["shuffled_ssim"]["value"] <= 1
     table = (tmp_path / "localization.csv").read_text()
     assert "deletion,deletion_low" in table.splitlines()[0]
-    assert [name for name, _ in faithful(summary)] == ["Importance", "CAM"]
+    assert [row[0] for row in faithful_table(summary)] == ["Method", "Importance", "CAM"]
     assert "Deletion (best: low)" in localization_text(summary)
     assert set(FAITHFULNESS_NAMES) == set(RULES)
     without, _ = measure_localization(make_place(), {}, "val", None, resamples=40)

@@ -12,8 +12,7 @@ from lemlight.metrics.classification import summarize
 from lemlight.metrics.levels import (
     LEVELS,
     joined,
-    known_levels,
-    level_section,
+    level_sections,
     level_table,
     summarize_levels,
     why_not,
@@ -141,9 +140,8 @@ def test_one_class_at_a_level_is_undefined_and_images_of_both_labels_are_counted
 
 def test_known_levels_and_files(tmp_path):
     summary = summarize(clinic(), resamples=100) | {"levels": summarize_levels(clinic(), resamples=100)}
-    assert known_levels(summary) == list(LEVELS)
-    assert known_levels({"auroc": {}}) == ["image"]  # of a run from before there were levels
-    assert level_section(summary, "image") is summary
+    assert list(level_sections(summary)) == list(LEVELS)
+    assert level_sections({"auroc": {}}) == {"image": {"auroc": {}}}  # of a run from before there were levels
     write_level_tables({"breast": level_table(clinic(), "breast")}, tmp_path)
     written = pd.read_csv(tmp_path / "predictions_breast.csv")
     assert list(written) == ["patient_id", "laterality", "split", "label", "probability", "images"]

@@ -107,6 +107,14 @@ def test_every_level_has_a_column_and_what_is_not_defined_its_reason(write):
     assert f"{summary['levels']['breast']['auroc']['value']:.3f}" in lines
 
 
+def test_a_subgroup_shows_a_value_that_has_no_interval_and_a_dash_where_it_is_too_small(write):
+    known = {"value": 1.0, "low": None, "high": None, "reason": "every resample gives the same value"}
+    small = {"value": None, "reason": "too small: 3 patients"}
+    group = {"images": 12, "patients": 6, "auroc": known, "sensitivity": small, "specificity": small}
+    page = write(summary=make_summary() | {"subgroups": {"by": {"view": {"CC": group}}, "differences": []}})
+    assert "view: CC 12, 6 1.000 every resample gives the same value - too small: 3 patients" in page.text
+
+
 def test_the_terminal_shows_values_and_intervals_aligned():
     summary = with_localization()
     lines, auc = metrics_text(summary).splitlines(), summary["auroc"]
@@ -115,7 +123,7 @@ def test_the_terminal_shows_values_and_intervals_aligned():
     assert len(lines) == 2 + 6
     what, _, head, importance, own, _, _, size = localization_text(summary).splitlines()
     assert what.startswith("localization: 20 lesions on 18 of 40 images")
-    assert head.split(maxsplit=3)[:3] == ["Dice", "Lesion", "recall"]
+    assert head.split()[:4] == ["Method", "Dice", "Lesion", "recall"]
     assert importance.split()[:4] == ["Importance", "0.500", "[0.400,", "0.600]"]
     assert own.index("undefined") == head.index("PxAP")
     assert own.split()[-1] == "0.250"

@@ -134,16 +134,10 @@ def _point(operating: Operating, level: Level, rule: LevelRule) -> OperatingPoin
     return operating.point(level)
 
 
-def known_levels(summary: Mapping[str, Any]) -> list[Level]:
-    """List the levels that a summary (metrics.json) has figures of, the image first."""
-    sections = summary.get("levels", {})
-    return [level for level in LEVELS if level == "image" or "reason" not in sections.get(level, {"reason": ""})]
-
-
-def level_section(summary: Mapping[str, Any], level: Level) -> Mapping[str, Any]:
-    """Return the part of a summary (metrics.json) that holds the figures of a level."""
-    section: Mapping[str, Any] = summary if level == "image" else summary["levels"][level]
-    return section
+def level_sections(summary: Mapping[str, Any]) -> dict[Level, Mapping[str, Any]]:
+    """Return the part of a summary (metrics.json) of each level that it has figures of, the image first."""
+    sections = {"image": summary, **summary.get("levels", {})}
+    return {level: sections[level] for level in LEVELS if "reason" not in sections.get(level, {"reason": ""})}
 
 
 def write_level_tables(tables: Mapping[Level, pd.DataFrame], folder: Path) -> None:

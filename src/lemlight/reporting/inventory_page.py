@@ -177,10 +177,9 @@ def _with_paths(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a table (first column names, the others numbers) and what is to be said below it."""
+    """A heading, a table (its heads first; first column names, the others numbers) and what is to be said below it."""
 
     heading: str
-    columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
@@ -210,7 +209,7 @@ def inventory_sections(found: Mapping[str, Any], published: int | None, split_ma
         _counts("File formats", "format", "images", found["formats"]),
         _counts("Grey values", "bits and colours", "images", found["greys"]),
     ]
-    return [section for section in sections if section.rows]
+    return [section for section in sections if len(section.rows) > 1]
 
 
 def _sizes(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -244,7 +243,7 @@ def _images(found: Mapping[str, Any], published: int | None) -> Section:
 
 
 def _splits(leaks: Mapping[str, Any], made: bool) -> Section:
-    rows = []
+    rows: list[Sequence[str]] = [("split", "images", "fraction", "benign", "malignant", "patients")]
     for row in leaks["splits"]:
         images, malignant = row["images"], row["malignant"]
         if made or images:
@@ -254,26 +253,25 @@ def _splits(leaks: Mapping[str, Any], made: bool) -> Section:
     if made:
         said = f"{leaks['patients']} patients, {leaks['breasts']} breasts, {leaks['files']} files"
         notes = [f"in more than one split: {said}", *(f"warning: {warning}" for warning in leaks["warnings"])]
-    columns = ("split", "images", "fraction", "benign", "malignant", "patients")
-    return Section("Split and leaks", columns, rows, notes)
+    return Section("Split and leaks", rows, notes)
 
 
 def _counts(heading: str, name: str, number: str, counts: Mapping[str, int], notes: Sequence[str] = ()) -> Section:
     """List the first counts, the others in one line."""
-    rows = [(text, f"{count:,}") for text, count in list(counts.items())[:MOST_ROWS]]
+    rows = [(name, number), *((text, f"{count:,}") for text, count in list(counts.items())[:MOST_ROWS])]
     rest = list(counts.values())[MOST_ROWS:]
     if rest:
         rows.append((f"({len(rest)} others)", f"{sum(rest):,}"))
-    return Section(heading, (name, number), rows, notes)
+    return Section(heading, rows, notes)
 
 
 def sections_text(sections: Sequence[Section], width: int) -> str:
     """Draw sections as text in lines of at most `width`: a table where a row has several numbers, else in one run."""
     lines = []
     for section in sections:
-        body = ["; ".join(f"{name}:{TOGETHER}{number}" for name, number, *_ in section.rows)]
-        if len(section.columns) > 2:
-            body = plain_table([section.columns, *section.rows], numbers=True)
+        body = ["; ".join(f"{name}:{TOGETHER}{number}" for name, number, *_ in section.rows[1:])]
+        if len(section.rows[0]) > 2:
+            body = plain_table(section.rows, numbers=True)
         heads = [section.heading, *[""] * (len(body) + len(section.notes))]
         for head, text in zip(heads, [*body, *section.notes], strict=False):
             lines += _wrapped(text, width, f"{head:<{INDENT}}", " " * INDENT)
@@ -288,6 +286,6 @@ def write_inventory_page(
     `subtitle` is what was done, in a sentence; `sheet` the contact sheet as PNG; `settings` decided what was found.
     """
     png = base64_of(sheet.read_bytes()) if sheet else ""
-    rows = [(name, str(value)) for name, value in settings.items()]
-    sections = [*sections, Section("Settings", ("name", "value"), rows)]
+    rows = [("name", "value"), *((name, str(value)) for name, value in settings.items())]
+    sections = [*sections, Section("Settings", rows)]
     return write_page(path, "inventory.html.j2", title=title, subtitle=subtitle, sections=sections, png=png)

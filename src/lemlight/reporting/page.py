@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lemlight.files import written_aside
+from lemlight.text import Table, cells_text, interval_text, markdown_table, value_text
 from lemlight.training.privacy import public_override
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -20,10 +21,16 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     """
     loader, page = FileSystemLoader(TEMPLATES), path.suffix == ".html"
     environment = Environment(loader=loader, autoescape=page, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals |= {"value_text": value_text, "interval_text": interval_text, "markdown": markdown}
     text = environment.get_template(template).render(values)
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return path
+
+
+def markdown(table: Table, unknown: str = "undefined") -> str:
+    """Return a table as Markdown."""
+    return markdown_table(cells_text(table, unknown))
 
 
 def base64_of(content: bytes) -> str:

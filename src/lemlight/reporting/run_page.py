@@ -1,20 +1,24 @@
-"""What a run shows: its metrics as tables on the terminal, and one self-contained page with its figures."""
+"""What a run shows: tables of its metrics, on the terminal, on one self-contained page, and on its checkpoint's card.
+
+The card is Markdown, its head what model hubs read; nothing in it names a folder, a file or a patient.
+"""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from lemlight.metrics import CLASSIFICATION_NAMES, FAITHFULNESS_NAMES, LOCALIZATION_NAMES
-from lemlight.metrics.levels import RULES, UNITS, known_levels, level_section
+from lemlight.metrics.levels import RULES, UNITS, level_sections
 from lemlight.metrics.significance import SIGNIFICANT
 from lemlight.metrics.subgroups import TESTED, group_name, subgroup_rows
 from lemlight.reporting.page import base64_of, write_page
-from lemlight.text import brackets, figure_text, heading, interval_text, plain_table, value_text
+from lemlight.text import Table, brackets, cells_text, figure_text, heading, interval_text, plain_table, value_text
 
-SIZED = ("dsc", "pointing")  # what stands for each size of lesion
-FAITHFUL_HEADS = [name[0].upper() + name[1:] for name in FAITHFULNESS_NAMES.values()]
 SHORT = ("auroc", "sensitivity", "specificity")  # of the levels, what fits a terminal
+HUB_NAMES = {"auroc": "roc_auc", "acc": "accuracy"}  # as model hubs call them; the others by their own
 METHOD_NAMES = {
     "importance": "Importance",
     "cam": "CAM",
@@ -56,34 +60,26 @@ PLOT_TEXTS = {
 }
 
 
-Cell = tuple[str, str, str]  # value, interval and, where something is undefined, the reason
-
-
-def cell(metric: Mapping[str, Any]) -> Cell:
-    """Return what a table says of one metric of metrics.json."""
-    return value_text(metric), interval_text(metric), metric.get("reason", "")
+def levels_table(summary: Mapping[str, Any]) -> Table:
+    """Return each metric of the classification at every level that a summary (metrics.json) has figures of."""
+    sections = level_sections(summary).values()
+    names = [name for name in CLASSIFICATION_NAMES if name in summary]
+    rows = [[heading(name), *(section[name] for section in sections)] for name in names]
+    return [["Metric", *level_heads(summary)], *rows]
 
 
 def level_heads(summary: Mapping[str, Any]) -> list[str]:
-    """Return a head for each level that a summary has figures of, with the number of its units."""
+    """Return a head for each level, with the number of its units."""
     heads = []
-    for level in known_levels(summary):
-        section = level_section(summary, level)
+    for level, section in level_sections(summary).items():
         primary = ", primary" if level == summary.get("primary_level") != "image" else ""
         heads.append(f"By {level} ({section['images' if level == 'image' else 'units']}{primary})")
     return heads
 
 
-def level_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
-    """Return for each metric of the classification its name, and what it is at every level."""
-    sections = [level_section(summary, level) for level in known_levels(summary)]
-    names = [name for name in CLASSIFICATION_NAMES if name in summary]
-    return [(heading(name), [cell(section[name]) for section in sections]) for name in names]
-
-
 def level_notes(summary: Mapping[str, Any]) -> list[str]:
     """Say how images make the other levels, and which levels the data do not define."""
-    sections, known = summary.get("levels", {}), known_levels(summary)[1:]
+    sections, known = summary.get("levels", {}), list(level_sections(summary))[1:]
     notes = []
     if known:
         rule = RULES[sections[known[0]]["rule"]]
@@ -124,14 +120,13 @@ def ensemble_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def group_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
-    """Return what the page says of every subgroup: its name, images and patients, and the TESTED metrics."""
-    rows = []
-    for name, value, group in subgroup_rows(summary):
-        cells = [cell(group[metric]) for metric in TESTED]
-        shown = [one if one[1] or not one[2] else ("-", *one[1:]) for one in cells]
-        rows.append((group_name(name, value), [(f"{group['images']}, {group['patients']}", "", ""), *shown]))
-    return rows
+def groups_table(summary: Mapping[str, Any]) -> Table:
+    """Return images, patients and the TESTED metrics of every subgroup."""
+    rows = [
+        [group_name(name, value), f"{group['images']}, {group['patients']}", *(group[metric] for metric in TESTED)]
+        for name, value, group in subgroup_rows(summary)
+    ]
+    return [["Subgroup", "Images, patients", *map(heading, TESTED)], *rows]
 
 
 def group_notes(summary: Mapping[str, Any]) -> list[str]:
@@ -156,20 +151,20 @@ def threshold_text(section: Mapping[str, Any]) -> str:
     return f"predicted malignant above {section['threshold']:.4g}{by}"
 
 
-def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
-    """Return what the page says of operating point and calibration, as `level_rows`."""
-    sections = [level_section(summary, level) for level in known_levels(summary)]
+def operating_table(summary: Mapping[str, Any]) -> Table:
+    """Return operating point and calibration at every level; nothing of a run from before there were any."""
+    sections = list(level_sections(summary).values())
     if any("operating" not in section for section in sections):
         return []
     points, calibrated = ([section[name] for section in sections] for name in ("operating", "calibration"))
-    rows = []
+    rows: Table = []
     if isinstance(points[0]["rule"], str):
         chosen, oracle = ([point[name] for point in points] for name in ("on_validation", "oracle"))
         rows = [
-            ("Threshold", [_number(section["threshold"]) for section in sections]),
-            ("Sensitivity, specificity on validation", [_pair(point) for point in chosen]),
-            ("Oracle: the threshold that this split would choose", [_number(point["threshold"]) for point in oracle]),
-            ("Oracle: sensitivity, specificity", [_pair(point) for point in oracle]),
+            ["Threshold", *(_metric(section["threshold"]) for section in sections)],
+            ["Sensitivity, specificity on validation", *map(_pair, chosen)],
+            ["Oracle: the threshold that this split would choose", *(_metric(point["threshold"]) for point in oracle)],
+            ["Oracle: sensitivity, specificity", *map(_pair, oracle)],
         ]
     fixed, prevalence = f"{points[0]['fixed']:g}", points[0]["prevalence"]
     names = {
@@ -179,17 +174,28 @@ def operating_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
         "ppv": f"PPV at a prevalence of {prevalence}",
         "npv": f"NPV at a prevalence of {prevalence}",
     }
-    rows += [(text, [cell(point[name]) for point in points]) for name, text in names.items() if name in points[0]]
-    names = {"slope": "Calibration slope (best: 1)", "intercept": "Calibration intercept (best: 0)"}
-    rows += [(text, [cell(one[name]) for one in calibrated]) for name, text in names.items()]
-    rows.append(("Expected calibration error (best: 0)", [_number(one["ece"]) for one in calibrated]))
+    rows += [[text, *(point[name] for point in points)] for name, text in names.items() if name in points[0]]
+    names = {
+        "slope": "Calibration slope (best: 1)",
+        "intercept": "Calibration intercept (best: 0)",
+        "ece": "Expected calibration error (best: 0)",
+    }
+    rows += [[text, *(_metric(one[name]) for one in calibrated)] for name, text in names.items()]
     if before := calibrated[0].get("before"):
         names = {"brier": "Brier score", **names}
-        raw = [(text, cell(before[name])) for name, text in names.items()]
-        raw.append(("Expected calibration error", _number(before["ece"])))
-        empty = [("", "", "")] * (len(sections) - 1)
-        rows += [(f"{text}, before the temperature", [one, *empty]) for text, one in raw]
-    return rows
+        empty = [""] * (len(sections) - 1)
+        rows += [[f"{text}, before the temperature", _metric(before[name]), *empty] for name, text in names.items()]
+    return [["Metric", *level_heads(summary)], *rows]
+
+
+def _metric(found: Mapping[str, Any] | float | None) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {"value": found}
+
+
+def _pair(point: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    if point["sensitivity"] is None:
+        return {"value": None, "reason": point.get("reason", "")}
+    return f"{point['sensitivity']:.3f}, {point['specificity']:.3f}"
 
 
 def operating_note(summary: Mapping[str, Any]) -> str:
@@ -204,16 +210,6 @@ def operating_note(summary: Mapping[str, Any]) -> str:
     return " ".join(notes)
 
 
-def _number(value: float | None) -> Cell:
-    return cell({"value": value})
-
-
-def _pair(point: Mapping[str, Any]) -> Cell:
-    if point["sensitivity"] is None:
-        return "undefined", "", point.get("reason", "")
-    return f"{point['sensitivity']:.3f}, {point['specificity']:.3f}", "", ""
-
-
 def how_text(summary: Mapping[str, Any]) -> str:
     """Return in one line what was evaluated and how the intervals were drawn."""
     how = summary["interval"]
@@ -226,15 +222,15 @@ def how_text(summary: Mapping[str, Any]) -> str:
 
 def metrics_text(summary: Mapping[str, Any]) -> str:
     """Return the metrics of a summary (metrics.json) as a small table; what is undefined stands with its reason."""
-    first = [(name, cells[0]) for name, cells in level_rows(summary)]
-    rows = [(name, value, brackets(interval) or f"({reason})") for name, (value, interval, reason) in first]
+    rows = [
+        [name, value_text(image), brackets(interval_text(image)) or f"({image['reason']})"]
+        for name, image, *_ in levels_table(summary)[1:]
+    ]
     lines = [f"{how_text(summary)}\n", *plain_table(rows)]
-    if known := known_levels(summary)[1:]:
-        sections = [level_section(summary, level) for level in known]
-        cells = [["", *map(heading, SHORT)]]
-        for section, head in zip(sections, level_heads(summary)[1:], strict=True):
-            cells.append([head, *(figure_text(section[name]) for name in SHORT)])
-        lines += ["", *plain_table(cells)]
+    if above := list(level_sections(summary).values())[1:]:
+        levels = [[section[name] for name in SHORT] for section in above]
+        rows = [[head, *level] for head, level in zip(level_heads(summary)[1:], levels, strict=True)]
+        lines += ["", *plain_table(cells_text([["", *map(heading, SHORT)], *rows]))]
     return "\n  ".join([*lines, *level_notes(summary)])
 
 
@@ -245,10 +241,10 @@ def localization_text(summary: Mapping[str, Any]) -> str:
         f"localization: {part['lesions']} lesions on {part['images_with_lesion']} of {part['images']} images whose "
         f"lesions are known; settings: {part['chosen_on']}"
     )
-    sizes = [("", "size of the lesion", "images", "Dice", "pointing"), *size_rows(summary)]
-    parts = [f"{what}\n", *plain_table(method_table("", summary)), breast_text(summary), *plain_table(sizes)]
-    if rows := [[name, *map(figure_text, metrics)] for name, metrics in faithful(summary)]:
-        parts += ["", *plain_table([["", *FAITHFUL_HEADS], *rows])]
+    parts = [f"{what}\n", *plain_table(cells_text(methods_table(summary))), breast_text(summary)]
+    parts += plain_table(cells_text(sizes_table(summary)))
+    if rows := faithful_table(summary):
+        parts += ["", *plain_table(cells_text(rows))]
     return "\n  ".join(parts)
 
 
@@ -257,40 +253,43 @@ def has_lesions(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("localization", {}).get("images_with_lesion"))
 
 
-def localized(summary: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Return for each method its name and its LOCALIZATION_NAMES, as metrics.json has them."""
-    sections = {summary["localization"]["method"]: summary, **summary.get("localization_compared", {})}
-    return [
-        (METHOD_NAMES.get(method, method), [part[name].get("mean", part[name]) for name in LOCALIZATION_NAMES])
-        for method, part in sections.items()
+def _by_method(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The figures of every localization method by its name; those of the first lie at two places of metrics.json."""
+    if "localization" not in summary:
+        return {}
+    first = summary["localization"]
+    sections = {first["method"]: {**summary, **first}, **summary.get("localization_compared", {})}
+    return {METHOD_NAMES.get(method, method): section for method, section in sections.items()}
+
+
+def methods_table(summary: Mapping[str, Any]) -> Table:
+    """Return the LOCALIZATION_NAMES of every method."""
+    rows = [
+        [method, *(section[name].get("mean", section[name]) for name in LOCALIZATION_NAMES)]
+        for method, section in _by_method(summary).items()
     ]
+    return [["Method", *map(heading, LOCALIZATION_NAMES)], *rows]
 
 
-def method_table(head: str, summary: Mapping[str, Any]) -> list[list[str]]:
-    """Return the localization metrics as rows of cells, a method each, below the heads of the columns."""
-    rows = [[name, *map(figure_text, metrics)] for name, metrics in localized(summary)]
-    return [[head, *map(heading, LOCALIZATION_NAMES)], *rows]
-
-
-def size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return for each method and size of lesion: both names, images, Dice and pointing as they are shown."""
-    sections = {summary["localization"]["method"]: summary["localization"], **summary.get("localization_compared", {})}
-    return [
-        (METHOD_NAMES.get(method, method), size, f"{found['images']}", *(value_text(found[one]) for one in SIZED))
-        for method, section in sections.items()
+def sizes_table(summary: Mapping[str, Any]) -> Table:
+    """Return images, Dice and pointing of every method and size of lesion."""
+    rows = [
+        [method, size, f"{found['images']}", value_text(found["dsc"]), value_text(found["pointing"])]
+        for method, section in _by_method(summary).items()
         for size, found in section.get("by_size", {}).items()
     ]
+    return [["Method", "Size of the lesion", "Images", "Dice", "Pointing"], *rows]
 
 
-def faithful(summary: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Return for each method its name and its FAITHFULNESS_NAMES, as metrics.json has them; nothing if not measured."""
-    first = summary.get("localization", {})
-    sections = {first.get("method", ""): first, **summary.get("localization_compared", {})}
-    return [
-        (METHOD_NAMES.get(method, method), [part["faithfulness"][name] for name in FAITHFULNESS_NAMES])
-        for method, part in sections.items()
-        if "faithfulness" in part
+def faithful_table(summary: Mapping[str, Any]) -> Table:
+    """Return the FAITHFULNESS_NAMES of every method; nothing where they were not measured."""
+    rows = [
+        [method, *(section["faithfulness"][name] for name in FAITHFULNESS_NAMES)]
+        for method, section in _by_method(summary).items()
+        if "faithfulness" in section
     ]
+    heads = [name[0].upper() + name[1:] for name in FAITHFULNESS_NAMES.values()]
+    return [["Method", *heads], *rows] if rows else []
 
 
 def breast_text(summary: Mapping[str, Any]) -> str:
@@ -313,49 +312,91 @@ def lambda_note(lam: float) -> str:
     )
 
 
+def _on_both(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What page and card say of a summary."""
+    return {
+        "how": how_text(summary),
+        "note": lambda_note(summary.get("lambda", 1.0)),
+        "levels": levels_table(summary),
+        "level_notes": level_notes(summary),
+        "group_notes": group_notes(summary),
+        "localization": methods_table(summary) if has_lesions(summary) else [],
+    }
+
+
 def write_run_page(
-    folder: Path,
-    title: str,
-    summary: Mapping[str, Any],
-    figures: Mapping[str, Path],
-    config: Mapping[str, Any],
-    **shown: Any,
+    folder: Path, summary: Mapping[str, Any], figures: Mapping[str, Path], config: Mapping[str, Any], **shown: Any
 ) -> Path:
     """Write report.html into the run folder and return its path; LemlightError if it cannot be written.
 
     Args:
         folder: the run folder; it exists.
-        title: of the page.
         summary: what metrics.json holds.
         figures: PNG files by name, shown in this order; those in PLOT_TEXTS have their own texts.
         config: the composed configuration, plain values.
-        shown: as they are, `leak_text` (how the data were split), `versions` of the packages, and the `command`.
+        shown: as they are, `title`, `leak_text` (how the data were split), `versions` of the packages, and `command`.
     """
-    lesions = localized(summary) if has_lesions(summary) else []
     return write_page(
         folder / "report.html",
         "run.html.j2",
-        title=title,
-        how=how_text(summary),
-        note=lambda_note(summary.get("lambda", 1.0)),
-        level_heads=level_heads(summary),
-        rows=level_rows(summary),
-        level_notes=level_notes(summary),
-        operating=operating_rows(summary),
-        groups=group_rows(summary),
-        group_notes=group_notes(summary),
-        group_heads=["Images, patients", *map(heading, TESTED)],
+        **_on_both(summary),
+        operating=operating_table(summary),
         operating_note=operating_note(summary),
-        localization=[(name, [(*cell(one)[:2], "") for one in metrics]) for name, metrics in lesions],
-        localization_heads=[heading(name) for name in LOCALIZATION_NAMES],
-        size_heads=["Size of the lesion", "Images", "Dice", "Pointing"],
-        sizes=[(name, [(text, "", "") for text in texts]) for name, *texts in (size_rows(summary) if lesions else [])],
-        breasts=breast_text(summary) if lesions else "",
-        faithful=[(name, [cell(one) for one in metrics]) for name, metrics in faithful(summary)],
-        faithful_heads=FAITHFUL_HEADS,
-        faithful_how=summary.get("localization", {}).get("faithfulness", {}),
-        localization_rules=summary.get("localization", {}).get("rules", {}),
+        groups=groups_table(summary),
+        sizes=sizes_table(summary),
+        breasts=breast_text(summary) if has_lesions(summary) else "",
+        faithful=faithful_table(summary),
+        part=summary.get("localization", {}),
         figures=[(*PLOT_TEXTS.get(name, (name, name)), base64_of(path.read_bytes())) for name, path in figures.items()],
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         **shown,
     )
+
+
+def write_model_card(
+    folder: Path, title: str, summary: Mapping[str, Any], config: Mapping[str, Any], **shown: Any
+) -> Path:
+    """Write model_card.md into the folder of the checkpoints, which exists, and return its path.
+
+    `title` names pooling, backbone, seed and data set; the others are those of `write_run_page`. Of the configuration
+    only what the card says is taken, and `leak_text` must hold no names.
+    """
+    head, *groups = groups_table(summary)
+    measured = [row for row in groups if any(metric["value"] is not None for metric in row[2:])]
+    prepare = config["dataset"]["prepare"]
+    crop, flip = "cropped to the breast" if prepare["crop"] else "not cropped", prepare["flip"]
+    return write_page(
+        folder / "model_card.md",
+        "model_card.md.j2",
+        **_on_both(summary),
+        front=OmegaConf.to_yaml(OmegaConf.create(front_matter(title, summary, config))),
+        title=title,
+        choices=config["choices"],
+        size=f"{prepare['height']} x {prepare['width']}",
+        prepared=f"{crop}, {'chest wall on the left' if flip else 'not turned'}, air is 0",
+        labels=config["label_names"],
+        threshold=threshold_text(summary),
+        subgroups=[head, *measured] if measured else [],
+        small=[row[0] for row in groups if row not in measured],
+        **shown,
+    )
+
+
+def front_matter(title: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what model hubs read: library, task, tags, and the metrics of the images; what is undefined stays away."""
+    metrics = [
+        {"type": HUB_NAMES.get(key, key), "name": name, "value": round(float(summary[key]["value"]), 4)}
+        for key, name in CLASSIFICATION_NAMES.items()
+        if key in summary and summary[key]["value"] is not None
+    ]
+    dataset = str(config["choices"]["dataset"])
+    tested = {"type": dataset, "name": dataset, "split": str(summary["split"])}
+    results = [{"task": {"type": "image-classification"}, "dataset": tested, "metrics": metrics}]
+    return {
+        "library_name": "lemlight",
+        "pipeline_tag": "image-classification",
+        "license": "other",
+        "tags": ["mammography", "weakly-supervised", "local-extremum-mapping", "research-only"],
+        "datasets": [dataset],
+        "model-index": [{"name": title, "results": results}],
+    }

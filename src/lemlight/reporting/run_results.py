@@ -43,9 +43,15 @@ from lemlight.plots.curves import (
 from lemlight.plots.sheets import SheetItem, choose_examples, image_sheet
 from lemlight.reporting.comparison.transfer import ABOUT
 from lemlight.reporting.localization_results import choose_settings, measure_localization
-from lemlight.reporting.model_card import write_model_card
 from lemlight.reporting.page import public_command
-from lemlight.reporting.run_page import has_lesions, lambda_note, localization_text, metrics_text, write_run_page
+from lemlight.reporting.run_page import (
+    has_lesions,
+    lambda_note,
+    localization_text,
+    metrics_text,
+    write_model_card,
+    write_run_page,
+)
 from lemlight.settings import Command, TrainSettings, plain
 from lemlight.terminal import print_summary
 from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights

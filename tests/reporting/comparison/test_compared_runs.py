@@ -312,8 +312,8 @@ def test_markdown_and_latex_are_escaped_and_complete():
 
 def test_files_hold_whole_numbers_and_name_nobody(compared_sweep, tmp_path):
     table = method_table(compared_sweep)
-    files = write_tables({"image": table}, compared_sweep, tmp_path)
-    assert [file.name for file in files] == ["table.csv", "table.md", "table.tex", "differences.csv"]
+    files = write_tables({"image": table}, pd.DataFrame(), compared_sweep, tmp_path)
+    assert [file.name for file in files] == ["table.csv", "table.md", "table.tex", "differences.csv", "runs.csv"]
     assert not any(NAME in file.read_text() for file in files)
     assert pd.read_csv(tmp_path / "table.csv")["auroc"].tolist() == table["auroc"].tolist()
     pairs = pd.read_csv(tmp_path / "differences.csv")
@@ -340,7 +340,7 @@ def test_levels_are_compared_beside_images_and_the_primary_one_answers(tmp_path)
     tables = tables_of(compared)
     assert list(tables) == ["breast", "image", "patient"]
     assert tables["breast"]["auroc"].tolist() == tables["image"]["auroc"].tolist()  # an image is a breast here
-    files = write_tables(tables, compared, tmp_path)
+    files = write_tables(tables, pd.DataFrame(), compared, tmp_path)
     assert {"table.csv", "table_breast.md", "table_patient.tex", "differences.csv"} <= {file.name for file in files}
     assert set(pd.read_csv(tmp_path / "differences.csv")["level"]) == {"image", "breast", "patient"}
     assert not any(NAME in file.read_text() for file in files)

@@ -13,10 +13,17 @@ import pytest
 from lemlight.plots.panels import MOST_PAIRS, forest_pairs, score_map_panels
 from lemlight.plots.style import method_marks
 from lemlight.report import report
-from lemlight.reporting.comparison.comparison_page import differing_settings, leak_reports, notes_of
+from lemlight.reporting.comparison.comparison_page import (
+    differing_settings,
+    leak_reports,
+    lesion_layer,
+    map_layer,
+    notes_of,
+    png,
+    read_examples,
+)
 from lemlight.reporting.comparison.methods import compare_runs
 from lemlight.reporting.comparison.runs import find_runs
-from lemlight.reporting.example_images import lesion_layer, map_layer, png, read_examples
 from lemlight.reporting.localization_results import draw_examples
 from lemlight.reporting.page import public_command
 from lemlight.settings import ReportSettings

@@ -7,8 +7,8 @@ import pytest
 from lemlight.localization.pooled import tried_path, write_tried
 from lemlight.report import report
 from lemlight.reporting.comparison.methods import compare_runs
-from lemlight.reporting.comparison.pooled_settings import pooled_table
 from lemlight.reporting.comparison.runs import find_runs
+from lemlight.reporting.comparison.tables import pooled_table
 from lemlight.settings import ReportSettings
 from tests.layouts.run_folders import NAME, config_of, predictions_of, tried_of, write_run
 

@@ -10,7 +10,7 @@ import pandas as pd
 from lemlight.errors import LemlightError
 from lemlight.metrics import Level
 from lemlight.metrics.comparison import LOCATED, Comparison, compare_methods
-from lemlight.metrics.levels import LEVELS, known_levels, level_section, level_table, why_not
+from lemlight.metrics.levels import LEVELS, level_sections, level_table, why_not
 from lemlight.reporting.comparison.runs import TrainingRun
 from lemlight.sweeps.names import WITHOUT_EFFECT
 from lemlight.sweeps.state import flat, within
@@ -190,7 +190,7 @@ def _undefined(runs: Sequence[TrainingRun]) -> dict[Level, str]:
     for level in LEVELS[1:]:
         for run in runs:
             reason = why_not(run.predictions, level)
-            if reason or level not in known_levels(run.summary):
+            if reason or level not in level_sections(run.summary):
                 found[level] = f"run {run.number}: {reason or 'its metrics.json has no figures of it'}"
                 break
     return found
@@ -215,10 +215,10 @@ def _compare(
     notes = []
     if lacking and level == "image":
         notes = [f"Dice is not compared: run {', '.join(lacking)} left none (no known lesion)."]
-    thresholds_known = all(level_section(run.summary, level)["threshold"] is not None for run in runs)
+    sections = [level_sections(run.summary)[level] for run in runs]
+    thresholds_known = all(section["threshold"] is not None for section in sections)
     frames = []
-    for run in runs:
-        section = level_section(run.summary, level)
+    for run, section in zip(runs, sections, strict=True):
         table = level_table(run.predictions, level, section.get("rule", "mean_logit"))
         rows = table[["image_id", "patient_id", "label", "probability"]].assign(method=method_of[run.number])
         rows[repeat] = _repeat(run, repeat)

@@ -1,16 +1,24 @@
-"""The table of the methods, for a program (CSV) and for readers (Markdown, LaTeX), and which method is shown best."""
+"""Tables of methods, for a program (CSV) and for readers (Markdown, LaTeX): which one is shown best, which differ, what
+the choice of localization settings costs (each run's own, one pooled over the runs of a method, the oracle)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lemlight.files import write_csv, written_aside
+from lemlight.errors import LemlightError
+from lemlight.files import written_aside
+from lemlight.localization.pooled import Pooled, Tried, pool, read_tried, tried_path
 from lemlight.metrics import CLASSIFICATION_NAMES, LOWER_IS_BETTER, METRIC_NAMES, Level
-from lemlight.metrics.comparison import Comparison
-from lemlight.metrics.levels import LEVELS, known_levels, level_section
+from lemlight.metrics.bootstrap import Estimate, bootstrap, estimate, ratio
+from lemlight.metrics.comparison import Comparison, seed_weights
+from lemlight.metrics.levels import LEVELS, level_sections
 from lemlight.reporting.comparison.methods import ComparedRuns
+from lemlight.reporting.comparison.runs import TrainingRun
 from lemlight.text import brackets, from_columns, heading, in_columns, interval_text, markdown_table, value_text
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
@@ -33,7 +41,7 @@ def method_table(compared: ComparedRuns, level: Level = "image") -> pd.DataFrame
         row: dict[str, Any] = {"method": method, "runs": len(runs)}
         for name in columns:
             figure = known.get((method, name))
-            sections = [level_section(run.summary, level) for run in runs]
+            sections = [level_sections(run.summary)[level] for run in runs]
             found = _mean([section.get(name, {}) for section in sections]) if figure is None else vars(figure)
             row |= in_columns(name, found) | {f"{name}_best": best.get(name) == method}
         rows.append(row)
@@ -44,7 +52,7 @@ def method_table(compared: ComparedRuns, level: Level = "image") -> pd.DataFrame
 
 def tables_of(compared: ComparedRuns) -> dict[Level, pd.DataFrame]:
     """Return the table of the methods at every level that all finished runs define, the primary level first."""
-    levels = [level for level in LEVELS if all(level in known_levels(run.summary) for run in compared.done)]
+    levels = [level for level in LEVELS if all(level in level_sections(run.summary) for run in compared.done)]
     levels.sort(key=lambda level: level != compared.primary)
     return {level: method_table(compared, level) for level in levels}
 
@@ -80,23 +88,30 @@ def cells(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
     return [from_columns(name, row) | {"best": row[f"{name}_best"]} for row in rows]
 
 
-def write_tables(tables: Mapping[Level, pd.DataFrame], compared: ComparedRuns, folder: Path) -> list[Path]:
-    """Write table.csv (numbers), table.md and table.tex (for reading), and differences.csv where there are any.
+def write_tables(
+    tables: Mapping[Level, pd.DataFrame], pooled: pd.DataFrame, compared: ComparedRuns, folder: Path
+) -> list[Path]:
+    """Write table.csv (numbers), table.md and table.tex (for reading), what differs, and which runs there are.
 
-    The tables of the levels above the image are table_breast.csv and so on. None of them names a file or a patient.
+    The tables of the levels above the image are table_breast.csv and so on; what would be empty is not written. None
+    names a patient or an image; runs.csv alone names folders, and holds the whole error of each run that failed.
     """
     texts = {}
     for level, table in tables.items():
         name = "table" if level == "image" else f"table_{level}"
-        texts[f"{name}.csv"] = table.to_csv(index=False)
-        texts[f"{name}.md"] = table_markdown(table)
-        texts[f"{name}.tex"] = table_latex(table)
+        if len(table):
+            texts[f"{name}.csv"] = table.to_csv(index=False)
+            texts[f"{name}.md"] = table_markdown(table)
+            texts[f"{name}.tex"] = table_latex(table)
     pairs = [differences(one).assign(level=level) for level, one in compared.levels.items() if one.pairs]
     if pairs:
         texts["differences.csv"] = pd.concat(pairs).to_csv(index=False)
+    if len(pooled):
+        texts["localization_settings.csv"] = pooled.to_csv(index=False)
+    texts["runs.csv"] = runs_table(compared).to_csv(index=False)
     for name, text in texts.items():
         with written_aside(folder / name) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [folder / name for name in texts]
 
 
@@ -120,9 +135,9 @@ def differences(comparison: Comparison) -> pd.DataFrame:
     )
 
 
-def write_runs(compared: ComparedRuns, folder: Path) -> Path:
-    """Write runs.csv: which folder the numbers on the page stand for, and the whole error of each that failed."""
-    lines = [
+def runs_table(compared: ComparedRuns) -> pd.DataFrame:
+    """Return which folder the numbers on the page stand for, and why a run is not done."""
+    return pd.DataFrame(
         {
             "number": run.number,
             "folder": run.name,
@@ -132,9 +147,7 @@ def write_runs(compared: ComparedRuns, folder: Path) -> Path:
             "reason": run.reason,
         }
         for run in compared.runs
-    ]
-    write_csv(pd.DataFrame(lines), folder / "runs.csv")
-    return folder / "runs.csv"
+    )
 
 
 def table_markdown(table: pd.DataFrame, wanted: Sequence[str] = tuple(COLUMNS)) -> str:
@@ -164,3 +177,130 @@ def table_latex(table: pd.DataFrame) -> str:
 def _note(table: pd.DataFrame) -> str:
     several = "Means over the runs of a method. " if (table["runs"] > 1).any() else "One run per method. "
     return f"{several}Bold: shown to be better than every other method (corrected p at most 0.05). Research only."
+
+
+CHOICE = ("validation_images", "chosen", "keep", "smoothing", "cutoff", "cutoff_by", "dsc_oracle", "gap")
+POOLED_NAMES = {
+    "dsc": "Dice, own",
+    "dsc_pooled": "Dice, pooled",
+    "dsc_difference": "Less the first map's",
+    "pointing": "Pointing, own",
+    "pointing_pooled": "Pointing, pooled",
+    "pointing_difference": "Less the first map's",
+}
+POOLED_KINDS = ("dsc", "pointing")
+
+
+def pooled_table(compared: ComparedRuns, resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Return a row per method and localization method of its runs; no row where nothing was localized.
+
+    validation_images, chosen, keep, smoothing, cutoff, cutoff_by: the choice pooled over the runs, see
+        `lemlight.localization.pooled`; `chosen` is False where the defaults stand in.
+    dsc, pointing: mean over the runs at the settings that each run chose, with `_low` and `_high` of a 95 % interval
+        as in `lemlight.metrics.comparison`; `_pooled`: at the pooled settings; `_difference`: of these to the first
+        localization method, on the same networks.
+    dsc_oracle, gap: the best Dice that one setting gives on the test images of all runs, and that less `dsc_pooled`.
+    reason: why there is no pooled choice.
+    """
+    rows: list[dict[str, Any]] = []
+    for method, runs in compared.groups.items():
+        names = _names(runs)
+        if not names:
+            continue
+        choices, reason = _choices(runs, names)
+        figures = _figures(runs, names, choices, compared.repeat, [seed, *method.upper().encode()], resamples)
+        for name in names:
+            row: dict[str, Any] = {"method": method, "localization": name, "runs": len(runs)}
+            row |= dict.fromkeys(CHOICE)
+            if choice := choices.get(name):
+                row |= {"validation_images": choice.images, "chosen": choice.chosen, **choice.settings.model_dump()}
+            for figure in POOLED_NAMES:
+                one = figures.get((name, figure), Estimate(None))
+                row |= in_columns(figure, vars(one))
+            if choice and row["dsc_pooled"] is not None:
+                row |= {"dsc_oracle": choice.oracle, "gap": choice.oracle - row["dsc_pooled"]}
+            rows.append(row | {"reason": reason})
+    return pd.DataFrame(rows)
+
+
+def _names(runs: Sequence[TrainingRun]) -> list[str]:
+    """The localization methods that every one of the runs has, the one that makes the pictures first."""
+    tables = [run.localized["method"] if run.localized is not None else pd.Series([], dtype=str) for run in runs]
+    return [str(name) for name in tables[0].unique() if all((table == name).any() for table in tables)]
+
+
+def _choices(runs: Sequence[TrainingRun], names: Sequence[str]) -> tuple[dict[str, Pooled], str]:
+    """The pooled choice by localization method, or why there is none."""
+    try:
+        # a run without a lesion among its validation images kept nothing of them
+        validation, tested = ([_read(run, split) for run in runs] for split in ("val", "test"))
+        lacking = [str(run.number) for run, own in zip(runs, tested, strict=True) if not own.keys() >= set(names)]
+        if lacking:
+            return {}, f"run {', '.join(lacking)} kept no {tried_path(Path(), 'test')}: train again"
+        return {
+            name: pool(
+                [own.get(name, test[name].on_no_image()) for own, test in zip(validation, tested, strict=True)],
+                [own[name] for own in tested],
+            )
+            for name in names
+        }, ""
+    except LemlightError as error:
+        return {}, str(error)
+
+
+def _read(run: TrainingRun, split: str) -> dict[str, Tried]:
+    path = tried_path(run.folder, split)
+    try:
+        return read_tried(path) if path.is_file() else {}
+    except LemlightError as error:
+        raise LemlightError(f"run {run.number}: {error}") from error
+
+
+def _figures(
+    runs: Sequence[TrainingRun],
+    names: Sequence[str],
+    choices: Mapping[str, Pooled],
+    repeat: str,
+    seed: Sequence[int],
+    resamples: int,
+) -> dict[tuple[str, str], Estimate]:
+    """Every figure of POOLED_NAMES by localization method; patients, and seeds where they repeat, are drawn."""
+    images = (
+        pd.concat([run.predictions for run in runs]).drop_duplicates("image_id").set_index("image_id")["patient_id"]
+    )
+    parts: dict[tuple[str, str], list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    for name in names:
+        tables = {"": [run.localized_by(name) for run in runs], "_pooled": choices[name].found if choices else []}
+        for end, kind in product(tables, POOLED_KINDS):
+            if of_runs := [table[kind].reindex(images.index) for table in tables[end]]:
+                values = [(np.nan_to_num(one.to_numpy(np.float64)), one.notna().to_numpy()) for one in of_runs]
+                parts[name, kind + end] = values
+
+    def statistics(weights: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float64]]:
+        return {
+            key: np.stack([ratio(weights @ value, weights @ known) for value, known in of_runs], axis=1)
+            for key, of_runs in parts.items()
+        }
+
+    weights = np.full((1, len(runs)), 1 / len(runs))
+    mean = {key: (one * weights).sum(axis=1) for key, one in statistics(np.ones((1, images.size))).items()}
+    if repeat == "seed":
+        weights = seed_weights(len(runs), resamples, np.random.default_rng(list(seed)))
+    drawn = bootstrap(statistics, images, resamples=resamples, seed=seed[0])
+    draws = {key: (one * weights).sum(axis=1) for key, one in drawn.items()}
+    for name, kind in product(names[1:] if choices else (), POOLED_KINDS):
+        for found in (mean, draws):
+            found[name, f"{kind}_difference"] = found[name, f"{kind}_pooled"] - found[names[0], f"{kind}_pooled"]
+    patients = images.nunique()
+    return {
+        key: estimate(float(mean[key][0]), draws[key], patients, "a run has no test image with a lesion")
+        for key in mean
+    }
+
+
+def pooled_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of `pooled_table` for a page: what is unknown is None, a figure has value, low and high."""
+    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
+    for row in rows:
+        row["figures"] = [from_columns(name, row) for name in POOLED_NAMES]
+    return rows

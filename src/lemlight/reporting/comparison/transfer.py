@@ -17,7 +17,7 @@ from lemlight.files import write_csv
 from lemlight.metrics import Level
 from lemlight.metrics.bootstrap import bootstrap, estimate
 from lemlight.metrics.classification import check_scored, weighted_auroc
-from lemlight.metrics.levels import known_levels, level_section, level_table
+from lemlight.metrics.levels import level_sections, level_table
 from lemlight.reporting.comparison.runs import (
     NOT_LOOKED_INTO,
     Metrics,
@@ -149,7 +149,7 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
     rows = []
     for number, one in enumerate(evaluations):
         level = primary_level(one.summary)
-        section = level_section(one.summary, level)
+        section = level_sections(one.summary)[level]
         at_home = own.get(_network(one))
         drop, reason = _drop(one, at_home, level, resamples, seed)
         label = f" ({one.said['network']})" if len(networks) > 1 else ""
@@ -180,7 +180,7 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
 def primary_level(summary: Mapping[str, Any]) -> Level:
     """Return the primary level of a summary (metrics.json), or the image where the data do not define it."""
     level: Level = summary.get("primary_level", "image")
-    return level if level in known_levels(summary) else "image"
+    return level if level in level_sections(summary) else "image"
 
 
 def _network(one: Evaluation) -> tuple[str, str]:
@@ -196,7 +196,7 @@ def _drop(
         return nothing, "the own data"
     try:
         predictions = at_home.predictions if at_home else read_predictions(one.training)
-        rule = level_section(one.summary, level).get("rule", "mean_logit")
+        rule = level_sections(one.summary)[level].get("rule", "mean_logit")
         here, there = (level_table(table, level, rule) for table in (predictions, one.predictions))
     except (OSError, ValueError, KeyError, LemlightError):
         return nothing, "the figures of the own test split are not there: evaluate the checkpoint on its own data, too"
@@ -249,7 +249,5 @@ def write_transfer(evaluations: Sequence[Evaluation], resamples: int, folder: Pa
         cells=cells,
         levels=list(dict.fromkeys(table["level"])),
         resamples=resamples,
-        value_text=value_text,
-        interval_text=interval_text,
     )
     return table, [page, folder / TABLE]
