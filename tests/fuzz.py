@@ -30,7 +30,8 @@ from pydicom.uid import (
 
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
-from lemlight.data.reading.io import read_file_headers, read_image
+from lemlight.data.reading.headers import read_headers
+from lemlight.data.reading.io import read_image
 from lemlight.data.reading.isolated import ProcessLost, map_isolated
 from lemlight.errors import ImageError
 from lemlight.limits import Limits, hold
@@ -129,7 +130,7 @@ def fuzz(seed, count, seconds, workers):
                 files.append(folder / f"m{number}{original.suffix}")
                 write_mutation(original, files[-1], draw)
             files.insert(draw.randrange(len(files) + 1), good := draw.choice(whole))
-            headers = read_file_headers(list(map(str, files)), progress=False)
+            headers = read_headers(list(map(str, files)))
             for path, header, result in zip(files, headers, map_isolated(shape_of, files, workers), strict=True):
                 if path == good:
                     wrong += [] if result == expected[good] and not header.problem else [f"lost: {path.name}: {result}"]

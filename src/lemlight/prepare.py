@@ -24,7 +24,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     from lemlight.data.datasets.common import PUBLISHED
     from lemlight.data.preparing.inventory import take_inventory
     from lemlight.data.preparing.store import LEFT_OUT, PrepareSettings, fill_store
-    from lemlight.data.reading.io import read_file_headers
+    from lemlight.data.reading.headers import read_headers
     from lemlight.data.splits import split_table
     from lemlight.errors import LemlightError
     from lemlight.files import cores, write_yaml
@@ -51,7 +51,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
         print(f"part {config.part} of {len(table)} images is prepared; {len(store)} of all are there: {store.folder}")
         print("once all parts are, the same command without part= joins them and writes the page")
         return {"used": len(store)}
-    headers = read_file_headers(table["path"].tolist())
+    headers = read_headers(table["path"].tolist(), notes=config.check_only)
     if config.check_only:
         findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
         done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."

@@ -3,24 +3,18 @@
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lemlight.data.preparing.store import PreparedStore
-from lemlight.data.reading.dicom import quiet, read_header
-from lemlight.data.reading.io import is_dicom
-from lemlight.files import open_file
+from lemlight.data.reading.headers import read_headers
 
 IN_TABLE = ("view", "laterality", "density", "vendor", "site")
-HEADER_TAGS = {"vendor": "Manufacturer", "age": "PatientAge", "exam": "StudyDate"}  # never a name, never a birth date
 SIZES = {"up to 10 mm": 0.0, "10 to 20 mm": 10.0, "above 20 mm": 20.0}  # diameter of a disc of the lesion's area
 AGES = {"below 40": 0, "40 to 49": 40, "50 to 59": 50, "60 to 69": 60, "70 and older": 70}
 NO_LESION = "no lesion"
 ORDER = (*SIZES, *AGES, NO_LESION)  # other values stand in alphabetical order
-THREADS = 8
 VIEWS = "cc mlo ml lm lmo sio iso xccl xccm fb at cv rcc lcc rmlo lmlo"
 DENSITIES = "a b c d 1 2 3 4 i ii iii iv acr birads bi rads density"
 VENDORS = (
@@ -101,21 +95,6 @@ def _lesion_size(store: PreparedStore, place: int) -> str:
 
 
 def _from_headers(table: pd.DataFrame, wanted: Sequence[str]) -> pd.DataFrame:
-    """Read tags of HEADER_TAGS from every DICOM file; a file that does not say, or is no DICOM, gives ""."""
-    if not wanted:
-        return pd.DataFrame(index=table.index)
-    tags = [HEADER_TAGS[name] for name in wanted]
-
-    def read(path: str) -> list[str]:
-        try:
-            if is_dicom(Path(path)):
-                with open_file(Path(path)) as file:
-                    header, _ = read_header(file, tags)
-                return [" ".join(str(header.get(tag) or "").split()) for tag in tags]
-        except Exception:  # it was read when it was prepared; what its header lacks now is not known
-            pass
-        return [""] * len(tags)
-
-    with quiet(), ThreadPoolExecutor(THREADS) as pool:
-        rows = list(pool.map(read, table["path"]))
-    return pd.DataFrame(rows, columns=list(wanted), index=table.index)
+    """Read fields of `Header` from every DICOM file; a file that does not say, or is no DICOM, gives ""."""
+    headers = read_headers(table["path"].tolist()) if wanted else []
+    return pd.DataFrame({name: [getattr(header, name) for header in headers] for name in wanted}, index=table.index)

@@ -16,7 +16,7 @@ import pandas as pd
 from lemlight.data.preparing.inventory import other_sides, plain_texts, same_pixels
 from lemlight.data.preparing.lesions import Lesion, size_notes
 from lemlight.data.preparing.store import LEAST_SIDE, LEFT_OUT, PreparedStore, PrepareSettings, fill_store, prepare
-from lemlight.data.reading.io import FileHeader, read_file_headers
+from lemlight.data.reading.headers import Header, read_headers
 from lemlight.data.reading.plausible import mixed
 from lemlight.data.splits import leak_report
 from lemlight.data.table import first_ten, write_table
@@ -55,7 +55,7 @@ class Findings:
 
 
 def check_images(
-    table: pd.DataFrame, headers: Sequence[FileHeader], settings: PrepareSettings, workers: int, thumbnails: int
+    table: pd.DataFrame, headers: Sequence[Header], settings: PrepareSettings, workers: int, thumbnails: int
 ) -> Findings:
     """Look at the headers only, and decode no images but those that become thumbnails; notes as far as that tells."""
     rows = zip(table["image_id"], table["path"], headers, strict=True)
@@ -75,15 +75,15 @@ def check_images(
     return Findings(left_out, notes, None, shown)
 
 
-def _header_notes(used: pd.DataFrame, headers: Mapping[str, FileHeader]) -> pd.DataFrame:
+def _header_notes(used: pd.DataFrame, headers: Mapping[str, Header]) -> pd.DataFrame:
     """What `prepare` will note of images, as far as their headers, their lesions and the size of their masks tell."""
     lesions = [cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else () for row in used.itertuples()]
     masks = sorted({lesion.path for own in lesions for lesion in own if lesion.path})
-    sizes = dict(zip(masks, (header.shape for header in read_file_headers(masks, progress=False)), strict=True))
+    sizes = {header.path: header.shape for header in read_headers(masks) if any(header.shape)}
     rows: list[tuple[str, str]] = []
     for row, own in zip(used.itertuples(), lesions, strict=True):
         header = headers[str(row.path)]
-        drawn = size_notes(own, header.shape, sizes) if header.shape else []
+        drawn = size_notes(own, header.shape, sizes) if any(header.shape) else []
         rows += [(str(row.image_id), note) for note in (*header.notes, *drawn)]
     return pd.DataFrame(rows, columns=["image_id", "note"])
 

@@ -1,4 +1,4 @@
-"""Which file of a CBIS-DDSM series is the mammogram and which the mask, and what headers say of them."""
+"""Which file of a CBIS-DDSM series is the mammogram and which the mask."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,12 @@ import pytest
 
 from lemlight.data.datasets import cbis
 from lemlight.data.datasets.cbis import choose_mammogram, choose_mask, is_two_valued
-from lemlight.data.datasets.image_headers import Header, read_headers
+from lemlight.data.reading.headers import Header
 from tests.layouts.cbis import save_dicom
 
 
 def of(name, shape, bits=8):
-    return Header(shape, bits, path=name)
+    return Header(shape=shape, bits=bits, path=name)
 
 
 FULL = of("full", (5041, 2056), 16)
@@ -102,25 +102,3 @@ def test_two_values_are_seen_in_any_format(tmp_path, suffix):
     broken = tmp_path / f"broken.{suffix}"
     broken.write_bytes(b"no")
     assert not is_two_valued(str(broken))
-
-
-def test_headers_say_shape_depth_and_what_is_wrong(tmp_path):
-    case = "Mass-Test_P_00145_LEFT_CC"
-    save_dicom(tmp_path / "1.dcm", np.zeros((7, 5), np.uint16), case, "full mammogram images", ("1.2", "1.3"))
-    save_dicom(tmp_path / "2.dcm", np.zeros((7, 5), np.uint8), "A-0001", "", NumberOfFrames=3)
-    (tmp_path / "3.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:-30])
-    cv2.imwrite(str(tmp_path / "4.png"), np.zeros((7, 5), np.uint16))
-    (tmp_path / "5.png").write_bytes((tmp_path / "4.png").read_bytes()[:-8])
-    cv2.imwrite(str(tmp_path / "6.dcm.jpg"), np.zeros((7, 5), np.uint8))
-    (tmp_path / "6.dcm.jpg").rename(tmp_path / "6.dcm")
-    (tmp_path / "7.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:140])
-    headers = list(
-        read_headers([str(path) for path in sorted(tmp_path.iterdir())] + [str(tmp_path / "8.dcm")]).values()
-    )
-    first = headers[0]
-    assert (first.shape, first.bits, first.patient, first.series) == ((7, 5), 16, case, "1.3")
-    assert headers[1].patient == "A-0001"
-    assert (headers[3].shape, headers[3].bits) == ((7, 5), 16)
-    problems = [header.problem for header in headers]
-    assert [bool(problem) for problem in problems] == [False, True, True, False, True, True, True, True]
-    assert [problems[2], problems[4], problems[5]] == ["cut short", "cut short", "no DICOM image"]

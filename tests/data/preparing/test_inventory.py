@@ -8,7 +8,7 @@ import pytest
 from lemlight.data.preparing.inventory import same_pixels, take_inventory, without_names
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.data.preparing.store import PrepareSettings, prepare
-from lemlight.data.reading.io import FileHeader, read_file_headers
+from lemlight.data.reading.headers import Header, read_headers
 from lemlight.data.table import check_table
 from lemlight.reporting.inventory_page import HEIGHT, check_images, choose_images, draw_thumbnails
 
@@ -32,7 +32,7 @@ def prepared(assigned, tmp_path):
 
 
 def headers_of(table):
-    return read_file_headers(table["path"].tolist(), progress=False)
+    return read_headers(table["path"].tolist(), notes=True)
 
 
 def lesion_counts(found):
@@ -79,7 +79,7 @@ def test_the_numbers_are_json_and_name_nobody(assigned, prepared):
 
 def test_nothing_usable_is_counted_too(assigned):
     left_out = pd.DataFrame({"image_id": assigned["image_id"], "reason": "flat"})
-    found = take_inventory(assigned, [FileHeader("PNG")] * 6, left_out)
+    found = take_inventory(assigned, [Header("PNG")] * 6, left_out)
     assert (found["used"], found["left_out"], found["sizes"]) == (0, {"flat": 6}, {})
     assert sum(split["images"] for split in found["leaks"]["splits"]) == 0
 

@@ -32,7 +32,8 @@ from pydicom.uid import (
 from lemlight.data.preparing.lesions import read_mask
 from lemlight.data.reading.code_stream import inflated_problem
 from lemlight.data.reading.dicom import read_dicom
-from lemlight.data.reading.io import read_file_headers, read_image
+from lemlight.data.reading.headers import read_headers
+from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError
 from lemlight.limits import Limits, held, hold
 
@@ -329,7 +330,7 @@ def test_twelve_bit_jpeg_extended_is_named(tmp_path, write_dicom):
 def test_syntax_without_a_decoder_is_named(tmp_path, write_dicom):
     path = write_dicom(tmp_path / "a.dcm", VALUES, MPEG2MPML, stream=b"video")
     assert "no decoder for MPEG2 Main Profile" in message(path)
-    assert "no decoder for MPEG2" in read_file_headers([str(path)], progress=False)[0].problem
+    assert "no decoder for MPEG2" in read_headers([str(path)])[0].problem
 
 
 @syntaxes([JPEGLosslessSV1, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless])
@@ -361,7 +362,7 @@ def test_rubbish_instead_of_a_code_stream(tmp_path, write_dicom, syntax):
 def test_broken_tags_are_named_and_found_in_the_header_alone(tmp_path, write_dicom, tags, expected):
     path = write_dicom(tmp_path / "a.dcm", VALUES, **tags)
     assert re.search(expected, message(path))
-    (found,) = read_file_headers([str(path)], progress=False)
+    (found,) = read_headers([str(path)])
     assert re.search(expected, found.problem)
     assert "32 bits stored" in message(write_dicom(tmp_path / "b.dcm", VALUES.astype(np.uint32)))
 
@@ -371,7 +372,7 @@ def test_broken_tags_are_named_and_found_in_the_header_alone(tmp_path, write_dic
 )
 def test_a_tag_that_a_mammogram_needs_is_put_in_and_noted(tmp_path, write_dicom, tag, value):
     path = write_dicom(tmp_path / "a.dcm", VALUES, **{tag: value})
-    image, (header,) = read_dicom(path), read_file_headers([str(path)], progress=False)
+    image, (header,) = read_dicom(path), read_headers([str(path)], notes=True)
     np.testing.assert_array_equal(image.pixels, read_dicom(write_dicom(tmp_path / "b.dcm", VALUES)).pixels)
     assert image.notes == header.notes
     assert f"a {tag} that is {'missing' if value is None else 'invalid'}: " in image.notes[0]
@@ -414,7 +415,7 @@ def test_a_deflated_file_is_inflated_within_limits_only(tmp_path, write_dicom):
     before = held()
     hold(Limits(decoded=0.1))
     try:
-        (found,) = read_file_headers([str(path)], progress=False)
+        (found,) = read_headers([str(path)])
         assert "0.1 (GB) when it is inflated" in found.problem
         assert "0.1 (GB) when it is inflated" in message(path)
     finally:
@@ -428,7 +429,7 @@ def test_an_empty_or_foreign_transfer_syntax_is_named_but_not_quoted(tmp_path, w
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = words
     pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=False)
-    (found,) = read_file_headers([str(path)], progress=False)
+    (found,) = read_headers([str(path)])
     for said in (message(path), found.problem, found.format):
         assert "transfer syntax" in said
         assert "DOE" not in said.replace(str(path), "")
@@ -437,4 +438,4 @@ def test_an_empty_or_foreign_transfer_syntax_is_named_but_not_quoted(tmp_path, w
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.dcm")
     assert "it is no regular file" in message(tmp_path / "a.dcm", read_image)
-    assert "it is no regular file" in read_file_headers([str(tmp_path / "a.dcm")], progress=False)[0].problem
+    assert "it is no regular file" in read_headers([str(tmp_path / "a.dcm")])[0].problem

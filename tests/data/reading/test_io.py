@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-import tifffile
 from PIL import Image
 from pydicom.config import disable_value_validation
 from pydicom.fileset import FileSet
@@ -20,18 +19,13 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
-    HTJ2KLossless,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
     SegmentationStorage,
 )
 
 from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.writer import write_patient
-from lemlight.data.reading.io import find_images, read_file_headers, read_image
+from lemlight.data.reading.headers import read_headers
+from lemlight.data.reading.io import find_images, read_image
 from lemlight.errors import ImageError, LemlightError
 from lemlight.limits import Limits, held, hold
 
@@ -235,102 +229,6 @@ def test_nothing_of_a_header_is_logged(tmp_path, write_dicom, caplog):
     assert "SECRET" not in caplog.text
 
 
-def header(path):
-    (found,) = read_file_headers([str(path)], progress=False)
-    return found
-
-
-@pytest.fixture
-def pixels(draw):
-    return draw(3, 60, 47)
-
-
-@pytest.mark.parametrize(
-    ("syntax", "words"),
-    [
-        (ExplicitVRLittleEndian, "Explicit VR Little Endian"),
-        (DeflatedExplicitVRLittleEndian, "Deflated"),  # not called cut short though it is smaller than its pixels
-        (RLELossless, "RLE"),
-        (JPEGLosslessSV1, "JPEG Lossless"),
-        (JPEGLSLossless, "JPEG-LS"),
-        (JPEG2000Lossless, "JPEG 2000"),
-        (HTJ2KLossless, "High-Throughput JPEG 2000"),
-    ],
-)
-def test_every_syntax_is_named_and_its_size_read(tmp_path, write_dicom, pixels, syntax, words):
-    found = header(write_dicom(tmp_path / "x.dcm", pixels >> 4, syntax, BitsStored=12))
-    assert (found.problem, found.shape, found.grey) == ("", (60, 47), "12 bits, MONOCHROME2")
-    assert found.format.startswith("DICOM, ")
-    assert words in found.format
-
-
-def test_colour_raw_and_inverted_images_are_told_and_words_of_a_broken_header_are_not_repeated(
-    tmp_path, write_dicom, pixels
-):
-    path = tmp_path / "x.dcm"
-    colour = np.stack([pixels >> 8] * 3, axis=-1).astype(np.uint8)
-    for values, syntax, tags, grey in (
-        (pixels, ExplicitVRLittleEndian, {"PhotometricInterpretation": "MONOCHROME1"}, "16 bits, MONOCHROME1"),
-        (pixels, ExplicitVRLittleEndian, {"PresentationIntentType": "FOR PROCESSING"}, "16 bits, MONOCHROME2, FOR PRO"),
-        (colour, JPEGBaseline8Bit, {"PhotometricInterpretation": "YBR_FULL_422"}, "8 bits, YBR_FULL_422"),
-        (pixels, ExplicitVRLittleEndian, {"PhotometricInterpretation": "SECRET NAME"}, "16 bits, unknown colours"),
-    ):
-        found = header(write_dicom(path, values, syntax, **tags))
-        assert found.grey.startswith(grey)
-        assert "SECRET" not in found.format
-
-
-def test_raster_files_are_read_by_content(tmp_path, pixels):
-    cv2.imwrite(str(tmp_path / "a.png"), pixels)
-    (tmp_path / "a.dcm").write_bytes((tmp_path / "a.png").read_bytes())
-    Image.fromarray((pixels >> 8).astype(np.uint8)).save(tmp_path / "b.jpg")
-    tifffile.imwrite(tmp_path / "c.tif", pixels)
-    (tmp_path / "d.pgm").write_bytes(b"P5 # a comment\n47 60\n4095\n" + (pixels >> 4).astype(">u2").tobytes())
-    formats = {"a.dcm": ("PNG", 16), "b.jpg": ("JPEG", 8), "c.tif": ("TIFF", 16), "d.pgm": ("PGM", 12)}
-    found = read_file_headers([str(tmp_path / name) for name in formats], progress=False)
-    assert [(one.format, one.grey) for one in found] == [(name, f"{bits} bits") for name, bits in formats.values()]
-    assert {(one.shape, one.problem) for one in found} == {((60, 47), "")}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"Dear colleague",
-        b"\x89PNG\r\n\x1a\n",
-        b"P5\n12",
-        b"II*\0",
-        b"\xff\xd8\xff",
-        bytes(128) + b"DICM" + b"\xff" * 50,
-        None,
-    ],
-)
-def test_what_is_no_image_or_not_there_has_a_reason_and_no_traceback(tmp_path, content):
-    path = tmp_path / "x.dcm"
-    if content is not None:
-        path.write_bytes(content)
-    assert ("No such file" in header(path).problem) == (content is None)
-    assert header(path).problem
-    with pytest.raises(ImageError):
-        read_image(path)
-
-
-def test_pixels_are_not_decoded(tmp_path, write_dicom, pixels):
-    path = write_dicom(tmp_path / "x.dcm", pixels, JPEG2000Lossless, stream=b"damaged" * 9)
-    assert header(path).problem == ""
-    with pytest.raises(ImageError, match="cannot be decoded"):
-        read_image(path)
-
-
-def test_headers_come_in_the_order_of_their_paths(tmp_path):
-    sizes = [(20 + number, 30) for number in range(40)]
-    for number, size in enumerate(sizes):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros(size, np.uint8))
-    found = read_file_headers([str(tmp_path / f"{number}.png") for number in range(40)], progress=False)
-    assert [one.shape for one in found] == sizes
-    assert read_file_headers([], progress=False) == []
-
-
 def test_a_deflated_file_is_inflated_no_further_than_the_limits(tmp_path, write_dicom, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm", np.zeros((64, 48), np.uint16), DeflatedExplicitVRLittleEndian)
     before, parsed = held(), []
@@ -352,5 +250,5 @@ def test_a_file_of_any_size_costs_a_glance(tmp_path):
     assert find_images(path)[0].image_id != before
     with pytest.raises(ImageError, match=f"{path}: the file has 1000.0 GB, more than limits.decoded=1"):
         read_image(path)
-    (header,) = read_file_headers([str(path)])
+    (header,) = read_headers([str(path)])
     assert (header.format, "1000.0 GB" in header.problem) == ("raster, too large", True)

@@ -19,7 +19,8 @@ from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.preparing.breast import prepare_image
 from lemlight.data.reading.dicom import read_dicom
-from lemlight.data.reading.io import find_images, read_file_headers, read_image
+from lemlight.data.reading.headers import read_headers
+from lemlight.data.reading.io import find_images, read_image
 from lemlight.data.reading.plausible import POLARITY, mixed
 from lemlight.data.reading.raster import Image
 from lemlight.errors import ImageError
@@ -246,7 +247,7 @@ def test_what_is_no_mammogram_is_left_out_by_name_in_data_sets_and_folders(tmp_p
     odd = write_dicom(tmp_path / "odd.dcm", values, BitsStored=12, **modified(NO_MAMMOGRAMS[kind]))
     with pytest.raises(ImageError, match=r"odd\.dcm: .*leave it out"):
         read_image(odd)
-    good, bad = read_file_headers([str(tmp_path / "mg.dcm"), str(odd)], progress=False)
+    good, bad = read_headers([str(tmp_path / "mg.dcm"), str(odd)])
     assert (good.problem, "leave it out" in bad.problem) == ("", True)
     assert [image.path.name for image in find_images(tmp_path)] == ["mg.dcm"]
     assert "left out: 1 DICOM, " in caplog.text

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lemlight.data.preparing.lesions import Lesion, read_mask
-from lemlight.data.reading.io import read_file_headers, read_image
+from lemlight.data.reading.headers import read_headers
+from lemlight.data.reading.io import read_image
 from lemlight.data.reading.raster import TURNED, read_raster
 from lemlight.errors import ImageError
 
@@ -254,7 +255,7 @@ def test_an_orientation_tag_turns_image_and_mask_alike(tmp_path, kind, orientati
     shown = np.asarray(PIL.ImageOps.exif_transpose(plain))
     np.testing.assert_allclose(read_raster(path).pixels, shown / 255, atol=0.01)
     np.testing.assert_array_equal(read_mask(path), shown > 0)
-    (header,) = read_file_headers([str(path)], progress=False)
+    (header,) = read_headers([str(path)])
     assert header.shape == shown.shape
     # a mask without a tag may have been drawn on the image as it is stored
     assert header.notes == read_raster(path).notes == ((TURNED,) if orientation > 1 else ())
@@ -399,4 +400,4 @@ def test_a_few_bytes_that_ask_for_gigabytes_are_refused_by_their_header(tmp_path
             file.pages.first.tags["ImageWidth"].overwrite(40_000)
     with pytest.raises(ImageError, match=r"more than limits\.side=20000"):
         read_image(path)
-    assert "more than limits.side=20000" in read_file_headers([str(path)], False)[0].problem
+    assert "more than limits.side=20000" in read_headers([str(path)])[0].problem

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download, list_files, named, read_rows, whole_numbers
-from lemlight.data.datasets.image_headers import DICOM, Header, ending
+from lemlight.data.datasets.common import DICOM, Download, ending, list_files, named, read_rows, whole_numbers
 from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.data.reading.dicom import read_stored_values
+from lemlight.data.reading.headers import Header
 from lemlight.data.reading.isolated import map_isolated
 from lemlight.data.reading.raster import read_raster
 from lemlight.errors import ImageError, LemlightError

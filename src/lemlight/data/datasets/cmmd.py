@@ -17,8 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import SHEETS, Download, header_line, read_text, whole_numbers
-from lemlight.data.datasets.image_headers import DICOM, ending
+from lemlight.data.datasets.common import DICOM, SHEETS, Download, ending, header_line, read_text, whole_numbers
 
 PATIENT = re.compile(r"D[12]-\d{4}")
 TABLE = "CMMD_clinicaldata_revision.csv"

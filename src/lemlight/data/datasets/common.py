@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from lemlight.data.datasets.image_headers import Header, ending, read_headers
 from lemlight.data.preparing.lesions import Lesion
+from lemlight.data.reading.headers import Header, read_headers
 from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
 
@@ -28,6 +28,7 @@ PUBLISHED = {  # images
     "victre": 2994,
     "vindr": 20000,
 }
+DICOM = (".dcm", ".dicom")
 SHEETS = {".xlsx": "openpyxl", ".xls": "xlrd"}  # and what pandas reads them with
 LEFT_BEHIND = "__MACOSX"
 FEW = 3  # names in a note
@@ -98,9 +99,9 @@ class Download:
     def headers(self, paths: Sequence[str]) -> dict[str, Header]:
         """Read the headers of images; note those that are broken, and leave them out."""
         headers = read_headers(paths)
-        broken = [f"{self.show(path)}: {header.problem}" for path, header in headers.items() if header.problem]
-        self.incomplete("broken images", broken)
-        return {path: header for path, header in headers.items() if not header.problem}
+        broken = {header.path: problem for header in headers if (problem := _broken(header))}
+        self.incomplete("broken images", [f"{self.show(path)}: {problem}" for path, problem in broken.items()])
+        return {header.path: header for header in headers if header.path not in broken}
 
     def one_file_each(
         self, paths: Iterable[str], name_of: Callable[[str], str], what: str = "images"
@@ -203,6 +204,19 @@ def list_files(root: Path, name: str) -> list[str]:
     if not found:
         raise LemlightError(f"the folder {root} is empty: put the {name} download there, or set dataset.root")
     return sorted(found)
+
+
+def ending(path: str) -> str:
+    """Give the suffix of a file in lower case, with its dot."""
+    return os.path.splitext(path)[1].lower()
+
+
+def _broken(header: Header) -> str:
+    """What keeps a file from being an image of its suffix, "" if nothing."""
+    kind, of_kind = ("no DICOM image", ("DICOM", "unreadable")) if ending(header.path) in DICOM else ("no image", "")
+    if header.format.endswith(("damaged", "unknown")) or not header.format.startswith(of_kind):
+        return kind
+    return "cut short" if header.torn else header.problem
 
 
 def below(path: str, root: Path) -> str:

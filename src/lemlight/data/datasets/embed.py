@@ -22,8 +22,7 @@ from typing import Literal
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download, header_line, named, whole_numbers
-from lemlight.data.datasets.image_headers import DICOM
+from lemlight.data.datasets.common import DICOM, Download, header_line, named, whole_numbers
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 

@@ -26,8 +26,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download, read_text
-from lemlight.data.datasets.image_headers import ending
+from lemlight.data.datasets.common import Download, ending, read_text
 from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.errors import ImageError
 

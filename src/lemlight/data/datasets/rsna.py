@@ -22,8 +22,7 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download
-from lemlight.data.datasets.image_headers import DICOM, ending
+from lemlight.data.datasets.common import DICOM, Download, ending
 
 NEEDED = ("patient_id", "image_id", "laterality", "view", "cancer")
 NUMBERS = re.compile(r"/(\d+)[/_](\d+)\.\w+$")  # patient and image

@@ -17,8 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download
-from lemlight.data.datasets.image_headers import DICOM
+from lemlight.data.datasets.common import DICOM, Download
 from lemlight.errors import ImageError
 
 DESCRIPTION = re.compile(r"mcgpu_image_(pcl?)_-?\d+_", re.IGNORECASE)

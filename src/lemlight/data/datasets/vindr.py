@@ -23,8 +23,7 @@ import pandas as pd
 from pydantic import Field
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import Download, moved_inside, named, whole_numbers
-from lemlight.data.datasets.image_headers import DICOM
+from lemlight.data.datasets.common import DICOM, Download, moved_inside, named, whole_numbers
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.errors import ImageError
 

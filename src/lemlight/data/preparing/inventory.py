@@ -10,7 +10,7 @@ import pandas as pd
 
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.data.preparing.store import PreparedStore
-from lemlight.data.reading.io import FileHeader
+from lemlight.data.reading.headers import Header
 from lemlight.data.splits import leak_report
 
 NAME_EDGE = r"(?<![\w.-]){}(?![\w-]|\.\w)"  # a dot may end a sentence
@@ -20,7 +20,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def take_inventory(
     table: pd.DataFrame,
-    headers: Sequence[FileHeader],
+    headers: Sequence[Header],
     left_out: pd.DataFrame,
     store: PreparedStore | None = None,
     scheme: str = "",
@@ -55,7 +55,7 @@ def take_inventory(
         "duplicates_in_splits": None if groups is None else sum(apart),
         "formats": _count(header.format for header in headers),
         "greys": _count(header.grey for header in headers if header.grey),
-        "sizes": _count(f"{header.shape[0]} x {header.shape[1]}" for header in headers if header.shape),
+        "sizes": _count(f"{header.shape[0]} x {header.shape[1]}" for header in headers if any(header.shape)),
         "lesions": _count_lesions(used, store, store.notes if store else notes),
         "leaks": {
             "scheme": scheme,

@@ -228,12 +228,10 @@ def label_image(
     return labels if seen_at_all else None, list(dict.fromkeys(notes))
 
 
-def size_notes(
-    lesions: Sequence[Lesion], shape: tuple[int, int], masks: Mapping[str, tuple[int, int] | None]
-) -> list[str]:
+def size_notes(lesions: Sequence[Lesion], shape: tuple[int, int], masks: Mapping[str, tuple[int, int]]) -> list[str]:
     """Say what is odd about the lesions of an original (H, W) as `label_image` does, as far as sizes tell.
 
-    `masks` are the sizes (H, W) of mask files by path, None where it is not known.
+    `masks` are the sizes (H, W) of mask files by path, as far as they are known.
     """
     notes = []
     for lesion in lesions:

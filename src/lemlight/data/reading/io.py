@@ -5,41 +5,22 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-import PIL.Image
 import pydicom
-import tifffile
-from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from lemlight.data.preparing.brightness import BRIGHTNESS_TAGS
 from lemlight.data.reading.code_stream import inflated_problem
-from lemlight.data.reading.dicom import COLOURS, header_notes, quiet, read_dicom, read_header, syntax_name
-from lemlight.data.reading.dicom_header import DOUBT_TAGS, KIND_TAGS, for_processing, not_a_mammogram
+from lemlight.data.reading.dicom import quiet, read_dicom
+from lemlight.data.reading.dicom_header import KIND_TAGS, not_a_mammogram
 from lemlight.data.reading.plausible import odd_pixels
-from lemlight.data.reading.raster import (
-    ORIENTATION,
-    PNM,
-    PNM_HEADER,
-    QUARTERS,
-    TIFF,
-    TOO_MANY,
-    Image,
-    check_page,
-    is_raster,
-    orientation_notes,
-    read_raster,
-)
+from lemlight.data.reading.raster import PNM, Image, is_raster, read_raster
 from lemlight.errors import ImageError, LemlightError, as_image_error
 from lemlight.files import open_file
-from lemlight.limits import LEAVE_OUT, check_size, length_problem
-from lemlight.terminal import Progress
+from lemlight.limits import length_problem
 
 HASHED = 2**26  # bytes of a file that its image_id is made of: no mammogram has more
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
@@ -224,106 +205,3 @@ def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
         else:
             return None
     return folder if folder.is_file() else None
-
-
-THREADS = 16  # reading waits for the disk
-AT_ONCE = 1024  # files that wait: the memory stays the same for any number of them
-DAMAGED = "its header is damaged; fetch the file again or leave it out"
-
-
-@dataclass(frozen=True)
-class FileHeader:
-    """One file: its format (of DICOM the transfer syntax), bits and colours, and why it cannot be used, "" if it can.
-
-    `shape` (H, W) px; `notes` are those of `read_image` that the header alone gives. What the header does not say is ""
-    or None. What only decoding tells (damaged pixels, no breast, polarity, depth) is not known here.
-    """
-
-    format: str
-    grey: str = ""
-    shape: tuple[int, int] | None = None
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def read_file_headers(paths: Sequence[str], progress: bool = True) -> list[FileHeader]:
-    """Read the header of every file, in their order; the content says what a file is, not its suffix."""
-    headers: list[FileHeader] = []
-    bar = Progress("reading headers", len(paths), enabled=progress)
-    with bar, quiet(), quiet("tifffile"), ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(paths), AT_ONCE):
-            for header in pool.map(_read, paths[start : start + AT_ONCE]):
-                headers.append(header)
-                bar.update()
-    return headers
-
-
-def _read(path: str) -> FileHeader:
-    kind = "raster"
-    try:
-        with open_file(Path(path)) as file:
-            start = file.read(HEADER)
-            file.seek(0)
-            kind = "DICOM" if start[128:] == b"DICM" else kind
-            if problem := length_problem(file):
-                return FileHeader(f"{kind}, too large", problem=problem)
-            if kind == "DICOM":
-                return _read_dicom(file)
-            return _read_raster(file, start) if is_raster(start) else FileHeader("unknown", problem=NOT_KNOWN)
-    except ImageError as error:  # of the limits
-        return FileHeader(f"{kind}, too large", problem=str(error))
-    except PIL.Image.DecompressionBombError:
-        return FileHeader(f"{kind}, too large", problem=TOO_MANY)
-    except MemoryError:
-        return FileHeader(f"{kind}, damaged", problem=f"it takes more memory than there is; {LEAVE_OUT}")
-    except OSError as error:
-        if error.strerror:  # Pillow's and pydicom's have none
-            problem = f"cannot be read ({error.strerror}); check the path and permissions"
-            return FileHeader("unreadable", problem=problem)
-    except Exception:  # each library has its own, and their texts may hold values of a header
-        pass
-    return FileHeader(f"{kind}, damaged", problem=DAMAGED)
-
-
-def _read_dicom(file: BinaryIO) -> FileHeader:
-    dataset, problem = read_header(file, [*DOUBT_TAGS, *BRIGHTNESS_TAGS])
-    shape = (int(dataset.Rows), int(dataset.Columns)) if dataset.get("Rows") and dataset.get("Columns") else None
-    notes = () if problem else header_notes(dataset)
-    return FileHeader(f"DICOM, {syntax_name(dataset)}", _grey(dataset), shape, problem, notes)
-
-
-def _grey(dataset: Dataset) -> str:
-    """Bits and colours; words of the header only where they are those of the standard: others may name a patient."""
-    bits = dataset.get("BitsStored")
-    colours = str(dataset.get("PhotometricInterpretation", ""))
-    raw = for_processing(dataset)
-    parts = [f"{int(bits)} bits" if bits else "unknown bits", colours if colours in COLOURS else "unknown colours"]
-    return ", ".join([*parts, *(["FOR PROCESSING"] if raw else [])])
-
-
-def _read_raster(file: BinaryIO, start: bytes) -> FileHeader:
-    if start.startswith(PNM):
-        header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
-        if header is None:
-            return FileHeader("raster, damaged", problem=DAMAGED)
-        kind, width, height, maximum = (int(group) for group in header.groups())
-        check_size(height, width, 4)
-        return FileHeader("PGM" if kind in (2, 5) else "PPM", f"{maximum.bit_length()} bits", (height, width))
-    if start.startswith(TIFF):
-        with tifffile.TiffFile(file) as tiff:
-            page = tiff.pages.first
-            check_page(page)
-            orientation = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
-            shape = page.imagelength, page.imagewidth
-            return _turned(FileHeader("TIFF", f"{int(page.bitspersample)} bits", shape), orientation)
-    with PIL.Image.open(file) as image:
-        check_size(image.height, image.width, len(image.getbands()))
-        bits = start[24] if image.format == "PNG" else 8
-        read = FileHeader(str(image.format), f"{bits} bits", image.size[::-1])
-        return _turned(read, image.getexif().get(ORIENTATION))
-
-
-def _turned(header: FileHeader, orientation: object) -> FileHeader:
-    """The header of an image as its orientation tag shows it, with the note of it."""
-    shape = header.shape[::-1] if header.shape and orientation in QUARTERS else header.shape
-    return replace(header, shape=shape, notes=orientation_notes(orientation))
