@@ -2,8 +2,6 @@ import json
 import os
 import pickle
 import time
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +11,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import distributed, multiprocessing
 
 from lemlight.building import build
-from lemlight.data import datamodule
+from lemlight.data import loading
 from lemlight.data.datamodule import MammogramData, drop_left_out, unit_range
-from lemlight.data.samplers import TrainSampler
+from lemlight.data.loading import TrainSampler
 from lemlight.data.table import check_table
 from lemlight.errors import LemlightError
 from tests.parts import part_of
@@ -210,7 +208,7 @@ BATCH = 4 * SHAPE[0] * SHAPE[1] * 2  # bytes
 def test_a_small_shared_memory_is_found_at_the_start_and_fewer_batches_are_in_flight(
     table, store, monkeypatch, capsys, batches, workers, ahead
 ):
-    monkeypatch.setattr(datamodule, "_free_shared_memory", lambda: int(batches * BATCH))
+    monkeypatch.setattr(loading, "_free_shared_memory", lambda: int(batches * BATCH))
     data = MammogramData(table, store, 4, workers=2)
     loaders = [data.train_dataloader(), data.val_dataloader()]
     assert [(loader.num_workers, loader.prefetch_factor) for loader in loaders] == [(workers, ahead)] * 2
@@ -234,23 +232,11 @@ class Stuck(ArrayStore):
 
 
 def test_workers_that_give_nothing_end_with_a_sentence(table, monkeypatch):
-    monkeypatch.setattr(datamodule, "PATIENCE", 1)
+    monkeypatch.setattr(loading, "PATIENCE", 1)
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # so long torch waits for its end
     data = MammogramData(table, Stuck(table["image_id"]), 4, workers=1, start_method="fork")
     with pytest.raises(LemlightError, match=r"gave none .*--shm-size=8g or --ipc=host, or set workers=0"):
         next(iter(data.train_dataloader()))
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_the_next_batch_is_copied_before_one_is_handed_on(count, monkeypatch):
-    copied, stream = [], SimpleNamespace(record_event=lambda: copied.append(len(copied)))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(datamodule, "_arrived", lambda batch, event: batch | {"copied": len(copied)})
-    batches = [{"image": torch.full((1,), number)} for number in range(count)]
-    found = list(datamodule._copied_ahead(iter(batches), torch.device("cpu")))
-    assert [int(batch["image"]) for batch in found] == list(range(count))
-    assert [batch["copied"] for batch in found] == [min(number + 2, count) for number in range(count)]
 
 
 def test_images_left_out_are_dropped_and_rows_numbered_anew(table, store):

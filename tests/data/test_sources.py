@@ -13,8 +13,7 @@ import pytest
 
 from lemlight.data.datasets.cbis import cbis
 from lemlight.data.datasets.cmmd import cmmd
-from lemlight.data.imaging_data_commons import IdcIndex, places
-from lemlight.data.sources import MANIFEST, Archive, Command, ImagingDataCommons
+from lemlight.data.sources import MANIFEST, Archive, Command, IdcIndex, ImagingDataCommons, places
 from lemlight.errors import LemlightError
 from tests.layouts.cbis import write_cbis
 from tests.layouts.cmmd import write_cmmd
@@ -315,7 +314,7 @@ def test_a_kill_amid_the_unpacking_leaves_no_half_an_image(server, tmp_path, mon
 )
 def test_an_archive_that_gives_nothing_ends_in_a_sentence_within_seconds(archive, tmp_path, monkeypatch, program, said):
     """`program` in the place of s5cmd, whose plan is the last word."""
-    monkeypatch.setattr("lemlight.data.imaging_data_commons.SILENCE", 0.5)
+    monkeypatch.setattr("lemlight.data.sources.SILENCE", 0.5)
     (tmp_path / "s5cmd").write_text(f"#!/bin/sh\n{program}\n")
     (tmp_path / "s5cmd").chmod(0o755)
     listed = archive.series("cmmd")

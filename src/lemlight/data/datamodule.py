@@ -1,26 +1,34 @@
 """The LightningDataModule: files -> image table -> splits -> prepared store -> batches; see docs/own/dataset.md."""
 
-import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lemlight.building import BESIDE, TARGET, build
 from lemlight.data.augment import FULL, Augmentation
+from lemlight.data.loading import (
+    Batch,
+    EvalBags,
+    TrainBags,
+    TrainSampler,
+    breasts,
+    in_turn,
+    load,
+    rank_and_world_size,
+    that_fit,
+    views_of,
+)
 from lemlight.data.preparing.store import LEFT_OUT, PreparedStore, PrepareSettings, prepare
-from lemlight.data.samplers import EvalBags, EvalSampler, TrainBags, TrainSampler, breasts, pack, views_of
 from lemlight.data.splits import LeakReport, leak_report, split_table
 from lemlight.data.table import check_table, first_ten
 from lemlight.errors import LemlightError
@@ -29,29 +37,11 @@ from lemlight.files import cores, write_csv, write_json
 say = rank_zero_only(print)  # once, whatever the number of devices
 
 Key = int | tuple[int, int]
-Batch = dict[str, Tensor]
 
 
 def unit_range(images: Tensor) -> Tensor:
     """Bring images of a batch, uint16 as stored or already float32 in [0, 1], to float32 in [0, 1]."""
     return images if images.is_floating_point() else images.float().mul_(1 / FULL)
-
-
-class Store(Protocol):
-    """What the data set needs of a prepared store."""
-
-    @property
-    def image_ids(self) -> list[str]:
-        """The images it holds."""
-
-    def index_of(self, image_id: str) -> int:
-        """Position of an image in the store."""
-
-    def image(self, i: int) -> NDArray[np.uint16]:
-        """Pixels (H, W)."""
-
-    def mask(self, i: int) -> NDArray[np.uint8] | None:
-        """Lesions (H, W), 0 where there is none; None where unknown."""
 
 
 class MammogramDataset(Dataset[Batch]):
@@ -66,7 +56,7 @@ class MammogramDataset(Dataset[Batch]):
         self,
         table: pd.DataFrame,
         rows: Sequence[int],
-        store: Store,
+        store: PreparedStore,
         augmentation: Augmentation | None = None,
         bag: Sequence[int] | None = None,
     ) -> None:
@@ -118,7 +108,7 @@ class MammogramDataset(Dataset[Batch]):
         return image
 
 
-def drop_left_out(table: pd.DataFrame, store: Store) -> pd.DataFrame:
+def drop_left_out(table: pd.DataFrame, store: PreparedStore) -> pd.DataFrame:
     """Keep the rows whose image is in the store, numbered anew; LemlightError if none is."""
     kept = table[table["image_id"].isin(store.image_ids)].reset_index(drop=True)
     if kept.empty:
@@ -126,21 +116,6 @@ def drop_left_out(table: pd.DataFrame, store: Store) -> pd.DataFrame:
             f"none of the {len(table)} images of the table is in the prepared store: see its list of those left out"
         )
     return kept
-
-
-def _as_read(batch: Any) -> Any:
-    """Hand on what `MammogramDataset.__getitems__` already read as a batch."""
-    return batch
-
-
-def _start_worker(worker: int) -> None:
-    """Keep OpenCV from starting threads in every worker, and let the parent end it: a signal to all comes here, too.
-
-    Workers that die first are an error in the parent, which has the last checkpoint to write and a sentence to say.
-    """
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE_WITH_PARENT))
 
 
 class MammogramData(LightningDataModule):
@@ -161,12 +136,12 @@ class MammogramData(LightningDataModule):
     """
 
     table: pd.DataFrame
-    store: Store
+    store: PreparedStore
 
     def __init__(
         self,
         table: pd.DataFrame | None,
-        store: Store | None,
+        store: PreparedStore | None,
         batch_size: int,
         workers: int = 0,
         augmentation: Augmentation | None = None,
@@ -183,7 +158,7 @@ class MammogramData(LightningDataModule):
         if table is not None and store is not None:
             self._take(table, store)
 
-    def _take(self, table: pd.DataFrame, store: Store) -> None:
+    def _take(self, table: pd.DataFrame, store: PreparedStore) -> None:
         absent = table.loc[~table["image_id"].isin(store.image_ids), "image_id"]
         if len(absent):
             raise LemlightError(
@@ -193,7 +168,7 @@ class MammogramData(LightningDataModule):
         self.breasts = None if self.level == "image" else breasts(self.table)
         if self.breasts is not None:
             for split in self.table["split"].unique():
-                pack([len(bag) for bag in self._bags(split)], self.batch_size)  # a breast that is too large is told now
+                EvalBags(self._bags(split), self.batch_size)  # a breast that is too large is told now
             if unknown := int(self.table["laterality"].eq("").sum()):
                 say(f"{unknown} of {len(self.table)} images name no side: each of them counts as a breast of its own")
 
@@ -223,7 +198,7 @@ class MammogramData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in an order of their own in every epoch."""
         dataset = self.dataset("train", self.augmentation)
-        rank, world_size = _rank_and_world_size()
+        rank, world_size = rank_and_world_size()
         if self.breasts is not None:
             batches = TrainBags(self._bags("train"), self.batch_size, self.seed, rank, world_size)
             batches.set_epoch(self.first_epoch)
@@ -251,105 +226,19 @@ class MammogramData(LightningDataModule):
 
     def eval_dataloader(self, split: str) -> DataLoader[Batch]:
         """Batches of any split in the order of the table, not augmented."""
-        dataset, shard = self.dataset(split), _rank_and_world_size()
+        dataset, shard = self.dataset(split), rank_and_world_size()
         if self.breasts is not None:
             return self.loader(dataset, batch_sampler=EvalBags(self._bags(split), self.batch_size, *shard))
-        return self.loader(dataset, sampler=EvalSampler(len(dataset), *shard), batch_size=self.batch_size)
+        return self.loader(dataset, sampler=in_turn(len(dataset), *shard), batch_size=self.batch_size)
 
     def loader(self, dataset: MammogramDataset, **order: Any) -> DataLoader[Batch]:
         """Read a data set in the order of a sampler or of a batch sampler, by as many workers as there is room for."""
-        workers, prefetch = self._that_fit(dataset)
-        loader = _Loader(
-            dataset,
-            **order,
-            collate_fn=_as_read,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            timeout=PATIENCE if workers else 0,
-            worker_init_fn=_start_worker,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=self.start_method if workers else None,
-            generator=torch.Generator().manual_seed(self.seed),  # the global generator is left as it is
-        )
-        loader.device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        return loader
-
-    def _that_fit(self, dataset: MammogramDataset) -> tuple[int, int]:
-        """Give the workers, and the batches that each reads ahead, for which there is shared memory; fewer are said."""
-        batch = self.batch_size * dataset.bytes_of_an_image
-        room = _free_shared_memory() // (2 * _rank_and_world_size()[1] * batch) - 1  # one is in use; two loaders share
-        if not self.workers or room >= self.workers * PREFETCH:
-            return self.workers, PREFETCH
-        workers = max(0, min(self.workers, room))
-        if not self.said:
-            said = f"{workers} of {self.workers} workers, a batch ahead" if workers else "no worker"
-            say(f"{SHM} has room for few batches of {batch / 2**20:.0f} MB: {said}; {MORE_SHM}")
-        self.said = True
-        return workers, 1
-
-
-SHM = "/dev/shm"  # where PyTorch shares what workers read; 64 MB in a container of Docker
-MORE_SHM = "give the container --shm-size=8g or --ipc=host, or set workers=0"
-PREFETCH = 2  # batches that each worker reads ahead, PyTorch's own number
-PATIENCE = 300  # s without a batch
-PATIENCE_WITH_PARENT = 30  # s that a worker lives after a SIGTERM, unless the parent ends it
-
-
-def _free_shared_memory() -> int:
-    """Bytes; endless where the system has no such folder (macOS)."""
-    return shutil.disk_usage(SHM).free if os.path.isdir(SHM) else 2**62
-
-
-class _Loader(DataLoader[Batch]):
-    """A loader whose workers end with a sentence where they give nothing for minutes, or die; see `_copied_ahead`."""
-
-    device = torch.device("cpu")
-
-    def __iter__(self) -> Any:
-        batches = super().__iter__()
-        explained = _explained(batches) if self.num_workers else batches
-        return _copied_ahead(explained, self.device) if self.device.type == "cuda" else explained
-
-
-def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Copy a batch to the GPU on a stream of its own while the network works on those before."""
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # in torch itself
-    waiting: list[tuple[Batch, torch.cuda.Event]] = []
-    for batch in batches:
-        with torch.cuda.stream(copying):
-            there = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
-            waiting.append((there, copying.record_event()))
-        if len(waiting) > 1:
-            yield _arrived(*waiting.pop(0))
-    yield from (_arrived(*pair) for pair in waiting)
-
-
-def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """Let what is asked of the GPU from now on wait for the copy, and keep its memory until that has been done."""
-    stream = torch.cuda.current_stream(next(iter(batch.values())).device)
-    stream.wait_event(copied)
-    for values in batch.values():
-        values.record_stream(stream)
-    return batch
-
-
-def _explained(batches: Iterator[Batch]) -> Iterator[Batch]:
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        raise LemlightError(
-            f"the workers that read batches have died, or gave none for {PATIENCE // 60} minutes, for want of shared "
-            f"memory ({SHM}) as a rule: {MORE_SHM}; a disk that stands still does that, too"
-        ) from error
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+        workers, ahead, said = that_fit(self.workers, self.batch_size * dataset.bytes_of_an_image)
+        if said and not self.said:
+            say(said)
+            self.said = True
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return load(dataset, workers, ahead, self.seed, self.start_method, device, **order)
 
 
 class MammogramFiles(MammogramData):

@@ -6,24 +6,28 @@ earlier one stopped. A source of one's own needs nothing but these.
 
 import gzip
 import http.client
+import importlib
 import os
+import shlex
 import shutil
 import ssl
 import subprocess
 import tarfile
+import tempfile
+import time
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import read_rows
-from lemlight.data.imaging_data_commons import IdcIndex, Index, places
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
 from lemlight.files import write_csv
@@ -34,6 +38,9 @@ CHUNK = 10**9  # bytes that are fetched, then checked, at a time
 SPARE = 10**9  # bytes that are to stay free on the disk
 BLOCK = 2**20
 UNPACKED = ".unpacked"  # where an archive is unpacked first
+FOLDER = ["collection_id", "PatientID", "StudyInstanceUID"]  # and Modality_SeriesInstanceUID, as the archive says
+ADDRESS = "https://s3.amazonaws.com"  # where the Imaging Data Commons are kept
+SILENCE = 60.0  # s without a byte after which a network is taken for none
 NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
 
 
@@ -74,7 +81,7 @@ class ImagingDataCommons:
         self.patient, self.stratum = patient, stratum
         self.tables, self.tables_from = list(tables), tables_from
         self.columns = [patient_column, label_column]
-        self.index: Index = index or IdcIndex()
+        self.index: IdcIndex = index or IdcIndex()
 
     def describe(self, root: Path, patients: int | None, seed: int) -> str:
         """Say licence, citation, patients, files and size, what of it is here, and which tables are missing."""
@@ -195,6 +202,72 @@ class ImagingDataCommons:
             rows = pd.concat([before, rows]).drop_duplicates("SeriesInstanceUID", keep="last")
         root.mkdir(parents=True, exist_ok=True)
         write_csv(rows[columns], file)
+
+
+def places(series: pd.DataFrame) -> "pd.Series[str]":
+    """The folder of each series, below the root."""
+    return series[FOLDER].agg("/".join, axis=1) + "/" + series["Modality"] + "_" + series["SeriesInstanceUID"]
+
+
+class IdcIndex:
+    """The package idc-index, whose list of everything needs no network."""
+
+    def __init__(self) -> None:
+        try:
+            self._client: Any = importlib.import_module("idc_index.index").IDCClient()
+        except ImportError as error:
+            raise LemlightError(f"this needs a package ({error.name}): pip install 'lemlight[download]'") from error
+        self.version = str(self._client.get_idc_version())
+
+    def series(self, collection: str) -> pd.DataFrame:
+        """List the series of a collection."""
+        rows: pd.DataFrame = self._client.index
+        return rows[rows["collection_id"] == collection]
+
+    def fetch(self, series: Sequence[str], root: Path) -> None:
+        """Fetch whole series with s5cmd, which the package brings along.
+
+        The package's own call of it says nothing of errors, tries ten times, and waits for ever for an answer.
+
+        Raises:
+            ConnectionError: what s5cmd said of the network or of the disk, or no byte came for SILENCE seconds.
+        """
+        wanted = self._client.index.set_index("SeriesInstanceUID", drop=False).loc[list(series)]
+        folders = [root / place for place in places(wanted)]
+        lines = [
+            f"cp {shlex.quote(url)} {shlex.quote(f'{folder}/')}\n"
+            for url, folder in zip(wanted["series_aws_url"], folders, strict=True)
+        ]
+        with tempfile.TemporaryDirectory() as name:
+            (plan := Path(name, "plan.txt")).write_text("".join(lines), encoding="utf-8")
+            call = [self._client.s5cmdPath, "--no-sign-request", "--endpoint-url", ADDRESS, "--retry-count", "3"]
+            with Path(name, "said.txt").open("w+", encoding="utf-8", errors="replace") as said:
+                code = _run_while_bytes_come([*call, "run", str(plan)], folders, said)
+                said.seek(0)
+                if code:
+                    _, found, errors = " ".join(said.read().split()).partition("ERROR ")
+                    first = errors.partition(" ERROR ")[0].rpartition("caused by: ")[2]
+                    raise ConnectionError(first if found else f"s5cmd ended with {code}")
+
+
+def _run_while_bytes_come(call: Sequence[str], folders: Sequence[Path], said: IO[str]) -> int:
+    """The exit code of a program that fills folders; ConnectionError where nothing comes any more."""
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=said)
+    try:
+        have, since = -1, time.monotonic()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(1)
+            now = 0
+            for file in (file for folder in folders for file in folder.glob("*")):
+                with suppress(FileNotFoundError):  # it has another name by now
+                    now += file.stat().st_size
+            have, since = (have, since) if now == have else (now, time.monotonic())
+            if time.monotonic() - since > SILENCE:
+                raise ConnectionError(f"{ADDRESS} gave no byte for {SILENCE:g} s; is there a network?")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @checked

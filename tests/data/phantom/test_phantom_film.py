@@ -8,9 +8,8 @@ import pydicom
 import pytest
 
 from lemlight.data.datasets.folder import folder as read_folder
-from lemlight.data.phantom.film import BLOCK, DEFECTS, on_film
 from lemlight.data.phantom.patients import PhantomSettings, draw_patient
-from lemlight.data.phantom.render import render
+from lemlight.data.phantom.render import BLOCK, DEFECTS, on_film, render
 from lemlight.data.phantom.writer import write_phantom
 from lemlight.data.preparing.breast import breast_mask, chest_wall_on_right
 

@@ -30,8 +30,7 @@ from pydicom.uid import (
 )
 
 from lemlight.data.preparing.lesions import read_mask
-from lemlight.data.reading.code_stream import inflated_problem
-from lemlight.data.reading.dicom import read_dicom
+from lemlight.data.reading.dicom import inflated_problem, read_dicom
 from lemlight.data.reading.headers import read_headers
 from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError

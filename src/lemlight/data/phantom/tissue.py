@@ -175,16 +175,8 @@ def _muscle(rng: np.random.Generator, patient: Patient, nipple: tuple[float, flo
     return np.asarray(straight + bulge, dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class Tissue:
-    """brightness: (H, W) in about [0, 1] of the tissue at full thickness; dense: (H, W) fraction of dense tissue."""
-
-    brightness: Array
-    dense: Array
-
-
-def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) -> Tissue:
-    """Draw the tissue of one breast; the air is not yet dark."""
+def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) -> Array:
+    """Draw the tissue of one breast at full thickness, (H, W) in about [0, 1]; the air is not yet dark."""
     shape = anatomy.grid.shape
     dense_coarse, streaks_coarse = _parenchyma(rng, anatomy, patient)
     dense, streaks = enlarge(dense_coarse, shape), enlarge(streaks_coarse, shape)
@@ -196,7 +188,7 @@ def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) ->
     muscle = smoothstep(anatomy.muscle / 5.0 + 0.5 + 0.15 * streaks)
     striation = 0.025 * fine + 0.03 * fibres
     brightness += muscle * (np.float32(rng.uniform(0.44, 0.58)) + striation - brightness)
-    return Tissue(np.asarray(brightness, dtype=np.float32), dense * (1 - muscle))
+    return np.asarray(brightness, dtype=np.float32)
 
 
 def _parenchyma(rng: np.random.Generator, anatomy: Anatomy, patient: Patient) -> tuple[Array, Array]:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lemlight.data.datamodule import Batch, MammogramData, MammogramDataset
+from lemlight.data.datamodule import MammogramData, MammogramDataset
+from lemlight.data.loading import Batch
 from lemlight.data.preparing.store import PreparedStore
 from lemlight.errors import LemlightError
 from lemlight.files import allocate, locked, write_json, write_slot

@@ -13,8 +13,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from lemlight.data.reading.code_stream import inflated_problem
-from lemlight.data.reading.dicom import quiet, read_dicom
+from lemlight.data.reading.dicom import inflated_problem, quiet, read_dicom
 from lemlight.data.reading.dicom_header import KIND_TAGS, not_a_mammogram
 from lemlight.data.reading.plausible import odd_pixels
 from lemlight.data.reading.raster import PNM, Image, is_raster, read_raster

@@ -1,12 +1,16 @@
-"""The order of images and of breasts: seeds, ranks, whole breasts in batches."""
+"""The order of images and of breasts: seeds, ranks, whole breasts in batches; and how a batch gets to the device."""
 
 from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemlight.data.samplers import EvalBags, EvalSampler, TrainBags, TrainSampler, pack, views_of
+from lemlight.data import loading
+from lemlight.data.loading import EvalBags, TrainBags, TrainSampler, in_turn, pack, views_of
 from lemlight.errors import LemlightError
 
 shards = given(length=st.integers(0, 40), world_size=st.integers(1, 5))
@@ -26,11 +30,11 @@ def test_train_ranks_are_equal_and_cover_everything_once_but_for_the_padding(len
 @settings(deadline=None, max_examples=50)
 @shards
 def test_eval_ranks_keep_the_order_and_pad_with_duplicates(length, world_size):
-    ranks = [list(EvalSampler(length, rank, world_size)) for rank in range(world_size)]
+    ranks = [in_turn(length, rank, world_size) for rank in range(world_size)]
     assert {len(rank) for rank in ranks} == {-(-length // world_size)}
-    in_turn = [index for step in zip(*ranks, strict=True) for index in step]
-    assert in_turn[:length] == list(range(length))
-    assert all(index < length for index in in_turn)
+    order = [index for step in zip(*ranks, strict=True) for index in step]
+    assert order[:length] == list(range(length))
+    assert all(index < length for index in order)
 
 
 def epoch_of(epoch, seed=0, length=20):
@@ -111,8 +115,8 @@ def test_every_epoch_has_as_many_batches_of_whole_bags_on_every_rank(sizes, most
     assert len({view for batch in own for view, _ in batch}) == sum(sizes) - left_out
     assert len({seed for batch in batches for _, seed in batch}) == sum(map(len, batches))
     evaluated = [list(EvalBags(bags, most, rank, world_size)) for rank in range(world_size)]
-    in_turn = [view for step in zip(*evaluated, strict=True) for batch in step for view in batch]
-    assert set(in_turn) == set(range(sum(sizes)))
+    order = [view for step in zip(*evaluated, strict=True) for batch in step for view in batch]
+    assert set(order) == set(range(sum(sizes)))
 
 
 @pytest.mark.parametrize("length", [1, 8, 9, 11])
@@ -137,3 +141,15 @@ def test_which_bag_stands_where_is_drawn_anew_in_every_epoch():
         assert list(map(len, batches)) == [len(batch) for batch in TrainBags(bags_of([1, 2, 2, 2, 2, 3, 4]), 6, 0)]
         orders.append(str([[view for view, _ in batch] for batch in batches]))
     assert len(set(orders)) > 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_the_next_batch_is_copied_before_one_is_handed_on(count, monkeypatch):
+    copied, stream = [], SimpleNamespace(record_event=lambda: copied.append(len(copied)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(loading, "_arrived", lambda batch, event: batch | {"copied": len(copied)})
+    batches = [{"image": torch.full((1,), number)} for number in range(count)]
+    found = list(loading._copied_ahead(iter(batches), torch.device("cpu")))
+    assert [int(batch["image"]) for batch in found] == list(range(count))
+    assert [batch["copied"] for batch in found] == [min(number + 2, count) for number in range(count)]
