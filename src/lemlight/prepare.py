@@ -1,11 +1,16 @@
 """python -m lemlight.prepare: find, check and store the images of a data set, and say on one page what is there."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lemlight import settings
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lemlight.reporting.inventory_page import Findings
 
 
 def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
@@ -16,25 +21,17 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     Raises:
         LemlightError: anything that the user can mend; a check says on its page what was found before it does.
     """
-    import shutil
-
-    import pandas as pd
-
     from lemlight.data.datamodule import find_images_of
-    from lemlight.data.datasets.common import PUBLISHED
     from lemlight.data.preparing.inventory import take_inventory
     from lemlight.data.preparing.store import LEFT_OUT, PrepareSettings, fill_store
     from lemlight.data.reading.headers import read_headers
     from lemlight.data.splits import split_table
     from lemlight.errors import LemlightError
     from lemlight.files import cores, write_yaml
-    from lemlight.plots.sheets import contact_sheet
     from lemlight.reporting import inventory_page
-    from lemlight.terminal import print_summary
-    from lemlight.training.privacy import public_config
 
     hold(config.limits)
-    folder, dataset, name = Path(config.output), config.dataset, str(config.choices["dataset"])
+    folder, dataset = Path(config.output), config.dataset
     write_yaml(settings.plain(config), folder / "config.yaml")
     table, no_split = find_images_of(dataset), None
     try:
@@ -54,19 +51,46 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     headers = read_headers(table["path"].tolist(), notes=config.check_only)
     if config.check_only:
         findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
-        done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."
     else:
         findings = inventory_page.prepare_images(table, size, Path(config.store), workers, config.thumbnails)
-        done = f"Prepared: every image that is used is stored with {size.height} x {size.width} px."
     scheme = "" if no_split else dataset["split"]["scheme"]
     found = take_inventory(table, headers, findings.left_out, findings.store, scheme, findings.notes)
+    _write(config, table, findings, found, split_made=no_split is None)
+    if not found["used"]:
+        raise LemlightError(f"none of the {len(table)} images can be used; why: {folder / LEFT_OUT}")
+    if no_split:
+        raise no_split
+    return found
 
+
+def _write(
+    config: settings.PrepareSettings,
+    table: "pd.DataFrame",
+    findings: "Findings",
+    found: dict[str, Any],
+    split_made: bool,
+) -> None:
+    """Write lists, contact sheet and page into the run folder, and say on the terminal what was found."""
+    import shutil
+
+    import pandas as pd
+
+    from lemlight.data.datasets.common import PUBLISHED
+    from lemlight.plots.sheets import contact_sheet
+    from lemlight.reporting import inventory_page
+    from lemlight.terminal import print_summary
+    from lemlight.training.privacy import public_config
+
+    folder, name, prepare = Path(config.output), str(config.choices["dataset"]), config.dataset["prepare"]
+    done = f"Prepared: every image that is used is stored with {prepare['height']} x {prepare['width']} px."
+    if config.check_only:
+        done = "Checked: tables, names and headers; no image was decoded but those shown, and nothing was prepared."
     published = PUBLISHED.get(name)
     head = {"dataset": name, "check_only": config.check_only, "published": published}
     inventory_page.write_lists(folder, table, findings, head | found)
-    sections = inventory_page.inventory_sections(found, published, split_made=no_split is None)
+    sections = inventory_page.inventory_sections(found, published, split_made)
     sheet = contact_sheet(findings.thumbnails, folder / "contact_sheet.png") if findings.thumbnails else None
-    (shown,) = pd.json_normalize({"dataset": public_config(dataset)}).to_dict("records")
+    (shown,) = pd.json_normalize({"dataset": public_config(config.dataset)}).to_dict("records")
     page = folder / "prepare.html"
     inventory_page.write_inventory_page(page, f"Data set {name}", done, sections, sheet, shown)
 
@@ -76,11 +100,6 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
     print(inventory_page.names_text(table, findings, width))
     where = {"prepared images": findings.store.folder} if findings.store else {}
     print_summary(where | {"page": page, "all of this run": folder})
-    if not found["used"]:
-        raise LemlightError(f"none of the {len(table)} images can be used; why: {folder / LEFT_OUT}")
-    if no_split:
-        raise no_split
-    return found
 
 
 def main() -> None:

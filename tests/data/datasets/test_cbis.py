@@ -319,7 +319,7 @@ def test_copies_may_differ_in_form_but_not_in_content(tables):
     copy.write_bytes((tables / TABLES[1]).read_text().replace("\n", "\r\n").encode())
     assert len(read(tables)) == 3568
     spoil(copy, "MALIGNANT", "BENIGN")
-    assert f"copies of {TABLES[1]} with different contents" in failure_of_tables(tables)
+    assert f"{TABLES[1]} is there 2 times with different contents" in failure_of_tables(tables)
 
 
 def test_everything_wrong_with_the_tables_is_listed_at_once(tables):

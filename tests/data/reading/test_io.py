@@ -118,6 +118,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (root / "sub").mkdir(parents=True)
     (root / "sub" / "up").symlink_to(root)
     (root / "sub" / "higher").symlink_to(tmp_path)
+    (root / "itself.png").symlink_to("itself.png")
     (root / "linked").symlink_to(outside.parent)
     (root / "twice").symlink_to(outside.parent)
     (root / "file.png").symlink_to(outside)

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 
 from lemlight.arguments import checked
-from lemlight.data.datasets.common import DICOM, Download, ending, list_files, named, read_rows, whole_numbers
+from lemlight.data.datasets.common import DICOM, Download, ending, list_files, named, whole_numbers
 from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
 from lemlight.data.reading.dicom import read_stored_values
 from lemlight.data.reading.headers import Header
 from lemlight.data.reading.isolated import map_isolated
 from lemlight.data.reading.raster import read_raster
-from lemlight.errors import ImageError, LemlightError
+from lemlight.errors import ImageError
 
 TABLES = tuple(f"{kind}_case_description_{split}_set.csv" for kind in ("mass", "calc") for split in ("train", "test"))
 PATHS = ("image file path", "cropped image file path", "ROI mask file path")
@@ -60,27 +60,16 @@ def cbis(
     return download.image_table(images, lambda row: _lesions(row.masks))
 
 
-def read_tables(paths: Iterable[str], place: Path, download: Download) -> pd.DataFrame:
+def read_tables(paths: Sequence[str], place: Path, download: Download) -> pd.DataFrame:
     """Read the tables among `paths`, a row for each abnormality with COLUMNS; note all that is wrong with them.
 
     Copies of a table may lie about if they say the same. No rows where any table cannot be used.
     """
-    frames = []
-    by_name: dict[str, list[Path]] = {name: [] for name in TABLES}
-    for path in map(Path, paths):
-        by_name.get(path.name, []).append(path)
+    by_name = {name: named(paths, name) for name in TABLES}
     absent = [name for name, found in by_name.items() if not found]
     download.wrong(f"tables that are not in {place}; get them from The Cancer Imaging Archive", absent)
-    for name, found in by_name.items():
-        try:
-            copies = [read_rows(path, NEEDED) for path in found]
-        except LemlightError as error:
-            download.wrong("tables that cannot be used", [error])
-            continue
-        if any(not copy.equals(copies[0]) for copy in copies[1:]):
-            download.wrong(f"copies of {name} with different contents", found)
-        elif copies:
-            frames.append(_plain(copies[0], name, download))
+    tables = {name: download.table(name, NEEDED, found) for name, found in by_name.items() if found}
+    frames = [_plain(rows, name, download) for name, rows in tables.items() if len(rows)]
     whole = len(frames) == len(TABLES)
     return pd.concat(frames, ignore_index=True) if whole else pd.DataFrame(columns=COLUMNS)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from lemlight.data.preparing.lesions import Lesion
 from lemlight.data.reading.headers import Header, read_headers
+from lemlight.data.reading.io import entries_below
 from lemlight.data.table import UNSEEN, bullet_error, check_table, first_ten
 from lemlight.errors import ImageError, LemlightError
 
@@ -30,7 +31,6 @@ PUBLISHED = {  # images
 }
 DICOM = (".dcm", ".dicom")
 SHEETS = {".xlsx": "openpyxl", ".xls": "xlrd"}  # and what pandas reads them with
-LEFT_BEHIND = "__MACOSX"
 FEW = 3  # names in a note
 AGAIN = "take the table of the download as it came, or download it again"
 
@@ -70,6 +70,11 @@ class Download:
             values = rows.loc[where, column].items()
             self.wrong(what.format(column), [f"line {line} ({value!r})" for line, value in values])
 
+    def sides_and_views(self, rows: pd.DataFrame, side: str = "laterality", view: str = "view") -> None:
+        """Put these columns into upper case; note the lines where one is no side (L, R), or no view (letters)."""
+        rows[side], rows[view] = rows[side].str.upper(), rows[view].str.upper()
+        self.wrong_values(rows, {side: ~rows[side].isin(["L", "R"]), view: ~rows[view].str.fullmatch("[A-Z]+")})
+
     def repeated(self, rows: pd.DataFrame, label: str) -> None:
         """Note the images that a table lists more than once, apart for those that contradict each other in `label`."""
         labels = rows[rows["image_id"].duplicated(keep=False)].groupby("image_id")[label].nunique()
@@ -88,9 +93,15 @@ class Download:
         In the columns of `numbers` whole ones have no decimals, see `whole_numbers`.
         """
         paths = named(self.files, name) if paths is None else paths
+        paths = [path for path in paths if ending(path) not in SHEETS] or paths[:1]
         try:
-            texts = [path for path in paths if ending(path) not in SHEETS]
-            rows = read_rows(one_table(texts or paths[:1], name, self.root), needed)
+            if not paths:
+                raise LemlightError(
+                    f"there is no {name} below {self.root}: set dataset.root to the folder that holds it"
+                )
+            rows, *copies = [read_rows(Path(path), needed) for path in paths]
+            if not all(rows.equals(copy) for copy in copies):
+                raise LemlightError(f"{name} is there {len(paths)} times with different contents: {first_ten(paths)}")
         except LemlightError as error:
             self.wrong(f"the table {name}", [error])
             return pd.DataFrame(columns=list(needed), dtype=str)
@@ -164,46 +175,26 @@ class Download:
         return check_table(images, self.name)
 
 
-def one_table(paths: Sequence[str], wanted: str, root: Path) -> Path:
-    """Choose the table among its copies; LemlightError where there is none, or copies that contradict each other."""
-    if not paths:
-        raise LemlightError(f"there is no {wanted} below {root}: set dataset.root to the folder that holds it")
-    if len({read_text(Path(path)) for path in paths}) > 1:
-        raise LemlightError(f"{wanted} is there {len(paths)} times with different contents: {first_ten(paths)}")
-    return Path(paths[0])
-
-
 def _lines(noted: Mapping[str, Sequence[object]], most: int = 10) -> list[str]:
     """A line for each kind: how many, and the first names."""
     return [f"{what} ({len(items)}): {first_ten(items, most)}" for what, items in noted.items() if items]
 
 
 def list_files(root: Path, name: str) -> list[str]:
-    """List the absolute paths of all files below root, sorted; hidden ones are passed over.
+    """List the absolute paths of all files below root, sorted; hidden ones are passed over, see `entries_below`.
 
-    The entries of a folder say what they are, so that tens of thousands of files cost no call each. Links are followed
-    and a folder is read once. Raises LemlightError where there is no such folder, none of its files, or no permission.
+    Raises LemlightError where there is no such folder, none of its files, or no permission.
     """
+
+    def refuse(error: OSError) -> None:
+        raise LemlightError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+
     if not root.is_dir():
         raise LemlightError(f"there is no folder {root}: set dataset.root to the folder of the {name} download")
-    found: list[str] = []
-    seen: set[str] = set()
-    folders = [os.path.abspath(root)]
-    try:
-        while folders:
-            folder = folders.pop()
-            if (real := os.path.realpath(folder)) in seen:  # by way of a link
-                continue
-            seen.add(real)
-            with os.scandir(folder) as entries:
-                shown = [entry for entry in entries if entry.name[0] != "." and entry.name != LEFT_BEHIND]
-            folders += sorted((entry.path for entry in shown if entry.is_dir()), reverse=True)
-            found += [entry.path for entry in shown if entry.is_file()]
-    except OSError as error:
-        raise LemlightError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+    found = sorted(path for path, is_file in entries_below(os.path.abspath(root), refuse) if is_file)
     if not found:
         raise LemlightError(f"the folder {root} is empty: put the {name} download there, or set dataset.root")
-    return sorted(found)
+    return found
 
 
 def ending(path: str) -> str:

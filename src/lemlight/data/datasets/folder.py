@@ -135,16 +135,13 @@ def _type_problems(rows: pd.DataFrame) -> list[str]:
             contrary.append(f"line {line} ({kind!r})")
         elif len(kinds) > 1 and len(kinds) != masks:
             wrong.append(f"line {line} ({len(kinds)} types, {masks} masks)")
-    problems = []
-    if unknown:
-        problems.append(f"lesion_type is not one of {', '.join(filter(None, TYPES))}: {first_ten(unknown)}")
-    if wrong:
-        problems.append(f"lesion_type needs one type for all masks, or one for each: {first_ten(wrong)}")
-    if unnamed:
-        problems.append(f"lesion_id needs one for each mask: {first_ten(unnamed)}")
-    if contrary:
-        problems.append(f"lesion_type is given, but mask says that there is no lesion: {first_ten(contrary)}")
-    return problems
+    problems = {
+        f"lesion_type is not one of {', '.join(filter(None, TYPES))}": unknown,
+        "lesion_type needs one type for all masks, or one for each": wrong,
+        "lesion_id needs one for each mask": unnamed,
+        "lesion_type is given, but mask says that there is no lesion": contrary,
+    }
+    return [f"{what}: {first_ten(lines)}" for what, lines in problems.items() if lines]
 
 
 def _path_problems(table: pd.DataFrame, root: Path) -> list[str]:

@@ -142,7 +142,7 @@ def _read_table(download: Download) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image_id": whole_numbers(rows["File Name"].str.removesuffix(".dcm")),
-            "laterality": rows["Laterality"].str.upper(),
+            "laterality": rows["Laterality"],
             "birads": whole_numbers(rows["Bi-Rads"].str.lower()),
             "view": rows["View"].map(_view),
             "exam": rows.get("Acquisition date", ""),
@@ -158,8 +158,7 @@ def _view(name: str) -> str:
 def _check(images: pd.DataFrame, files: Mapping[str, str], annotated: Iterable[str], download: Download) -> None:
     """Note rows that cannot be read, files without a row, and a table that contradicts the file names."""
     download.wrong_values(images, {"birads": ~images["birads"].isin(CATEGORIES)}, "unknown BI-RADS")
-    unknown = {"laterality": ~images["laterality"].isin(["L", "R"]), "view": ~images["view"].str.fullmatch("[A-Z]+")}
-    download.wrong_values(images, unknown)
+    download.sides_and_views(images)
     ids = images["image_id"]
     download.wrong_values(images, {"image_id": ~ids.str.fullmatch(r"\d+")}, "File Name is no image number")
     download.wrong_values(images, {"image_id": ids.duplicated(keep=False)}, "images that the table lists twice")

@@ -65,10 +65,8 @@ def _name(path: str) -> str:
 def _read(download: Download) -> pd.DataFrame:
     """Read the table, with the column image; note what is wrong with its rows."""
     rows = download.table("train.csv", NEEDED, numbers=("patient_id", "image_id", "cancer"))
-    rows["laterality"], rows["view"] = rows["laterality"].str.upper(), rows["view"].str.upper()
     download.wrong_values(rows, {"cancer": ~rows["cancer"].isin(["0", "1"])}, "{} is neither 0 nor 1")
-    unknown = {"laterality": ~rows["laterality"].isin(["L", "R"]), "view": ~rows["view"].str.fullmatch("[A-Z]+")}
-    download.wrong_values(rows, unknown)
+    download.sides_and_views(rows)
     no_number = {column: ~rows[column].str.fullmatch(r"\d+") for column in ("patient_id", "image_id")}
     download.wrong_values(rows, no_number, "{} is no number")
     download.repeated(rows, "cancer")

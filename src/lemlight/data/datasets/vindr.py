@@ -95,16 +95,11 @@ def _name(path: str) -> str:
 def _read_images(download: Download) -> pd.DataFrame:
     """Read the table of images, with columns image and birads; without rows where it cannot be used."""
     rows = download.table(BREASTS, NEEDED, numbers=("height", "width"))
-    rows["laterality"], rows["view_position"] = rows["laterality"].str.upper(), rows["view_position"].str.upper()
     rows["split"] = rows["split"].str.lower()
     rows["birads"] = rows["breast_birads"].str.extract(r"(?i)^BI-RADS ([1-5])$", expand=False).fillna("")
     download.wrong_values(rows, {"breast_birads": rows["birads"] == ""}, "unknown BI-RADS")
-    unknown = {
-        "laterality": ~rows["laterality"].isin(["L", "R"]),
-        "view_position": ~rows["view_position"].str.fullmatch("[A-Z]+"),
-        "split": ~rows["split"].isin(list(SPLITS)),
-    }
-    download.wrong_values(rows, unknown)
+    download.sides_and_views(rows, view="view_position")
+    download.wrong_values(rows, {"split": ~rows["split"].isin(list(SPLITS))})
     lengths = {column: ~rows[column].str.fullmatch(r"0*[1-9]\d{0,5}") for column in ("height", "width")}
     download.wrong_values(rows, lengths, "impossible {}")
     ids = {column: ~rows[column].str.fullmatch(HASH) for column in ("study_id", "image_id")}

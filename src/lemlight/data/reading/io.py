@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lemlight.limits import length_problem
 
 HASHED = 2**26  # bytes of a file that its image_id is made of: no mammogram has more
 HEADER = 132  # bytes: the preamble of a DICOM file and its "DICM"
+LEFT_BEHIND = "__MACOSX"
 NOT_KNOWN = "not an image of a known format (DICOM with its preamble, PNG, JPEG, TIFF, PGM or PPM)"
 
 
@@ -80,7 +81,11 @@ def find_images(path: Path) -> list[FoundImage]:
     if not os.path.exists(path):  # unlike Path.exists, it takes a folder that may not be entered for one not there
         raise LemlightError(f"there is no file or folder {path}: set input to an image, a DICOMDIR or a folder of them")
     if path.is_dir():
-        kinds = {file: _kind(file) for file in _files_below(path)}
+        unreadable: list[OSError] = []
+        files = [Path(file) for file, _ in entries_below(str(path), unreadable.append)]
+        kinds = {file: _kind(file) for file in files}
+        if unreadable:
+            log.warning("%d folders cannot be read: check their permissions", len(unreadable))
         for directory in [file for file, kind in kinds.items() if kind == DIRECTORY]:
             _keep_named(directory, kinds)
     else:
@@ -97,21 +102,31 @@ def find_images(path: Path) -> list[FoundImage]:
     return [FoundImage(file, _image_id(n, file), kinds[file] == DICOM) for n, file in enumerate(images, start=1)]
 
 
-def _files_below(root: Path) -> Iterator[Path]:
-    """All files that are not hidden, each folder once; those that cannot be read are counted in the log."""
-    real = root.resolve()
-    seen = {real, *real.parents}  # a link to a folder above is a loop
-    unreadable: list[OSError] = []
-    for folder, subfolders, files in os.walk(root, onerror=unreadable.append, followlinks=True):
-        below = {name: Path(folder, name).resolve() for name in sorted(subfolders) if not name.startswith(".")}
-        subfolders[:] = []
-        for name, place in below.items():
-            if place not in seen:
-                seen.add(place)
-                subfolders.append(name)
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
-    if unreadable:
-        log.warning("%d folders cannot be read: check their permissions", len(unreadable))
+def entries_below(root: str, unreadable: Callable[[OSError], object]) -> Iterator[tuple[str, bool]]:
+    """Give the paths of all that lies below root and is no folder, and whether it is a file; hidden ones passed over.
+
+    The entries say what they are, so that tens of thousands of files cost no call each. Links are followed, but for
+    those to a folder above, and a folder is read once. `unreadable` is told of folders that cannot be read.
+    """
+    real = os.path.realpath(root)
+    seen, folders = {real, *map(str, Path(real).parents)}, [root]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                shown = sorted((e for e in entries if e.name[0] != "." and e.name != LEFT_BEHIND), key=lambda e: e.name)
+        except OSError as error:
+            unreadable(error)
+            continue
+        for entry in shown:
+            try:
+                folder, file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                folder = file = False
+            if not folder:
+                yield entry.path, file
+            elif (real := os.path.realpath(entry.path)) not in seen:
+                seen.add(real)
+                folders.append(entry.path)
 
 
 def _kind(path: Path) -> str:
