@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `--help` needs no torch
-    from lemlight.localization.predictor import Predictor
+    from lemlight.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ def load(
 
     from lemlight.building import check_settings
     from lemlight.cli import conf_dir
-    from lemlight.localization.predictor import build_predictor, file_in
+    from lemlight.predictor import build_predictor, file_in
     from lemlight.settings import LocalizeSettings
 
     conf = Path(conf_dir())

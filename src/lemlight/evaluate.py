@@ -1,7 +1,7 @@
 """python -m lemlight.evaluate: the metrics of any checkpoint on any data set."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -9,6 +9,10 @@ from omegaconf import DictConfig
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
 from lemlight.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    from lemlight.data.datamodule import MammogramFiles
+    from lemlight.training.trained import Trained
 
 
 def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -19,33 +23,64 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
     Raises:
         LemlightError: anything that the user can mend.
     """
-    from dataclasses import replace
     from pathlib import Path
 
-    from lemlight.data.datamodule import MammogramFiles
     from lemlight.files import write_yaml
-    from lemlight.localization.attribution import try_methods
-    from lemlight.localization.choice import build_settings, chosen_settings
-    from lemlight.reporting.comparison.transfer import about, describe
+    from lemlight.localization.choice import build_settings
     from lemlight.reporting.run_results import Run, write_results
     from lemlight.settings import plain
-    from lemlight.training import ensembles
     from lemlight.training.module import MammogramModule
-    from lemlight.training.privacy import place_of
-    from lemlight.training.trainer import dataset_to_test, evaluation_trainer, say_known
+    from lemlight.training.trained import open_networks
+    from lemlight.training.trainer import dataset_to_test, evaluation_trainer
 
     hold(settings.limits)
     asked = build_settings(settings.localization)  # a method that cannot be built is found now
-    networks, moved = ensembles.open_networks(settings.checkpoint, settings.trust), settings.test_time_augmentation
-    checkpoint = networks[0].checkpoint
+    trained = open_networks(settings.checkpoint, settings.trust, settings.test_time_augmentation)
+    checkpoint, folder = trained.first, Path(settings.output)
     name, dataset = dataset_to_test(checkpoint, settings.dataset, settings.choices.get("dataset"))
-    prepare = dataset["prepare"]
-    for network in networks:
-        try_methods(network.classifier, asked.methods.values(), (prepare["height"], prepare["width"]))
-    folder = Path(settings.output)
+    trained.try_methods(asked.methods.values())
     levels = {name: getattr(settings, name) or value for name, value in checkpoint.levels.items()}
     settings = settings.model_copy(update={"dataset": dataset, **levels})
     write_yaml(plain(settings), folder / "config.yaml")
+    data = _data_of(settings, dataset, checkpoint.config.get("level", "image"))
+    data.record(folder)
+    judging = trained.who_judges(data.fingerprints(settings.split))
+    about = _about(trained, data.fingerprints(settings.split), name, dataset)
+    module = MammogramModule(checkpoint.config, None, trained.classifier)
+    module.lam = checkpoint.lam
+    operating, trainer = trained.operating(settings.threshold), evaluation_trainer(settings.accelerator, folder)
+    batches = data.eval_dataloader(settings.split)
+    trained.say_cost()
+    ids = data.table.loc[data.table["split"] == settings.split, "image_id"]
+    localization, chosen = trained.localization(asked)
+    run = Run(
+        command="evaluate",
+        title=f"{trained.name}, trained on {checkpoint.choices.get('dataset')}, tested on {name}",
+        folder=folder,
+        settings=settings,
+        overrides=overrides,
+        trainer=trainer,
+        module=module,
+        data=data,
+        chosen=chosen,
+        operating=operating,
+        level=levels["primary_level"],
+        rule=levels["level_rule"],
+        about=about,
+        localization=localization,
+        folds=trained.folds(settings.localization, judging, ids.tolist()),
+    )
+    if trained.is_one:
+        return write_results(run, batches)
+    scores, each = trained.predict(trainer, batches, judging)
+    return write_results(
+        run, batches, scores, list(zip([one.checkpoint for one in trained.networks], each, strict=True))
+    )
+
+
+def _data_of(settings: EvaluateSettings, dataset: dict[str, Any], level: str) -> "MammogramFiles":
+    from lemlight.data.datamodule import MammogramFiles
+
     data = MammogramFiles(
         dataset,
         settings.store,
@@ -53,34 +88,23 @@ def evaluate(settings: EvaluateSettings, overrides: Sequence[str] = ()) -> dict[
         split=settings.split != "all",
         batch_size=settings.batch_size,
         workers=settings.workers,
-        level=checkpoint.config.get("level", "image"),
+        level=level,
     )
     data.setup()
-    data.record(folder)
-    judging = ensembles.who_judges(networks, data.fingerprints(settings.split))
-    known = say_known(data.fingerprints(settings.split), checkpoint) if len(networks) == 1 else 0
-    module = MammogramModule(checkpoint.config, None, ensembles.ensemble_of(networks, moved))
-    module.lam = checkpoint.lam
-    title = f"{ensembles.name_of(networks)}, trained on {checkpoint.choices.get('dataset')}, tested on {name}"
-    operating = ensembles.operating_together(networks, settings.threshold, moved)
-    trainer = evaluation_trainer(settings.accelerator, folder)
-    every = [chosen_settings(one.checkpoint.localization, one.checkpoint.path) for one in networks]
-    trained_on = str(checkpoint.choices.get("dataset"))
-    trained_in = describe(checkpoint.config["dataset"], trained_on, checkpoint.place)
-    sets = trained_in, describe(dataset, name, place_of(dataset))
-    said = about(sets[0], ensembles.name_of(networks), sets[1], known, checkpoint.levels["primary_level"])
-    given = (operating, levels["primary_level"], levels["level_rule"], said)
-    run = Run("evaluate", title, folder, settings, overrides, trainer, module, data, every[0], *given)
-    batches = data.eval_dataloader(settings.split)
-    if len(networks) == 1 and not moved:
-        return write_results(run, batches)
-    ensembles.say_cost(networks, moved)
-    localization, chosen = ensembles.localization_together(networks, every, asked)
-    ids = data.table.loc[data.table["split"] == settings.split, "image_id"]
-    folds = ensembles.folds_of(networks, moved, every, settings.localization, judging, ids.tolist())
-    run = replace(run, localization=localization, chosen=chosen, folds=folds)
-    scores, each = ensembles.predict_together(trainer, networks, moved, batches, judging)
-    return write_results(run, batches, scores, list(zip([one.checkpoint for one in networks], each, strict=True)))
+    return data
+
+
+def _about(trained: "Trained", fingerprints: Sequence[str], name: str, dataset: dict[str, Any]) -> dict[str, Any]:
+    """What the page of an evaluation says of the network, of its data and of these."""
+    from lemlight.reporting.comparison.transfer import about, describe
+    from lemlight.training.privacy import place_of
+    from lemlight.training.trainer import say_known
+
+    first = trained.first
+    known = say_known(fingerprints, first) if len(trained.networks) == 1 else 0
+    trained_in = describe(first.config["dataset"], str(first.choices.get("dataset")), first.place)
+    tested_in = describe(dataset, name, place_of(dataset))
+    return about(trained_in, trained.name, tested_in, known, first.levels["primary_level"])
 
 
 def task(cfg: DictConfig) -> float | None:

@@ -17,13 +17,6 @@ def export(config: ExportSettings) -> None:
     from lemlight.data.reading.io import find_images
     from lemlight.data.reading.isolated import given
     from lemlight.files import write_json, written_aside
-    from lemlight.localization.predictor import (
-        as_batch,
-        export_metadata,
-        open_checkpoint,
-        phantom_as_prepared,
-        read_images,
-    )
     from lemlight.models.exported import (
         TO_WRITE,
         PredictingGraph,
@@ -33,11 +26,19 @@ def export(config: ExportSettings) -> None:
         open_onnx,
         write_onnx,
     )
+    from lemlight.predictor import (
+        as_batch,
+        export_metadata,
+        file_in,
+        phantom_as_prepared,
+        read_images,
+    )
     from lemlight.terminal import print_summary
+    from lemlight.training.trained import open_networks
 
     hold(config.limits)
     check_packages(TO_WRITE)
-    trained = open_checkpoint(Path(config.checkpoint), config.trust)
+    trained = open_networks([str(file_in(Path(config.checkpoint)))], config.trust)
     trained.classifier.requires_grad_(False)
     prepare = trained.preprocessing
     found = [] if config.input is None else find_images(Path(config.input))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lemlight.data.reading.io import FoundImage
     from lemlight.errors import ImageError
-    from lemlight.localization.predictor import Prediction, Predictor
+    from lemlight.predictor import Prediction, Predictor
     from lemlight.reporting.prediction_files import Localized
 
 SAID = 10  # images that are named on the terminal for one reason
@@ -33,7 +33,7 @@ def localize(config: LocalizeSettings) -> None:
 
     from lemlight.data.reading.io import find_images
     from lemlight.errors import ImageError, LemlightError
-    from lemlight.localization.predictor import build_predictor
+    from lemlight.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
     from lemlight.reporting.prediction_files import sort_rows, start_rows, write_row
     from lemlight.terminal import Progress, print_summary
@@ -81,7 +81,7 @@ def _named(row: dict[str, Any], what: str) -> str:
 
 def _what_decides(config: LocalizeSettings) -> dict[str, Any]:
     """The settings that decide what is written, and which checkpoint it is: a run that goes on needs the same."""
-    from lemlight.training.ensembles import files_of
+    from lemlight.training.trained import files_of
 
     free = {"resume", "output", "workers", "batch_size", "accelerator", "limits", "choices", "trust"}
     found = [path.stat() for path in files_of(config.checkpoint)]
@@ -98,8 +98,8 @@ def _rows(
 
     from lemlight.data.reading.isolated import map_isolated
     from lemlight.errors import ImageError
-    from lemlight.localization.predictor import read_images
     from lemlight.plots.overlays import LONGEST
+    from lemlight.predictor import read_images
     from lemlight.reporting.prediction_files import Wanted, write_files
 
     writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings

@@ -13,8 +13,8 @@ import torch
 from lemlight.data.reading import isolated
 from lemlight.data.reading.io import find_images
 from lemlight.localization.attribution import ForwardPass, Importance, explain
-from lemlight.localization.predictor import as_batch, build_predictor, read_images
 from lemlight.localize import _rows
+from lemlight.predictor import as_batch, build_predictor, read_images
 from lemlight.settings import LocalizeSettings
 from lemlight.training.checkpoint import metadata_of
 from lemlight.training.module import MammogramModule

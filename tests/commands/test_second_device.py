@@ -14,7 +14,7 @@ from torch import nn
 import lemlight
 from lemlight.data.datamodule import unit_range
 from lemlight.localization.attribution import explain
-from lemlight.localization.predictor import phantom_as_prepared
+from lemlight.predictor import phantom_as_prepared
 from lemlight.training.callbacks import FreezeAtFirst, MixUp
 from lemlight.training.module import predict, score_maps
 from tests.localization.test_baselines import METHODS, with_pooling

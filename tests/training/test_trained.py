@@ -8,21 +8,17 @@ import torch
 from scipy.special import expit, logit
 
 from lemlight.errors import LemlightError
-from lemlight.training.ensembles import (
-    Network,
-    name_of,
-    open_networks,
-    operating_together,
-    predict_together,
-    who_judges,
-)
 from lemlight.training.module import predict
+from lemlight.training.trained import Network, Preprocessing, Trained, open_networks
 
 
 @pytest.fixture
 def checkpoint(tiny, tmp_path):
     tiny.train_tiny(tmp_path / "run", epochs=1)
     return tiny.load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+PREPARE = Preprocessing(height=64, width=32, crop=True, flip=True)
 
 
 def knowing(checkpoint, *seen):
@@ -33,8 +29,12 @@ def knowing(checkpoint, *seen):
     ]
 
 
+def together(networks, *augmented):
+    return Trained(networks, PREPARE, augmented)
+
+
 def judged(networks, images):
-    return who_judges(networks, list(images)).astype(int).tolist()
+    return together(networks).who_judges(list(images)).astype(int).tolist()
 
 
 def test_fingerprints_decide_who_judges_which_image(checkpoint):
@@ -51,9 +51,9 @@ def test_fingerprints_decide_who_judges_which_image(checkpoint):
 def test_a_mix_and_images_that_all_have_seen_are_refused_by_name(checkpoint):
     folds = knowing(checkpoint, ("b", ""), ("a", ""))
     with pytest.raises(LemlightError, match=r"1 of 3 images are new to all networks .*lem-tiny-seed0"):
-        who_judges(folds, ["a", "b", "x"])
+        together(folds).who_judges(["a", "b", "x"])
     with pytest.raises(LemlightError, match="1 of 2 images are training or validation images of every one of the 2"):
-        who_judges(knowing(checkpoint, ("b", "a"), ("a", "")), ["a", "b"])
+        together(knowing(checkpoint, ("b", "a"), ("a", ""))).who_judges(["a", "b"])
 
 
 def test_networks_of_other_preprocessing_or_labels_are_refused(checkpoint, tmp_path):
@@ -82,20 +82,20 @@ def test_the_mean_of_logits_over_those_that_judge(tiny, checkpoint, tmp_path):
     data, trainer = tiny.make_data(), tiny.make_trainer(tmp_path)
     batches = data.test_dataloader()
     judging = np.array([[1, 1, 0, 1, 0, 0, 1], [1, 0, 1, 1, 0, 0, 1], [1, 0, 0, 1, 1, 1, 1]], dtype=bool)
-    together, each = predict_together(trainer, networks, [], batches, judging)
+    predicted, each = together(networks).predict(trainer, batches, judging)
     alone = [predict(trainer, tiny.make_module(network.classifier), batches) for network in networks]
     for n in range(7):
         own = [logit(table["probability"][n]) for table, judges in zip(alone, judging[:, n], strict=True) if judges]
-        assert together["probability"][n] == pytest.approx(expit(np.mean(own)), rel=1e-9)
+        assert predicted["probability"][n] == pytest.approx(expit(np.mean(own)), rel=1e-9)
     assert [len(table) for table in each] == judging.sum(axis=1).tolist()
-    flipped, _ = predict_together(trainer, networks[:1], ["flip"], batches, judging[:1])
+    flipped, _ = together(networks[:1], "flip").predict(trainer, batches, judging[:1])
     assert (flipped["probability"] - alone[0]["probability"]).abs().max() > 1e-6
 
 
 def test_names_and_thresholds(checkpoint):
     networks = [Network(checkpoint, None)] * 5
-    assert name_of(networks[:1]) == "lem-tiny-seed0"
-    assert name_of(networks).startswith("5 networks as one (lem-tiny-seed0, ")
-    assert operating_together(networks[:1], None, []) == checkpoint.operating
-    assert operating_together(networks, None, []).drawn == 0.5
-    assert operating_together(networks, 0.3, ["flip"]).drawn == 0.3
+    assert together(networks[:1]).name == "lem-tiny-seed0"
+    assert together(networks).name.startswith("5 networks as one (lem-tiny-seed0, ")
+    assert together(networks[:1]).operating(None) == checkpoint.operating
+    assert together(networks).operating(None).drawn == 0.5
+    assert together(networks, "flip").operating(0.3).drawn == 0.3

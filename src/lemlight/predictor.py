@@ -23,38 +23,27 @@ from lemlight.data.phantom.patients import PhantomSettings
 from lemlight.data.phantom.render import render
 from lemlight.data.preparing import breast
 from lemlight.data.preparing.geometry import BreastGeometry
-from lemlight.data.preparing.store import LEAST_SIDE, MOST_SIDE, PrepareSettings, read_prepared
+from lemlight.data.preparing.store import PrepareSettings, read_prepared
 from lemlight.data.reading.io import find_images
 from lemlight.data.reading.isolated import given, map_isolated
 from lemlight.data.reading.raster import Image
 from lemlight.errors import ImageError, LemlightError
-from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of, try_methods
-from lemlight.localization.choice import Chosen, RegionSettings, build_methods, chosen_settings, settings_of
+from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
+from lemlight.localization.choice import Chosen, RegionSettings, build_methods, settings_of
 from lemlight.localization.mean_strength import MeanStrength, settings_together
 from lemlight.localization.regions import Region, cutoff_in, smoothed
 from lemlight.metrics import LevelRule
 from lemlight.metrics.levels import joined
-from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.exported import ExportedNetwork, is_exported, open_onnx
 from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.settings import LocalizeSettings
-from lemlight.training.checkpoint import Checkpoint, load_checkpoint, load_classifier
-from lemlight.training.ensembles import ensemble_of, open_networks, operating_together, say_cost
+from lemlight.training.trained import Preprocessing, Trained, open_networks
 
 EXPORTED_METHOD = "cam"  # the map that the outputs of an exported network hold
 BATCH = 8  # images that are predicted at once
 
 
 Read = tuple[Image, BreastGeometry, NDArray[np.uint16]]  # an image, and how it was prepared: (H, W)
-
-
-class Preprocessing(Settings):
-    """How images are prepared for a network, as its file says: size in px, cropped to the breast, turned or not."""
-
-    height: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
-    width: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
-    crop: bool
-    flip: bool
 
 
 @dataclass(frozen=True)
@@ -231,24 +220,6 @@ def as_batch(pixels: NDArray[np.uint16]) -> Tensor:
     return unit_range(torch.from_numpy(pixels))[None, None]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint, its network on the CPU in eval mode, and how images are prepared for it."""
-
-    checkpoint: Checkpoint
-    classifier: MammogramClassifier
-    preprocessing: Preprocessing
-    chosen: dict[str, Chosen]
-
-
-def open_checkpoint(path: Path, trust: Sequence[str]) -> Trained:
-    """Load a network with all that a prediction needs; LemlightError where the file cannot be used."""
-    checkpoint = load_checkpoint(path)
-    preprocessing = check_settings(checkpoint.preprocessing, Preprocessing, where=f"the preprocessing in {path}")
-    chosen = chosen_settings(checkpoint.localization, path)
-    return Trained(checkpoint, load_classifier(checkpoint, trust), preprocessing, chosen)
-
-
 def file_in(place: Path) -> Path:
     """The file of a network, or the one in a folder of checkpoints or of a run; LemlightError where there is none."""
     if not place.is_dir():
@@ -266,25 +237,19 @@ def build_predictor(config: LocalizeSettings) -> Predictor:
 
 
 def _from_checkpoints(config: LocalizeSettings) -> Predictor:
-    networks, moved = open_networks(config.checkpoint, config.trust), config.test_time_augmentation
-    first = networks[0].checkpoint
-    preprocessing = check_settings(first.preprocessing, Preprocessing, where=f"the preprocessing in {first.path}")
+    trained = open_networks(config.checkpoint, config.trust, config.test_time_augmentation)
     device, name = device_of(config.accelerator), config.method or "importance"
     method = build_methods({name: config.localization["methods"][name]})[name]
-    for network in networks:
-        try_methods(network.classifier, [method], (preprocessing.height, preprocessing.width))
-    own = [
-        settings_of(name, chosen, _given(config), network.classifier.output_stride, config.cutoff_by)
-        for network in networks
-        for chosen in [chosen_settings(network.checkpoint.localization, network.checkpoint.path)]
-    ]
-    regions, threshold = own[0], operating_together(networks, config.threshold, moved).drawn
-    if len(networks) > 1 or moved:
-        say_cost(networks, moved)
+    trained.try_methods([method])
+    trained.say_cost()
+    own = [network.regions(name, _given(config), config.cutoff_by) for network in trained.networks]
+    regions = own[0]
+    if not trained.is_one:
         method, regions = MeanStrength(method, own, config.follow), settings_together(own)
+    threshold = trained.operating(config.threshold).drawn
     options: dict[str, Any] = {"follow": config.follow, "keep": regions.keep, "threshold": threshold}
-    explaining = partial(explain, ensemble_of(networks, moved).to(device), method=method, **options)
-    return Predictor(explaining, device, preprocessing, name, regions, first.label_names)
+    explaining = partial(explain, trained.classifier.to(device), method=method, **options)
+    return Predictor(explaining, device, trained.preprocessing, name, regions, trained.first.label_names)
 
 
 def _from_onnx(config: LocalizeSettings) -> Predictor:
@@ -351,11 +316,11 @@ def export_metadata(trained: Trained) -> ExportMetadata:
     """What the export of a checkpoint says: nothing in it names a folder, an image or a machine."""
     return ExportMetadata(
         lemlight=lemlight.__version__,
-        backbone=str(trained.checkpoint.choices.get("backbone")),
+        backbone=str(trained.first.choices.get("backbone")),
         output_stride=trained.classifier.output_stride,
-        pooling=str(trained.checkpoint.choices.get("pooling")),
+        pooling=str(trained.first.choices.get("pooling")),
         preprocessing=trained.preprocessing,
-        label_names=trained.checkpoint.label_names,
-        threshold=trained.checkpoint.threshold,
-        cam=trained.chosen.get(EXPORTED_METHOD),
+        label_names=trained.first.label_names,
+        threshold=trained.first.threshold,
+        cam=trained.networks[0].chosen.get(EXPORTED_METHOD),
     )
