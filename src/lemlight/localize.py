@@ -94,7 +94,8 @@ def _rows(
 ) -> "Generator[dict[str, Any] | ImageError, None, None]":
     """The row of each image once its files are written, or why there is none: read, predicted and written at once."""
     from functools import partial
-    from itertools import islice
+
+    import torch
 
     from lemlight.data.reading.isolated import map_isolated
     from lemlight.errors import ImageError
@@ -104,25 +105,22 @@ def _rows(
 
     writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings
     read = read_images([item.path for item in items], predictor.preprocessing, max(1, writers), LONGEST)
+    threads = min(writers, torch.get_num_threads()) if predictor.device.type == "cpu" else 1
 
     def predicted() -> "Generator[Localized | dict[str, Any], None, None]":
-        pairs = zip(items, read, strict=True)
-        while batch := list(islice(pairs, config.batch_size)):
-            whole = [image for _, image in batch if not isinstance(image, ImageError)]
-            predictions = iter(predictor.predict_prepared(whole))
-            for item, image in batch:
-                if isinstance(image, ImageError):
-                    yield {"image_id": item.image_id, "path": str(item.path), "error": str(image)}
-                else:
-                    yield _localized(item, next(predictions))
+        for item, one in zip(items, predictor.predict_read(read, config.batch_size, max(1, threads)), strict=True):
+            if isinstance(one, ImageError):
+                yield {"image_id": item.image_id, "path": str(item.path), "error": str(one)}
+            else:
+                yield _localized(item, one)
 
     wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
     writing = partial(write_files, wanted=wanted)
-    with closing(read):
+    with closing(read), closing(predicted()) as localized:
         if writers < 1:
-            yield from map(writing, predicted())
+            yield from map(writing, localized)
         else:
-            yield from map_isolated(writing, predicted(), writers, _path_of, ahead=1)
+            yield from map_isolated(writing, localized, writers, _path_of, ahead=1)
 
 
 def _path_of(one: "Localized | dict[str, Any]") -> object:

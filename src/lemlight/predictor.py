@@ -1,11 +1,15 @@
 """A trained network that predicts single images: probability, location map, regions in original pixels."""
 
+import copy
 import tempfile
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated, Any, overload
 
 import numpy as np
@@ -144,13 +148,51 @@ class Predictor:
 
     def predict_all(self, images: Iterable[Any]) -> Iterator[Prediction | ImageError]:
         """Predict images one batch after the other, so that any number of them fits the memory."""
+        return self.predict_read(self._read(images), BATCH)
+
+    def _read(self, images: Iterable[Any]) -> Iterator[Read | ImageError]:
         left = iter(images)
         while some := list(islice(left, BATCH)):
-            files = [one for one in some if isinstance(one, str | Path)]
-            from_files = read_images([Path(one) for one in files], self.preprocessing)
-            read = [next(from_files) if isinstance(one, str | Path) else self._prepared(one) for one in some]
-            predicted = iter(self.predict_prepared([one for one in read if not isinstance(one, ImageError)]))
-            yield from (one if isinstance(one, ImageError) else next(predicted) for one in read)
+            files = [Path(one) for one in some if isinstance(one, str | Path)]
+            from_files = read_images(files, self.preprocessing)
+            yield from (next(from_files) if isinstance(one, str | Path) else self._prepared(one) for one in some)
+
+    def predict_read(
+        self, read: Iterable[Read | ImageError], batch_size: int, threads: int = 1
+    ) -> Iterator[Prediction | ImageError]:
+        """Predict images that were read, in their order; an ImageError stays in its place.
+
+        On a CPU several `threads` predict batches at the same time, each with its own copy of the network and its part
+        of PyTorch's threads: that is faster than one batch after the other by all of them.
+        """
+        left = iter(read)
+        batches = iter(lambda: list(islice(left, batch_size)), [])
+        if threads == 1:
+            yield from chain.from_iterable(map(self._predict_some, batches))
+            return
+        free: SimpleQueue[Predictor] = SimpleQueue()
+        for own in [self, *(replace(self, explain=copy.deepcopy(self.explain)) for _ in range(1, threads))]:
+            free.put(own)
+
+        def predict(batch: list[Read | ImageError]) -> list[Prediction | ImageError]:
+            own = free.get()
+            try:
+                return own._predict_some(batch)
+            finally:
+                free.put(own)
+
+        each, waiting = max(1, torch.get_num_threads() // threads), deque[Future[list[Prediction | ImageError]]]()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+            for batch in batches:
+                waiting.append(pool.submit(predict, batch))
+                if len(waiting) > 2 * threads:  # so that none waits while the caller is busy with what it got
+                    yield from waiting.popleft().result()
+            for rest in waiting:
+                yield from rest.result()
+
+    def _predict_some(self, batch: list[Read | ImageError]) -> list[Prediction | ImageError]:
+        predicted = iter(self.predict_prepared([one for one in batch if not isinstance(one, ImageError)]))
+        return [one if isinstance(one, ImageError) else next(predicted) for one in batch]
 
     def predict_prepared(self, read: Sequence[Read]) -> list[Prediction]:
         """Predict and localize images that were read and prepared, all in one batch."""

@@ -75,7 +75,7 @@ def measure(pairs, folder):
     yield Ratio("localizing a folder of DICOM, one process", "decoding and network", times[:, 0], times[:, 2], LIMIT)
     # the CPU time of processes that go on is not to be had: the wall clock stands for both
     walls = np.repeat(times[:, :, :1], 2, axis=2)
-    note = f"{len(found)} files; the network stays in one process, on the CPU, with as many threads as workers."
+    note = f"{len(found)} files; one process predicts as many images at once as there are workers, on the CPU."
     what = f"localizing a folder of DICOM, {WORKERS} workers, wall clock"
     yield Ratio(what, "one process", walls[:, 1], walls[:, 0], WORKERS_LIMIT, note)
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 import lemlight
 from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError, LemlightError
+from lemlight.predictor import read_images
 from lemlight.reporting.run_page import write_model_card
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
@@ -78,6 +80,24 @@ def test_a_batch_is_its_images_and_a_bad_one_is_an_error_in_its_place(model, loc
     with pytest.raises(ImageError, match="predict_folder"):
         model.predict(tmp_path)
     assert model.predict((files[0],))[0].probability == pytest.approx(several[0].probability, abs=1e-5)
+
+
+def test_batches_side_by_side_are_those_one_after_the_other(best, localized):
+    model = lemlight.load(best.partition("=")[2], method="smooth_grad")
+    read = [ImageError("bad"), *read_images(sorted(localized[0].glob("*.dcm")), model.preprocessing)]
+    read *= 3
+    expected = list(model.predict_read(read, 2))
+    threads = torch.get_num_threads()
+    for one, alone in zip(model.predict_read(read, 2, threads=3), expected, strict=True):
+        if isinstance(alone, ImageError):
+            assert one is alone
+        else:
+            assert one.image is alone.image
+            np.testing.assert_array_equal(one.strength, alone.strength)
+    assert torch.get_num_threads() == threads
+    broken = replace(model, explain=lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(broken.predict_read(read, 2, threads=2))
 
 
 def test_pixels_are_taken_as_those_of_a_file(model, localized):
