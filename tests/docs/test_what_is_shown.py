@@ -143,3 +143,13 @@ def exists(config, key):
             return False
         config = config[part]
     return True
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
+def test_every_row_of_a_table_has_the_cells_of_its_heading(page):
+    """A bar within a formula or a command ends the cell where the page is drawn."""
+    heading = 0
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert cells in (0, heading or cells), line
+        heading = cells and (heading or cells)
