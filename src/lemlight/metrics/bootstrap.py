@@ -77,6 +77,12 @@ def bootstrap(
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
+def how_drawn(resamples: int, seed: int) -> dict[str, Any]:
+    """Return how intervals were drawn, as metrics.json says it."""
+    method = "percentile bootstrap over patients"
+    return {"level": LEVEL, "method": method, "resamples": resamples, "seed": seed}
+
+
 def percentiles(draws: NDArray[np.float64]) -> NDArray[Any]:
     """Return the bounds (2, ...) of the central 95 % of draws (R, ...)."""
     return np.asarray(np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))

@@ -16,8 +16,8 @@ from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
 from lemlight.errors import LemlightError
-from lemlight.files import written_aside
-from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, percentiles, ratio, too_few
+from lemlight.files import write_csv
+from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, how_drawn, percentiles, ratio, too_few
 from lemlight.metrics.calibration import expected_calibration_error, log_odds, uncalibrated, weighted_recalibration
 from lemlight.metrics.operating import (
     DEFAULT,
@@ -255,11 +255,12 @@ def summarize(
     figures = {
         name: estimate(values[name], draws[name], count, _undefined(name, truth, point)).to_dict() for name in values
     }
-    metrics = {name: figures[name] for name in METRICS}
     operating: dict[str, Any] = {"rule": rule, "on_validation": point.model_dump(exclude={"threshold"})}
     if isinstance(rule, str):
         operating["oracle"] = choose_point(truth, probability, rule).model_dump() | {"what": ORACLE}
-    more = {name: figures[name] for name in figures if name in (*FIXED_POINTS, "ppv", "npv")}
+    operating |= {"fixed": FIXED, "prevalence": prevalence}
+    operating |= {name: figures[name] for name in figures if name in (*FIXED_POINTS, "ppv", "npv")}
+    dropped = {name: int(np.isnan(draws[name]).sum()) for name in METRICS}  # resamples that left a metric undefined
     calibration = _calibration(truth, probability, patients, figures) | {"temperature": temperature}
     if temperature != 1:
         before = {name: figures[f"{name} before"] for name in ("brier", *CALIBRATION)}
@@ -269,17 +270,10 @@ def summarize(
         "images": len(predictions),
         "patients": count,
         "threshold": point.threshold,
-        **metrics,
-        "operating": operating | {"fixed": FIXED, "prevalence": prevalence} | more,
+        **{name: figures[name] for name in METRICS},
+        "operating": operating,
         "calibration": calibration,
-        "interval": {
-            "level": LEVEL,
-            "method": "percentile bootstrap over patients",
-            "resamples": resamples,
-            "seed": seed,
-            # resamples that left a metric undefined
-            "dropped": {name: int(np.isnan(draws[name]).sum()) for name in METRICS},
-        },
+        "interval": how_drawn(resamples, seed) | {"dropped": dropped},
     }
 
 
@@ -333,5 +327,4 @@ def _undefined(name: str, truth: NDArray[np.bool_], point: OperatingPoint) -> st
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     """Write predictions.csv with PREDICTION_COLUMNS, and breast_probability if it is there, whole or not at all."""
     columns = [*PREDICTION_COLUMNS, *predictions.columns.intersection(["breast_probability"])]
-    with written_aside(path) as aside:
-        predictions[columns].to_csv(aside, index=False)
+    write_csv(predictions[columns], path)

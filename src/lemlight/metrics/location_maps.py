@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lemlight.errors import LemlightError
-from lemlight.metrics.bootstrap import LEVEL, bootstrap, estimate, ratio
+from lemlight.metrics.bootstrap import bootstrap, estimate, how_drawn, ratio
 from lemlight.metrics.froc import RATES, Candidates, collect, curve, find_candidates, weighted_sensitivity
 from lemlight.metrics.overlap import (
     BINS,
@@ -177,8 +177,7 @@ class LocalizationMeter:
             LemlightError: fewer resamples than a 95 % interval needs.
         """
         records = [self._records[name] for name in sorted(self._records)]
-        evidence = Evidence(self.per_image(), records, self._histograms)
-        evidence.draw(resamples, seed)
+        evidence = Evidence(self.per_image(), records, self._histograms, resamples, seed)
         tolerances = [record.tolerance_px for record in records]
         return {
             "tolerance_px": [min(tolerances), max(tolerances)] if tolerances else None,
@@ -192,17 +191,12 @@ class LocalizationMeter:
             "by_type": {kind: evidence.kind_section(kind) for kind in evidence.types},
             "by_size": {size: evidence.kind_section(size) for size in evidence.sizes},
             "rules": dict(RULES),
-            "interval": {
-                "level": LEVEL,
-                "method": "percentile bootstrap over patients",
-                "resamples": resamples,
-                "seed": seed,
-            },
+            "interval": how_drawn(resamples, seed),
         }
 
 
 class Evidence:
-    """All that the figures of N images need, as arrays.
+    """All that the figures of N images need, as arrays, and their values and draws.
 
     patients: (N,) the patient of every image.
     types: of lesions, in alphabetical order, without the unknown one; sizes: those of SIZES that occur.
@@ -212,7 +206,12 @@ class Evidence:
     """
 
     def __init__(
-        self, rows: pd.DataFrame, records: Sequence[Measured], histograms: Mapping[str, NDArray[np.int64]]
+        self,
+        rows: pd.DataFrame,
+        records: Sequence[Measured],
+        histograms: Mapping[str, NDArray[np.int64]],
+        resamples: int,
+        seed: int,
     ) -> None:
         self.patients = rows["patient_id"].to_numpy(dtype=np.str_)
         self.types = sorted({kind for record in records for kind in record.types} - {""})
@@ -251,6 +250,10 @@ class Evidence:
                 np.array(found, float),
                 np.array(list(map(np.sum, of_kind)), float),
             )
+        self.values = self.weighted_figures(np.ones((1, self.patients.size)))
+        self.draws = {name: value[:0] for name, value in self.values.items()}
+        if self.patients.size:
+            self.draws = bootstrap(self.weighted_figures, self.patients, resamples=resamples, seed=seed)
 
     def weighted_figures(self, weights: Column) -> dict[str, Column]:
         """Return every figure for weights (R, N) of the images: (R,) each, "froc" (R, 6); NaN is undefined.
@@ -263,13 +266,6 @@ class Evidence:
             "max_box_acc_v2": weighted_max_box_acc(self._matches, self.with_lesion, weights),
             "froc": weighted_sensitivity(self.findings, weights),
         }
-
-    def draw(self, resamples: int, seed: int) -> None:
-        """Set `values` and `draws` of every figure; LemlightError with fewer resamples than an interval needs."""
-        self.values = self.weighted_figures(np.ones((1, self.patients.size)))
-        self.draws = {name: value[:0] for name, value in self.values.items()}
-        if self.patients.size:
-            self.draws = bootstrap(self.weighted_figures, self.patients, resamples=resamples, seed=seed)
 
     def figure(self, name: str, counted: NDArray[np.bool_], undefined: str, rate: int | None = None) -> dict[str, Any]:
         """Return a figure as metrics.json has it; `counted` (N,) are the images that can contribute to it."""

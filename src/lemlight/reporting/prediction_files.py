@@ -19,7 +19,7 @@ import lemlight
 from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.data.reading.io import FoundImage
 from lemlight.errors import ImageError, LemlightError
-from lemlight.files import read_plain, write_json, written_aside
+from lemlight.files import read_plain, write_csv, write_json, written_aside
 from lemlight.localization.regions import Region, regions_to_rows
 from lemlight.plots.overlays import OverlayItem, overlay_figure
 from lemlight.reporting.dicom_seg import write_dicom_seg
@@ -139,7 +139,7 @@ def start_rows(path: Path, settings: Mapping[str, Any], paths: Sequence[Path], r
                 "or leave out resume=true to begin anew"
             )
         kept = whole.drop_duplicates("path")
-    path.unlink(missing_ok=True) if kept.empty else _write_table(kept, path)
+    path.unlink(missing_ok=True) if kept.empty else write_csv(kept, path)
     write_json(plain, beside)
     done = set() if kept.empty else set(kept["path"])
     return {one for one in paths if _written(one) in done}
@@ -149,17 +149,12 @@ def sort_rows(path: Path, paths: Sequence[Path]) -> None:
     """Bring the rows into the order of the images, after an earlier run's were kept."""
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     order = {_written(one): place for place, one in enumerate(paths)}
-    _write_table(rows.iloc[rows["path"].map(order).argsort(kind="stable")], path)
+    write_csv(rows.iloc[rows["path"].map(order).argsort(kind="stable")], path)
 
 
 def _written(path: Path) -> str:
     """A path as it stands in predictions.csv."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _write_table(rows: pd.DataFrame, path: Path) -> None:
-    with written_aside(path) as aside:
-        rows.to_csv(aside, index=False)
 
 
 def _write_segmentation(found: Localized, path: Path, algorithm: str) -> None:

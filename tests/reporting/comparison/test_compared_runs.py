@@ -123,7 +123,7 @@ def test_identifiers_stay_text_and_what_a_run_need_not_leave_may_miss(tmp_path):
         (run / name).unlink()
     (found,) = find_runs(tmp_path)
     assert found.predictions["image_id"].iloc[7] == "0007"
-    assert (found.leaks, found.located, len(found.log)) == ({}, None, 0)
+    assert (found.leaks, found.located, len(found.log)) == (None, None, 0)
 
 
 def chosen(pooling="lem", backbone="resnet18", **changes):

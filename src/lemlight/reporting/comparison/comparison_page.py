@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,6 @@ from lemlight.text import heading
 from lemlight.training.trainer import versions
 
 QUESTION = "Which method tells malignant from benign mammograms better, and which finds the lesions better?"
-LEAKS = {"leaking_patients": "patients", "leaking_breasts": "breasts", "leaking_files": "files"}
 
 
 def plotted(compared: ComparedRuns) -> dict[str, Comparison]:
@@ -82,15 +81,14 @@ def differing_settings(runs: Sequence[TrainingRun]) -> tuple[list[int], dict[str
     return [run.number for run in known], {key: [own.get(key, ABSENT) for own in settings] for key in shown}
 
 
-def leak_reports(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
-    """Return the leak reports without names, equal ones once with the numbers of their runs."""
-    reports: dict[str, dict[str, Any]] = {}
+def leak_reports(runs: Sequence[TrainingRun]) -> dict[tuple[str, Sequence[str]], list[int]]:
+    """Return each leak report, without names, and its warnings, with the numbers of its runs."""
+    reports: dict[tuple[str, Sequence[str]], list[int]] = {}
     for run in runs:
-        if leaks := run.leaks:
-            counts = ", ".join(f"{len(leaks[key])} {name}" for key, name in LEAKS.items())
-            report = {key: leaks[key] for key in ("scheme", "splits", "warnings")} | {"in_several": counts}
-            reports.setdefault(repr(report), report | {"numbers": []})["numbers"].append(run.number)
-    return list(reports.values())
+        if run.leaks:
+            text = replace(run.leaks, warnings=()).text(names=False)
+            reports.setdefault((text, run.leaks.warnings), []).append(run.number)
+    return reports
 
 
 LONGEST = 400  # px of a picture on the page

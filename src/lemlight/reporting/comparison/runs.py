@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, model_validator
 
-from lemlight.data.splits import Scheme, SplitCounts, leak_warnings
+from lemlight.data.splits import LeakReport, Scheme, leak_warnings
 from lemlight.errors import LemlightError
 from lemlight.files import open_file, read_plain
 from lemlight.metrics import CLASSIFICATION_NAMES, METRIC_NAMES, Level, LevelRule
@@ -19,6 +19,8 @@ from lemlight.metrics.classification import check_scored
 from lemlight.sweeps.state import STATE, read_state
 
 RunState = Literal["done", "failed", "unfinished", "damaged"]
+SplitName = Literal["train", "val", "test", "all", ""]
+SPLIT_NAMES = set(get_args(SplitName))
 CONFIG = "config.yaml"
 FOLDER, LIST = "examples", "examples.csv"  # the pictures of a few test images, and what they are
 NOT_LOOKED_INTO = ("replaced", "checkpoints", "figures", "logs", FOLDER)  # a sweep sets old results aside
@@ -47,7 +49,7 @@ class TrainingRun:
     overrides: tuple[str, ...] | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
-    leaks: Mapping[str, Any] = field(default_factory=dict)
+    leaks: LeakReport | None = None
     log: pd.DataFrame = field(default_factory=pd.DataFrame)
     localized: pd.DataFrame | None = None
     examples: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -155,17 +157,7 @@ class Metrics(Section):
     threshold: float | None
     levels: dict[Level, Section] = {}
     primary_level: Level = "image"
-    split: Literal["train", "val", "test", "all", ""] = ""
-
-
-class Split(BaseModel, strict=True):
-    """A line of leaks.json, without names."""
-
-    split: Literal["train", "val", "test", "all", ""]
-    images: int
-    malignant: int
-    patients: int
-    fraction: float
+    split: SplitName = ""
 
 
 class Example(BaseModel):
@@ -175,16 +167,6 @@ class Example(BaseModel):
     image_id: str
     probability: float = Field(ge=0, le=1)
     cutoff: FiniteFloat
-
-
-class Leaks(BaseModel):
-    """What a comparison takes from leaks.json."""
-
-    scheme: Scheme | Literal[""]
-    splits: list[Split]
-    leaking_patients: list[Any]
-    leaking_breasts: list[Any]
-    leaking_files: list[Any]
 
 
 def find_runs(root: Path) -> list[TrainingRun]:
@@ -252,10 +234,11 @@ def _results(run: TrainingRun) -> dict[str, Any]:
     found["predictions"] = read_predictions(run.folder)
     with _whole(run.folder / "leaks.json") as path:
         if path.is_file():
-            leaks = Leaks.model_validate(read_plain(path))
-            counts = [SplitCounts(**one.model_dump()) for one in leaks.splits]
-            warnings = leak_warnings(leaks.scheme, counts, leaks.leaking_patients, leaks.leaking_files)
-            found["leaks"] = leaks.model_dump() | {"warnings": warnings}  # not its words, which may be anyone's
+            leaks = TypeAdapter(LeakReport).validate_python(read_plain(path))
+            if leaks.scheme not in ("", *get_args(Scheme)) or not {one.split for one in leaks.splits} <= SPLIT_NAMES:
+                raise ValueError
+            warnings = leak_warnings(leaks.scheme, leaks.splits, leaks.leaking_patients, leaks.leaking_files)
+            found["leaks"] = replace(leaks, warnings=tuple(warnings))  # not its words, which may be anyone's
     with _whole(run.folder / "logs" / "metrics.csv") as path:
         if path.is_file():
             found["log"] = _table(path).groupby("epoch").mean()

@@ -18,15 +18,9 @@ from lemlight.metrics import Level
 from lemlight.metrics.bootstrap import bootstrap, estimate
 from lemlight.metrics.classification import check_scored, weighted_auroc
 from lemlight.metrics.levels import level_sections, level_table
-from lemlight.reporting.comparison.runs import (
-    NOT_LOOKED_INTO,
-    Metrics,
-    read_metrics,
-    read_predictions,
-    read_yaml,
-)
-from lemlight.reporting.page import write_page
-from lemlight.text import from_columns, in_columns, interval_text, markdown_table, value_text
+from lemlight.reporting.comparison.runs import NOT_LOOKED_INTO, Metrics, read_metrics, read_predictions, read_yaml
+from lemlight.reporting.page import markdown, write_page
+from lemlight.text import Table, from_columns, in_columns
 from lemlight.training.privacy import public_config
 
 PAGE, TABLE = "hospitals.html", "hospitals.csv"
@@ -107,18 +101,17 @@ def find_evaluations(root: Path) -> tuple[list[Evaluation], list[str]]:
         if not {"config.yaml", "metrics.json", "predictions.csv"} <= set(files):
             continue
         try:
-            found += [one for one in [_read(Path(name))] if one is not None]
+            found.append(_read(Path(name)))
         except LemlightError as error:
             unreadable.append(f"{Path(name).relative_to(root)}: {error}")
-    return sorted(found, key=lambda one: one.folder), sorted(unreadable)
+    return sorted(filter(None, found), key=lambda one: one.folder), sorted(unreadable)
 
 
 def _read(folder: Path) -> Evaluation | None:
     config = read_yaml(folder / "config.yaml")
     if not isinstance(config, dict) or "checkpoint" not in config:
         return None
-    checkpoint = config["checkpoint"]
-    training = Path(str(checkpoint)).parent.parent
+    training = Path(str(config["checkpoint"])).parent.parent
     return Evaluation(folder, read_metrics(folder, Evaluated), read_predictions(folder), training)
 
 
@@ -200,9 +193,8 @@ def _drop(
         here, there = (level_table(table, level, rule) for table in (predictions, one.predictions))
     except (OSError, ValueError, KeyError, LemlightError):
         return nothing, "the figures of the own test split are not there: evaluate the checkpoint on its own data, too"
-    (value, draws), (other, others) = (
-        _auroc(table, resamples, seed + place) for place, table in enumerate((here, there))
-    )
+    value, draws = _auroc(here, resamples, seed)
+    other, others = _auroc(there, resamples, seed + 1)
     patients = min(int(table["patient_id"].nunique()) for table in (here, there))
     found = estimate(value - other, draws - others, patients, "one class only")
     return found.to_dict(), found.reason
@@ -222,13 +214,11 @@ def _auroc(table: pd.DataFrame, resamples: int, seed: int) -> tuple[float, NDArr
 
 def transfer_text(table: pd.DataFrame) -> str:
     """Return the table for the terminal: a line per network and data set."""
-    lines = [("Trained on", "Tested on", "AUC", "Drop", "Training images")]
+    lines: Table = [["Trained on", "Tested on", "AUC", "Drop", "Training images"]]
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        cells = [from_columns(name, row) for name in SHOWN]
-        auroc, drop = (f"{value_text(cell)} {interval_text(cell)}".strip() for cell in cells)
-        known = str(row["training_images"])
-        lines.append((row["trained_on"], row["tested_on"], auroc, "-" if row["drop"] is None else drop, known))
-    return markdown_table(lines)
+        figures = [from_columns(name, row) for name in SHOWN]
+        lines.append([row["trained_on"], row["tested_on"], *figures, str(row["training_images"])])
+    return markdown(lines, unknown="-")
 
 
 def write_transfer(evaluations: Sequence[Evaluation], resamples: int, folder: Path) -> tuple[pd.DataFrame, list[Path]]:

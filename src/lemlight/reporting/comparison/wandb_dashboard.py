@@ -75,18 +75,17 @@ def dashboard_of(runs: Sequence[TrainingRun]) -> Dashboard:
         run_ids=sorted(logged.values()),
         split=str(next(iter(logged)).summary["split"]),
         settings=list(dict.fromkeys([POOLING, *settings]))[:MOST_AXES],
-        metrics=[name for name in METRICS if any(_value(run, name) is not None for run in logged)],
+        metrics=[name for name in METRICS if any(_has(run, name) for run in logged)],
         plots=[name for name in PLOT_TEXTS if name in plots],
         offline=sorted(path for run in logged for path in (run.folder / "wandb").glob("offline-run-*")),
     )
 
 
-def _value(run: TrainingRun, name: str) -> float | None:
-    """The value of a metric, of `breast/auroc` at that level."""
+def _has(run: TrainingRun, name: str) -> bool:
+    """Whether a run has a value of a metric, `breast/auroc` at that level."""
     level, _, key = name.rpartition("/")
     section = run.summary.get("levels", {}).get(level, {}) if level else run.summary
-    value: float | None = section.get(key, {}).get("value")
-    return value
+    return section.get(key, {}).get("value") is not None
 
 
 def panels_of(board: Dashboard) -> dict[str, list[Any]]:
@@ -99,33 +98,29 @@ def panels_of(board: Dashboard) -> dict[str, list[Any]]:
     axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), display_name=key) for key in board.settings]
     for name in board.metrics[:2]:
         axes.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(columns[name]), display_name=heading(name)))
-    bars = [
-        wr.BarPlot(
-            title=f"{heading(name)} by pooling (mean, standard deviation over runs)",
-            metrics=[columns[name]],
-            groupby_rangefunc="stddev",
-            max_runs_to_show=len(board.run_ids),
-            **by_pooling,
-        )
-        for name in board.metrics
-    ]
-    curves = [
-        wr.LinePlot(title=f"{name} (mean, range)", x="epoch", y=[name], groupby_rangefunc="minmax", **by_pooling)
-        for name in CURVES
-    ]
-    settings = [
-        wr.ParallelCoordinatesPlot(title="Settings and what came out", columns=axes, layout=wide),
-        wr.RunComparer(diff_only="split", layout=wide),
-    ]
-    media = [
-        wr.MediaBrowser(title=PLOT_TEXTS[name][0], media_keys=[columns[name]], num_columns=2, layout=wide)
-        for name in board.plots
-    ]
     panels: dict[str, list[Any]] = {
-        "Which pooling is best?": bars,
-        "How did they train?": curves,
-        "Which settings matter?": settings,
-        "Where do they look?": media,
+        "Which pooling is best?": [
+            wr.BarPlot(
+                title=f"{heading(name)} by pooling (mean, standard deviation over runs)",
+                metrics=[columns[name]],
+                groupby_rangefunc="stddev",
+                max_runs_to_show=len(board.run_ids),
+                **by_pooling,
+            )
+            for name in board.metrics
+        ],
+        "How did they train?": [
+            wr.LinePlot(title=f"{name} (mean, range)", x="epoch", y=[name], groupby_rangefunc="minmax", **by_pooling)
+            for name in CURVES
+        ],
+        "Which settings matter?": [
+            wr.ParallelCoordinatesPlot(title="Settings and what came out", columns=axes, layout=wide),
+            wr.RunComparer(diff_only="split", layout=wide),
+        ],
+        "Where do they look?": [
+            wr.MediaBrowser(title=PLOT_TEXTS[name][0], media_keys=[columns[name]], num_columns=2, layout=wide)
+            for name in board.plots
+        ],
         "What do they say of every image?": [wr.WeavePanelSummaryTable(table_name=columns["predictions"], layout=wide)],
     }
     return {question: shown for question, shown in panels.items() if shown}
