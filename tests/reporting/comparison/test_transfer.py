@@ -110,6 +110,15 @@ def test_the_page_holds_all_of_it_and_names_nobody(square, read_page):
     assert len(transfer_text(table).splitlines()) == 2 + 4
 
 
+def test_two_splits_of_one_data_set_are_two_columns(tmp_path, read_page):
+    for place, split in enumerate(("test", "val")):
+        write_evaluation(tmp_path / split, "plain", "plain", split=split, seed=place, error=place)
+    table, (page, _) = write_transfer(find_evaluations(tmp_path)[0], 100, tmp_path / "out")
+    assert table["tested_on"].tolist() == ["phantom, test split", "phantom, val split"]
+    text = read_page(page.read_text(encoding="utf-8")).text
+    assert all(f"{auroc:.3f}" in text for auroc in table["auroc"])
+
+
 def test_without_the_own_test_split_the_training_run_stands_in_or_it_is_said(tmp_path):
     write_evaluation(tmp_path / "0", "plain", "hard", error=1.0)
     assert (

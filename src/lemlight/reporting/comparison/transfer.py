@@ -139,6 +139,7 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
     names = names_of([one.said[key] for one in evaluations for key in ("trained_on", "tested_on")])
     own = {_network(one): one for one in evaluations if one.said["own"] and one.summary["split"] == "test"}
     networks = {one.said["network"] for one in evaluations}
+    splits = {one.summary["split"] for one in evaluations}
     rows = []
     for number, one in enumerate(evaluations):
         level = primary_level(one.summary)
@@ -146,10 +147,11 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
         at_home = own.get(_network(one))
         drop, reason = _drop(one, at_home, level, resamples, seed)
         label = f" ({one.said['network']})" if len(networks) > 1 else ""
+        part = f", {one.summary['split']} split" if len(splits) > 1 else ""
         rows.append(
             {
                 "trained_on": f"{names[2 * number]}{label}",
-                "tested_on": names[2 * number + 1],
+                "tested_on": f"{names[2 * number + 1]}{part}",
                 "split": one.summary["split"],
                 "own": one.said["own"],
                 "level": level,
