@@ -174,9 +174,11 @@ def test_the_seed_and_not_the_order_of_the_rows_decides_the_intervals():
     ],
 )
 def test_what_the_labels_do_not_define_is_null_with_its_reason_and_never_zero(kept, undefined):
-    summary = summarize(predictions_of().query(kept), resamples=100)
+    summary = summarize(predictions_of().query(kept), prevalence=0.01, resamples=100)
     assert {name for name in METRICS if summary[name]["value"] is None} == set(undefined)
     for name, reason in undefined.items():
         assert summary[name].keys() == {"value", "reason"}
         assert reason in summary[name]["reason"]
+    assert summary["operating"]["ppv"]["value"] is None
+    assert (summary["calibration"]["ece"] is None) == (not summary["images"])
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary

@@ -52,13 +52,8 @@ def test_one_two_and_seven_views_make_a_breast_by_hand():
         assert table["probability"][breast] == pytest.approx(product**0.5 / (1 + product**0.5), rel=1e-12)
     assert table["probability"]["P2/R"] == 0.4  # to the last digit
     assert table["probability"]["P3/L"] == pytest.approx(expit(np.mean(log_odds(0.1 * np.arange(1, 8)))))
-
-
-@pytest.mark.parametrize(("rule", "left"), [("max", 0.9), ("noisy_or", 1 - 0.1 * 0.8)])
-def test_the_other_rules_by_hand(rule, left):
-    table = level_table(clinic(), "breast", rule).set_index("image_id")
-    assert table["probability"]["P1/L"] == pytest.approx(left)
-    assert table["probability"]["P2/R"] == 0.4
+    for rule, left in (("max", 0.9), ("noisy_or", 1 - 0.1 * 0.8)):
+        assert level_table(clinic(), "breast", rule)["probability"].tolist()[:3:2] == [pytest.approx(left), 0.4]
 
 
 def test_exams_and_patients():

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,16 +133,6 @@ def test_slope_intercept_and_temperature_equal_logistic_regressions_of_scikit_le
     assert after["slope"][0] == pytest.approx(1, abs=0.05)
 
 
-def test_slope_intercept_and_temperature_equal_those_of_statsmodels():
-    truth, logit = drawn(slope=0.6)
-    weights = np.random.default_rng(1).integers(0, 3, truth.size)
-    found = weighted_recalibration(truth, logit, np.stack([np.ones(truth.size), weights]).astype(float))
-    # what GLM(family=Binomial()) of statsmodels 0.15.0 gave, with offset=logit, freq_weights=weights, or no constant
-    np.testing.assert_allclose(found["slope"], [0.6801419254609307, 0.6125983042794805], rtol=1e-6)
-    np.testing.assert_allclose(found["intercept"], [-0.10383820568535984, -0.1182161453651171], rtol=1e-6)
-    assert fit_temperature(truth, logit)[0] == pytest.approx(1.4666435007251766, rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("truth", "logit", "why"),
     [
@@ -235,11 +224,3 @@ def test_thresholds_that_are_one(threshold):
 def test_thresholds_that_are_none_are_refused_by_name(threshold):
     with pytest.raises(LemlightError, match="threshold"):
         check_settings({"threshold": threshold}, Asked)
-
-
-def test_the_summary_of_no_image_is_whole():
-    empty = predictions_of()[:0]
-    summary = summarize(empty, prevalence=0.01, resamples=100)
-    assert summary["operating"]["ppv"]["value"] is None
-    assert summary["calibration"]["ece"] is None
-    assert isinstance(pd.DataFrame(summary["calibration"]["bins"]), pd.DataFrame)

@@ -297,4 +297,4 @@ def _delong(methods: ScoredMethods, first: str, second: str) -> float | None:
     runs = [*methods.runs[first].values(), *methods.runs[second].values()]
     if methods.repeat == "fold" or len(runs) > 2:
         return None
-    return delong_test(runs[0].truth, runs[0].probability, runs[1].probability, methods.patients).p
+    return delong_test(runs[0].truth, runs[0].probability, runs[1].probability, methods.patients)

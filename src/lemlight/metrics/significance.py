@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,29 +63,20 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return corrected
 
 
-class DeLong(NamedTuple):
-    """The AUC of two scorers, first minus second, with its variance and two-sided p-value.
-
-    What is unknown is None: everything with one class only; variance and p if a class has one patient only; p if the
-    variance is 0 although the AUCs differ. Two scorers that order all pairs alike (one scorer twice, or both without
-    an error) have variance 0 and p = 1.
-    """
-
-    difference: float | None
-    variance: float | None = None
-    p: float | None = None
-
-
 def delong_test(
     truth: NDArray[np.bool_], first: NDArray[np.float64], second: NDArray[np.float64], patients: ArrayLike
-) -> DeLong:
-    """Compare the AUCs of two scorers of the same N images.
+) -> float | None:
+    """Return the two-sided p-value of the difference of the AUCs of two scorers of the same N images.
 
     The variance is Obuchowski's for clustered data (Biometrics 1997): the structural components
     of DeLong, DeLong and Clarke-Pearson (Biometrics 1988) summed per patient, so that images of one patient may
     depend on one another, also malignant on benign ones. With one image per patient it is DeLong's own variance.
     The difference over its standard error is held against the normal distribution; perfect separation by one scorer
     makes its own variance 0, which is too small, and leaves the test to the variance of the other.
+
+    None where no test is possible: with one class only, with one patient only in a class, and where the variance is 0
+    although the AUCs differ. Two scorers that order all pairs alike (one scorer twice, or both without an error) have
+    variance 0 and p = 1.
 
     Args:
         truth: (N,) malignant.
@@ -95,15 +85,15 @@ def delong_test(
         patients: (N,) the patient of every image.
     """
     _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-    if truth.all() or not truth.any():
-        return DeLong(None)
+    if min((np.unique(patient[part]).size for part in (truth, ~truth))) < 2:
+        return None
     above_first, below_first = components(truth, first)
     above_second, below_second = components(truth, second)
     difference = float(above_first.mean()) - float(above_second.mean())
     variance = _variance(above_first - above_second, below_first - below_second, patient[truth], patient[~truth])
-    if variance == 0 and abs(difference) < NO_VARIANCE**0.5:
-        return DeLong(0.0, 0.0, 1.0)
-    return DeLong(difference, variance, float(2 * norm.sf(abs(difference / variance**0.5))) if variance else None)
+    if variance < NO_VARIANCE:
+        return 1.0 if abs(difference) < NO_VARIANCE**0.5 else None
+    return float(2 * norm.sf(abs(difference / variance**0.5)))
 
 
 def components(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -124,20 +114,18 @@ def _variance(
     benign: NDArray[np.float64],
     patients_malignant: NDArray[np.int64],
     patients_benign: NDArray[np.int64],
-) -> float | None:
-    """Return the variance of the mean of components that are summed per patient, None with one patient in a class."""
+) -> float:
+    """Return the variance of the mean of components that are summed per patient, at least two of each class."""
     count = 1 + int(max(patients_malignant.max(), patients_benign.max()))
-    with_malignant, with_benign = np.unique(patients_malignant).size, np.unique(patients_benign).size
-    if min(with_malignant, with_benign) < 2:
-        return None
 
     def unbiased(clusters: int) -> float:
         return clusters / (clusters - 1)
 
     x = np.bincount(patients_malignant, malignant - malignant.mean(), minlength=count) / malignant.size
     y = np.bincount(patients_benign, benign - benign.mean(), minlength=count) / benign.size
+    with_malignant, with_benign = np.unique(patients_malignant).size, np.unique(patients_benign).size
     variance = unbiased(with_malignant) * (x @ x) + unbiased(with_benign) * (y @ y) + 2 * unbiased(count) * (x @ y)
-    return 0.0 if variance < NO_VARIANCE else float(variance)
+    return float(variance)
 
 
 @dataclass(frozen=True)
