@@ -85,7 +85,7 @@ def delong_test(
         patients: (N,) the patient of every image.
     """
     _, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-    if min((np.unique(patient[part]).size for part in (truth, ~truth))) < 2:
+    if min(np.unique(patient[part]).size for part in (truth, ~truth)) < 2:
         return None
     above_first, below_first = components(truth, first)
     above_second, below_second = components(truth, second)
