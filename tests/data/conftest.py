@@ -10,6 +10,7 @@ import pytest
 
 from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.data.preparing.lesions import Lesion
+from lemlight.limits import Limits, held, hold
 from tests.layouts.drawing import write_dicom as _write_dicom
 
 
@@ -77,3 +78,11 @@ def download(written, tmp_path):
 def truth(written):
     """What is known of the download that a test file has `written`, by image."""
     return written[1].set_index("image_id")
+
+
+@pytest.fixture
+def limited():
+    """Set limits for a test."""
+    before = held()
+    yield lambda **values: hold(Limits(**values))
+    hold(before)

@@ -339,14 +339,3 @@ def test_a_breast_that_no_batch_holds_is_told_before_anything_is_read(capsys):
         MammogramData(table, store, batch_size=4, level="breast")
     MammogramData(table, store, batch_size=7, level="breast")
     assert "1 of 8 images name no side: each of them counts as a breast of its own" in capsys.readouterr().out
-
-
-def test_with_one_view_batches_of_breasts_are_those_of_images(table, store):
-    both = [MammogramData(table.assign(laterality="L"), store, 4, augmentation=AUGMENT, level=level)
-            for level in ("image", "breast")]  # fmt: skip
-    for split in ("train", "val"):
-        images, breasts = (list(getattr(data, f"{split}_dataloader")()) for data in both)
-        assert len(images) == len(breasts)
-        for one, two in zip(images, breasts, strict=True):
-            assert all(torch.equal(one[name], two[name]) for name in one)
-            assert torch.equal(two["bag"], torch.arange(len(two["image"])))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from lemlight.data import loading
 from lemlight.data.loading import EvalBags, TrainBags, TrainSampler, in_turn, pack, views_of
-from lemlight.errors import LemlightError
 
 shards = given(length=st.integers(0, 40), world_size=st.integers(1, 5))
 
@@ -83,12 +82,6 @@ def test_a_bag_goes_into_the_first_batch_with_room(sizes, most):
         free[number] -= size
         expected[number].append(place)
     assert pack(sizes, most) == expected
-
-
-def test_a_bag_larger_than_a_batch_is_refused():
-    assert pack([7, 1], 7) == [[0], [1]]
-    with pytest.raises(LemlightError, match="a breast has 7 views, and batch_size=6 images"):
-        pack([7, 1], 6)
 
 
 @settings(deadline=None, max_examples=50)

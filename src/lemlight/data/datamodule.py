@@ -274,12 +274,9 @@ class MammogramFiles(MammogramData):
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and the table; again does nothing."""
-        if not hasattr(self, "table"):
-            self._open()
-
-    def _open(self) -> None:
-        """Find, split, prepare; LemlightError for files, labels or splits that cannot be used, all of them at once."""
+        """Find, split, prepare and open the images, unless that is done; LemlightError with all that cannot be used."""
+        if hasattr(self, "table"):
+            return
         table = find_images_of(self.part)
         scheme = self.part["split"]["scheme"] if self.split else ""
         table = split_table(table, **self.part["split"]) if self.split else table.assign(split="all")

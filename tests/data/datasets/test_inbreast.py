@@ -158,7 +158,7 @@ def test_a_vertex_may_lie_a_hundredth_of_the_side_beyond_the_edge(x, known):
     if known:
         (lesion,) = lesions_in(regions, (256, 200))
         assert lesion.points[0][0] in (0.0, 199.0)
-        assert lesion.draw((256, 200)).any()
+        assert lesion.draw((256, 200))[0].any()
     else:
         with pytest.raises(ImageError, match="outside"):
             lesions_in(regions, (256, 200))
@@ -178,7 +178,7 @@ def test_the_outlines_of_copies_are_scaled_from_the_size_of_the_release_or_unkno
     table = inbreast(download).set_index("image_id")
     assert table["lesions_known"].tolist() == [False, *[True] * len(others)]
     assert f"{square} (400 x 400 px, which is neither a size of INbreast nor has the aspect of one)" in caplog.text
-    drawn, note = table.loc[others[0], "lesions"][0].draw_with_note((511, 416))
+    drawn, note = table.loc[others[0], "lesions"][0].draw((511, 416))
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (400, 410, 200, 209)
     assert note == "lesions rescaled from an image of (4084, 3328) to (511, 416)"

@@ -62,7 +62,7 @@ def test_a_circle_outside_the_image_makes_the_lesions_unknown(download, circle, 
 def test_a_circle_in_the_corner_is_inside(download, circle):
     edit(download, lines_of(download, "mdb003")[0], f"mdb003 G CIRC M {circle}")
     lesion = mias(download).set_index("image_id").loc["mdb003", "lesions"][0]
-    assert lesion.draw((1024, 1024)).any()
+    assert lesion.draw((1024, 1024))[0].any()
 
 
 def test_the_circles_of_a_square_copy_are_scaled_and_noted(download):
@@ -70,7 +70,7 @@ def test_the_circles_of_a_square_copy_are_scaled_and_noted(download):
     path = download / "all-mias" / "mdb003.pgm"
     Image.open(path).resize((256, 256)).save(path)
     (lesion,) = mias(download).set_index("image_id").loc["mdb003", "lesions"]
-    drawn, note = lesion.draw_with_note((256, 256))
+    drawn, note = lesion.draw((256, 256))
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (180, 219, 80, 119)
     assert note == "lesions rescaled from an image of (1024, 1024) to (256, 256)"

@@ -196,6 +196,6 @@ def test_a_box_that_overlaps_the_image_is_cut_at_its_edge(box, corners):
     (lesion,), cut = lesions_of([finding(box)], (100, 200))
     assert cut
     assert lesion.points == corners
-    drawn, note = lesion.draw_with_note((100, 200))
+    drawn, note = lesion.draw((100, 200))
     assert drawn.any()
     assert note == ""

@@ -34,7 +34,6 @@ from lemlight.data.reading.dicom import inflated_problem, read_dicom
 from lemlight.data.reading.headers import read_headers
 from lemlight.data.reading.io import read_image
 from lemlight.errors import ImageError
-from lemlight.limits import Limits, held, hold
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
 ENCAPSULATED = [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless]
@@ -409,16 +408,12 @@ def test_a_code_stream_with_bytes_missing_in_its_middle_is_named_though_it_decod
             assert "cannot be decoded" in message(write_dicom(tmp_path / "b.dcm", VALUES, syntax, stream=broken))
 
 
-def test_a_deflated_file_is_inflated_within_limits_only(tmp_path, write_dicom):
+def test_a_deflated_file_is_inflated_within_limits_only(tmp_path, write_dicom, limited):
     path = write_dicom(tmp_path / "a.dcm", np.zeros((10_000, 10_000), np.uint16), DeflatedExplicitVRLittleEndian)
-    before = held()
-    hold(Limits(decoded=0.1))
-    try:
-        (found,) = read_headers([str(path)])
-        assert "0.1 (GB) when it is inflated" in found.problem
-        assert "0.1 (GB) when it is inflated" in message(path)
-    finally:
-        hold(before)
+    limited(decoded=0.1)
+    (found,) = read_headers([str(path)])
+    assert "0.1 (GB) when it is inflated" in found.problem
+    assert "0.1 (GB) when it is inflated" in message(path)
 
 
 @pytest.mark.parametrize("words", ["", "DOE^JANE"])

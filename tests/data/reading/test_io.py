@@ -27,7 +27,6 @@ from lemlight.data.phantom.writer import write_patient
 from lemlight.data.reading.headers import read_headers
 from lemlight.data.reading.io import find_images, read_image
 from lemlight.errors import ImageError, LemlightError
-from lemlight.limits import Limits, held, hold
 
 NAME = "DOE^JANE"
 
@@ -230,18 +229,15 @@ def test_nothing_of_a_header_is_logged(tmp_path, write_dicom, caplog):
     assert "SECRET" not in caplog.text
 
 
-def test_a_deflated_file_is_inflated_no_further_than_the_limits(tmp_path, write_dicom, monkeypatch):
+def test_a_deflated_file_is_inflated_no_further_than_the_limits(tmp_path, write_dicom, monkeypatch, limited):
     path = write_dicom(tmp_path / "a.dcm", np.zeros((64, 48), np.uint16), DeflatedExplicitVRLittleEndian)
-    before, parsed = held(), []
+    parsed = []
     monkeypatch.setattr("lemlight.data.reading.io.pydicom.dcmread", lambda *given, **named: parsed.append(given))
-    hold(Limits(decoded=1e-6))
-    try:
-        assert [image.path for image in find_images(tmp_path)] == [path]
-        assert not parsed
-        with pytest.raises(ImageError, match=r"limits\.decoded=1e-06"):
-            read_image(path)
-    finally:
-        hold(before)
+    limited(decoded=1e-6)
+    assert [image.path for image in find_images(tmp_path)] == [path]
+    assert not parsed
+    with pytest.raises(ImageError, match=r"limits\.decoded=1e-06"):
+        read_image(path)
 
 
 def test_a_file_of_any_size_costs_a_glance(tmp_path):

@@ -17,15 +17,7 @@ from lemlight import limits
 from lemlight.data.reading import isolated
 from lemlight.data.reading.isolated import ProcessLost, map_isolated
 from lemlight.errors import ImageError, LemlightError
-from lemlight.limits import Limits, held, hold
-
-
-@pytest.fixture
-def limited():
-    """Set limits for a test."""
-    before = held()
-    yield lambda **values: hold(Limits(**values))
-    hold(before)
+from lemlight.limits import held, hold
 
 
 def act(number):

@@ -352,9 +352,9 @@ def test_a_picture_is_no_mask_and_an_outline_is_noted(tmp_path):
         with pytest.raises(ImageError, match="a mask with grey areas"):
             read_mask(png(tmp_path / "a.png", pixels))
     lesion = Lesion("mask", path=str(png(tmp_path / "edge.png", edge * np.uint8(255))))
-    assert lesion.draw_with_note(edge.shape)[1] == "mask edge.png is an outline, not filled?"
-    assert "outline" in lesion.draw_with_note((128, 96))[1]
-    assert Lesion("mask", path=str(png(tmp_path / "b.png", BOTH * np.uint8(255)))).draw_with_note(BOTH.shape)[1] == ""
+    assert lesion.draw(edge.shape)[1] == "mask edge.png is an outline, not filled?"
+    assert "outline" in lesion.draw((128, 96))[1]
+    assert Lesion("mask", path=str(png(tmp_path / "b.png", BOTH * np.uint8(255)))).draw(BOTH.shape)[1] == ""
 
 
 def test_a_picture_in_colour_is_noted_and_grey_ones_are_not(tmp_path):

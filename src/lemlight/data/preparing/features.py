@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lemlight.data.datamodule import MammogramData, MammogramDataset
 from lemlight.data.loading import Batch
-from lemlight.data.preparing.store import PreparedStore
+from lemlight.data.preparing.store import MappedArrays, PreparedStore
 from lemlight.errors import LemlightError
 from lemlight.files import allocate, locked, write_json, write_slot
 from lemlight.terminal import Progress
@@ -27,7 +27,7 @@ Compute = Callable[[Tensor], Tensor]
 Version = tuple[str, int]  # image_id; 0: as prepared, k: its k-th augmented version
 
 
-class FeatureStore:
+class FeatureStore(MappedArrays):
     """Features float32 `(C, h, w)` of the images of a prepared store, in a folder that `fill_features` filled.
 
     Attributes:
@@ -36,7 +36,8 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, images: PreparedStore, versions: int) -> None:
-        self.folder, self.images, self.versions = folder, images, versions
+        super().__init__(folder)
+        self.images, self.versions = images, versions
 
     def slot(self, place: int, version: int = 0) -> int:
         """Where the features of the image at a place of the prepared store stand: 0 as prepared, k its k-th version."""
@@ -44,16 +45,8 @@ class FeatureStore:
 
     def features(self, slot: int) -> NDArray[np.float32]:
         """The features `(C, h, w)` at a slot, a read-only view of the file."""
-        features: NDArray[np.float32] = self._features[slot]
+        features: NDArray[np.float32] = self._array(FEATURES)[slot]
         return features
-
-    @cached_property
-    def _features(self) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = np.load(self.folder / FEATURES, mmap_mode="r")
-        return features
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_features"}
 
     def done(self) -> dict[Version, str]:
         """What is there, with the fingerprint of the image it is of; a line cut off by a kill counts for nothing."""

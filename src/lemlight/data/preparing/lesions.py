@@ -87,11 +87,7 @@ class Lesion:
     size: tuple[int, int] | None = None
     id: str = ""
 
-    def draw(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Draw the lesion into an image (H, W); raises ImageError as `draw_with_note` does."""
-        return self.draw_with_note(shape)[0]
-
-    def draw_with_note(self, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
+    def draw(self, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
         """Draw the lesion into an image (H, W), and say what was odd about it, "" as a rule.
 
         A lesion of an image of another size is scaled where the aspects agree within 2 %, and that is noted. Raises
@@ -106,9 +102,9 @@ class Lesion:
         return drawn, note
 
     def pixels(self, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp], str]:
-        """Give rows and columns of a lesion that is no mask file, some maybe twice, and a note as `draw_with_note`.
+        """Give rows and columns of a lesion that is no mask file, some maybe twice, and a note as `draw`.
 
-        For hundreds of small lesions: no image is made. Raises ImageError as `draw_with_note` does.
+        For hundreds of small lesions: no image is made. Raises ImageError as `draw` does.
         """
         fitted, note = self._fitted(shape)
         rows, columns = fitted._pixels(shape)
@@ -249,7 +245,7 @@ def size_notes(lesions: Sequence[Lesion], shape: tuple[int, int], masks: Mapping
 def _prepared(lesion: Lesion, geometry: BreastGeometry) -> tuple[NDArray[np.intp], NDArray[np.intp], str]:
     """Rows and columns of one lesion in the prepared image, and what was odd about it."""
     if lesion.shape == "mask":
-        mask, note = lesion.draw_with_note(geometry.original_shape)
+        mask, note = lesion.draw(geometry.original_shape)
         rows, columns = np.nonzero(geometry.mask_to_prepared(mask))
     else:
         rows, columns, note = lesion.pixels(geometry.original_shape)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -48,12 +48,27 @@ class PrepareSettings:
     flip: bool = True
 
 
-class PreparedStore:
+class MappedArrays:
+    """Arrays of a folder, mapped into memory anew in every process that reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mapped: dict[str, NDArray[Any]] = {}
+
+    def _array(self, file: str) -> NDArray[Any]:
+        if file not in self._mapped:
+            self._mapped[file] = np.load(self.folder / file, mmap_mode="r")
+        return self._mapped[file]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_mapped": {}}
+
+
+class PreparedStore(MappedArrays):
     """The images of one data set in one geometry, in a folder that `prepare` filled.
 
     `images.npy` is one array of uint16 `(n, H, W)`, air exactly 0; `masks.npy` of uint8, where any mask is known;
-    `done.jsonl`, and one of each part, holds a line per image. The arrays are mapped into memory anew in every process
-    that reads.
+    `done.jsonl`, and one of each part, holds a line per image.
 
     Attributes:
         folder: where it is.
@@ -64,7 +79,7 @@ class PreparedStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         try:
             self.settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, KeyError) as error:
@@ -86,7 +101,7 @@ class PreparedStore:
     @property
     def capacity(self) -> int:
         """How many images the files have room for, those that were left out included."""
-        return len(self._images)
+        return len(self._array(IMAGES))
 
     def slot(self, i: int) -> int:
         """Where an image stands in the files: the same whatever else is left out, or found again later."""
@@ -94,14 +109,14 @@ class PreparedStore:
 
     def image(self, i: int) -> NDArray[np.uint16]:
         """Pixels (H, W): 0 is air, 65535 is 1.0; a read-only view of the file."""
-        pixels: NDArray[np.uint16] = self._images[self._records[i]["slot"]]
+        pixels: NDArray[np.uint16] = self._array(IMAGES)[self.slot(i)]
         return pixels
 
     def mask(self, i: int) -> NDArray[np.uint8] | None:
         """Lesions (H, W) uint8, a read-only view: 0 none, k the k-th of `lesion_types`; None where unknown."""
         if not self._records[i]["has_mask"]:
             return None
-        mask: NDArray[np.uint8] = self._masks[self._records[i]["slot"]]
+        mask: NDArray[np.uint8] = self._array(MASKS)[self.slot(i)]
         return mask
 
     def lesion_types(self, i: int) -> list[str]:
@@ -121,19 +136,6 @@ class PreparedStore:
     def fingerprint(self, i: int) -> str:
         """A hash of the prepared pixels: the same for the same mammogram under another name."""
         return str(self._records[i]["fingerprint"])
-
-    @cached_property
-    def _images(self) -> NDArray[np.uint16]:
-        images: NDArray[np.uint16] = np.load(self.folder / IMAGES, mmap_mode="r")
-        return images
-
-    @cached_property
-    def _masks(self) -> NDArray[np.uint8]:
-        masks: NDArray[np.uint8] = np.load(self.folder / MASKS, mmap_mode="r")
-        return masks
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_images", "_masks")}
 
 
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:

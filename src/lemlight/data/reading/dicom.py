@@ -32,7 +32,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lemlight.data.preparing.brightness import brightness_table, padding, padding_ends, pixel_values, stored_range
+from lemlight.data.reading.brightness import brightness_table, padding, padding_ends, pixel_values, stored_range
 from lemlight.data.reading.dicom_header import (
     KIND_TAGS,
     MENDED,

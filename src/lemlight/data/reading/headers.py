@@ -12,7 +12,7 @@ import PIL.Image
 import tifffile
 from pydicom.dataset import Dataset
 
-from lemlight.data.preparing.brightness import BRIGHTNESS_TAGS
+from lemlight.data.reading.brightness import BRIGHTNESS_TAGS
 from lemlight.data.reading.dicom import COLOURS, CUT_SHORT, header_notes, quiet, read_header, syntax_name
 from lemlight.data.reading.dicom_header import DOUBT_TAGS, for_processing, laterality, view
 from lemlight.data.reading.io import HEADER, NOT_KNOWN
