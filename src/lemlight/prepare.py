@@ -48,7 +48,7 @@ def prepare_dataset(config: settings.PrepareSettings) -> dict[str, Any]:
         print(f"part {config.part} of {len(table)} images is prepared; {len(store)} of all are there: {store.folder}")
         print("once all parts are, the same command without part= joins them and writes the page")
         return {"used": len(store)}
-    headers = read_headers(table["path"].tolist(), notes=config.check_only)
+    headers = read_headers(table["path"].tolist(), notes=True)
     if config.check_only:
         findings = inventory_page.check_images(table, headers, size, workers, config.thumbnails)
     else:

@@ -89,7 +89,7 @@ def preparing_against_decoding(pairs, folder):
 
     def preparing():
         shutil.rmtree(folder / "store", ignore_errors=True)
-        store = prepare(table, PREPARED, folder / "store", workers, progress=False)
+        store = prepare(table, PREPARED, folder / "store", workers)
         end_resting()
         assert len(store) == len(paths), store.left_out
 
@@ -125,7 +125,7 @@ def batches(pairs, folder):
     from tests.parts import part_of
 
     table = noise_on_a_breast(folder)
-    store = prepare(table, PREPARED, folder / "store", workers=1, progress=False)
+    store = prepare(table, PREPARED, folder / "store", workers=1)
     yield reading(pairs, table, store)
     data = MammogramData(
         table.assign(split="train"),

@@ -79,7 +79,7 @@ def _header_notes(used: pd.DataFrame, headers: Mapping[str, Header]) -> pd.DataF
     """What `prepare` will note of images, as far as their headers, their lesions and the size of their masks tell."""
     lesions = [cast(tuple[Lesion, ...], row.lesions) if row.lesions_known else () for row in used.itertuples()]
     masks = sorted({lesion.path for own in lesions for lesion in own if lesion.path})
-    sizes = {header.path: header.shape for header in read_headers(masks) if any(header.shape)}
+    sizes = {header.path: header.shape for header in read_headers(masks, notes=True) if any(header.shape)}
     rows: list[tuple[str, str]] = []
     for row, own in zip(used.itertuples(), lesions, strict=True):
         header = headers[str(row.path)]

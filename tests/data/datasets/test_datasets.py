@@ -86,7 +86,7 @@ def test_every_lesion_is_drawn_where_it_is(written, truth, build):
 
 def test_prepared_masks_are_the_true_ones_in_the_prepared_geometry(written, truth, build, tmp_path, geometry_of):
     table = build(written[0]).iloc[:12]
-    store = prepare(table, PrepareSettings(160, 96), tmp_path / "store", workers=1, progress=False)
+    store = prepare(table, PrepareSettings(160, 96), tmp_path / "store", workers=1)
     assert store.left_out.empty
     assert len(store) == 12
     for i, image in enumerate(store.image_ids):

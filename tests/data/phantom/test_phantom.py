@@ -48,7 +48,7 @@ import sys
 from lemlight.data.phantom.writer import PhantomSettings, write_phantom
 if __name__ == "__main__":
     settings = PhantomSettings(patients=int(sys.argv[2]), seed=3, scale=0.25)
-    print(write_phantom(Path(sys.argv[1]), settings, workers=int(sys.argv[3]), progress=False).name)
+    print(write_phantom(Path(sys.argv[1]), settings, workers=int(sys.argv[3])).name)
 """
 
 
@@ -257,7 +257,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(root):
-    return read_folder(write_phantom(root, TINY, workers=1, progress=False))
+    return read_folder(write_phantom(root, TINY, workers=1))
 
 
 @pytest.fixture(scope="module")
@@ -291,9 +291,9 @@ def test_label_belongs_to_one_breast_and_both_its_views(table, folder):
 def test_a_folder_of_an_earlier_generator_is_left_alone_and_written_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("lemlight.data.phantom.patients.GENERATOR_VERSION", 1)
-        old = write_phantom(tmp_path, ONE, workers=1, progress=False)
+        old = write_phantom(tmp_path, ONE, workers=1)
         before = contents(old)
-    new = write_phantom(tmp_path, ONE, workers=1, progress=False)
+    new = write_phantom(tmp_path, ONE, workers=1)
     assert new != old
     assert contents(old) == before
 
@@ -346,7 +346,7 @@ def test_tags_are_valid_and_agree_with_the_table(table, datasets):
 
 
 def test_files_are_the_same_bytes_with_any_number_of_workers(folder, tmp_path):
-    again = write_phantom(tmp_path, TINY, workers=2, progress=False)
+    again = write_phantom(tmp_path, TINY, workers=2)
     assert contents(again) == contents(folder)
 
 
@@ -378,7 +378,7 @@ write_patient = writing.write_patient
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, failing):
     monkeypatch.setattr(writing, "write_patient", failing)
     with pytest.raises((KeyboardInterrupt, LemlightError)) as caught:
-        write_phantom(tmp_path, TINY, workers=1, progress=False)
+        write_phantom(tmp_path, TINY, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == [f".{TINY.folder_name()}.lock"]
     if failing is full_at_the_second:
         assert "No space left on device" in str(caught.value)
@@ -404,5 +404,5 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     leftover = tmp_path / f".{ONE.folder_name()}.writing-abc"
     leftover.mkdir()
     (leftover / "images.csv").write_text("half")
-    write_phantom(tmp_path, ONE, progress=False)
+    write_phantom(tmp_path, ONE)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".{ONE.folder_name()}.lock", ONE.folder_name()]

@@ -30,7 +30,7 @@ def found(films):
 
 def test_without_film_the_phantom_is_the_same_as_before_there_was_any(tmp_path):
     settings = PhantomSettings(patients=2, seed=3, scale=0.25, film=0.0)
-    folder = write_phantom(tmp_path, settings, workers=1, progress=False)
+    folder = write_phantom(tmp_path, settings, workers=1)
     assert folder.name == "phantom-ad905918749e"  # of the settings, on which every UID depends, too
     assert "film" not in json.loads((folder / "phantom.json").read_text())
     assert "film" not in pd.read_csv(folder / "findings.csv")
@@ -48,7 +48,7 @@ def test_any_ten_patients_in_a_row_have_their_fraction_on_film_whatever_their_la
 
 def test_only_the_files_of_the_chosen_patients_change(tmp_path):
     settings = PhantomSettings(patients=6, seed=3, scale=0.25, film=0.5)
-    folder = write_phantom(tmp_path, settings, workers=1, progress=False)
+    folder = write_phantom(tmp_path, settings, workers=1)
     findings = pd.read_csv(folder / "findings.csv", keep_default_na=False).set_index("image_id")["film"]
     digital = PhantomSettings(patients=6, seed=3, scale=0.25)
     for number in range(6):
@@ -109,7 +109,7 @@ def test_a_vendor_changes_the_look_of_the_breast_and_nothing_else(vendor, tmp_pa
     rough = [np.abs(np.diff(one.pixels, axis=1))[:, 1:][one.breast[:, 2:]].mean() for one in (plain, shown)]
     assert (rough[1] > rough[0]) == (vendor == "hard")
     settings = PhantomSettings(patients=1, scale=0.25, vendor=vendor)
-    folder = write_phantom(tmp_path, settings, workers=1, progress=False)
+    folder = write_phantom(tmp_path, settings, workers=1)
     file = next((folder / "images").rglob("*.dcm"))
     assert pydicom.dcmread(file, stop_before_pixels=True).Manufacturer == f"lemlight phantom, {vendor}"
     assert json.loads((folder / "phantom.json").read_text())["vendor"] == vendor

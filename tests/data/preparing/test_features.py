@@ -39,7 +39,7 @@ def written(tmp_path_factory):
     table = pd.DataFrame(rows).assign(
         split=["train"] * 4 + ["val"] * 2 + ["test"], lesions=[()] * 7, lesions_known=False, laterality="L", view="MLO"
     )
-    return table, prepare(table, PrepareSettings(64, 48), folder / "store", 1, progress=False)
+    return table, prepare(table, PrepareSettings(64, 48), folder / "store", 1)
 
 
 class Computing:
@@ -59,7 +59,7 @@ def fill(written, versions=2, stamp=STAMP, computing=None, folder=None):
     table, store = written
     data = MammogramData(table, store, batch_size=2, augmentation=Shift(), seed=1)
     computing = computing or Computing()
-    return data, fill_features(data, computing, stamp, versions, progress=False), computing
+    return data, fill_features(data, computing, stamp, versions), computing
 
 
 def test_batches_hold_the_features_of_their_images_and_of_versions_in_training(written):

@@ -28,7 +28,7 @@ def assigned(table):
 
 @pytest.fixture
 def prepared(assigned, tmp_path):
-    return prepare(assigned, SETTINGS, tmp_path / "store", workers=1, progress=False)
+    return prepare(assigned, SETTINGS, tmp_path / "store", workers=1)
 
 
 def headers_of(table):
@@ -174,7 +174,7 @@ def odd_files(folder, write_dicom, draw):
 
 def test_a_check_notes_what_preparing_will_as_far_as_headers_and_tables_tell(tmp_path, write_dicom, draw):
     table = odd_files(tmp_path, write_dicom, draw)
-    store = prepare(table, SETTINGS, tmp_path / "store", workers=1, progress=False)
+    store = prepare(table, SETTINGS, tmp_path / "store", workers=1)
     prepared = set(store.notes.itertuples(index=False, name=None))
     by_pixels = {(name, note) for name, note in prepared if "bits (" in note or "outside the breast" in note}
     assert {name for name, _ in by_pixels} >= {"dark"}
@@ -191,7 +191,7 @@ def test_a_thumbnail_is_small_and_keeps_a_lesion_of_one_pixel(table, tmp_path):
     table.at[0, "lesions"] = (Lesion("points", points=((40.0, 100.0),)),)
     table.loc[0, "lesions_known"] = True
     settings = PrepareSettings(HEIGHT * 4, HEIGHT * 3)
-    store = prepare(table[:1], settings, tmp_path / "store", workers=1, progress=False)
+    store = prepare(table[:1], settings, tmp_path / "store", workers=1)
     assert (store.mask(0) > 0).sum() == 1
     (thumbnail,) = draw_thumbnails(table[:1], store)
     assert thumbnail.image.shape == (HEIGHT, HEIGHT * 3 // 4) == thumbnail.lesions.shape

@@ -29,7 +29,7 @@ def prepared(table, tmp_path):
     """Prepare the six images, or another table."""
 
     def run(rows=table, root="store", settings=SETTINGS, workers=1):
-        return prepare(rows, settings, tmp_path / root, workers, progress=False)
+        return prepare(rows, settings, tmp_path / root, workers)
 
     return run
 
@@ -280,7 +280,7 @@ def main():
     store._prepare_image = slow
     table = pd.read_pickle(sys.argv[1])
     part = tuple(map(int, sys.argv[3].split("/"))) if len(sys.argv) > 3 else None
-    store.fill_store(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), progress=False, part=part)
+    store.fill_store(table, store.PrepareSettings(64, 48), Path("store"), int(sys.argv[2]), part=part)
     print("done")
 """
 

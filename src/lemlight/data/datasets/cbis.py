@@ -21,7 +21,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import DICOM, Download, ending, list_files, named, whole_numbers
-from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
+from lemlight.data.preparing.lesions import Lesion, same_aspect
 from lemlight.data.reading.dicom import read_stored_values
 from lemlight.data.reading.headers import Header
 from lemlight.data.reading.isolated import map_isolated
@@ -323,7 +323,7 @@ def choose_mask(files: Sequence[Header], mammogram: Header) -> tuple[Header | No
             return file, ""
     others = [file for file in files if file.shape != mammogram.shape and _is_large(file, mammogram)]
     masks = [file for file in sorted(others, key=_size, reverse=True) if is_two_valued(file.path)]
-    fitting = next((file for file in masks if _has_aspect(file, mammogram)), None)
+    fitting = next((file for file in masks if same_aspect(file.shape, mammogram.shape)), None)
     if fitting:
         return fitting, "rescaled"
     return None, "aspect" if masks else "crop"
@@ -349,8 +349,3 @@ def _size(file: Header) -> int:
 def _is_large(file: Header, mammogram: Header) -> bool:
     shapes = zip(file.shape, mammogram.shape, strict=True)
     return all(side >= SMALLEST_MASK * full for side, full in shapes)
-
-
-def _has_aspect(file: Header, mammogram: Header) -> bool:
-    (rows, columns), (height, width) = file.shape, mammogram.shape
-    return abs(rows * width / (columns * height) - 1) <= ASPECT_TOLERANCE

@@ -70,10 +70,11 @@ class Download:
             values = rows.loc[where, column].items()
             self.wrong(what.format(column), [f"line {line} ({value!r})" for line, value in values])
 
-    def sides_and_views(self, rows: pd.DataFrame, side: str = "laterality", view: str = "view") -> None:
-        """Put these columns into upper case; note the lines where one is no side (L, R), or no view (letters)."""
-        rows[side], rows[view] = rows[side].str.upper(), rows[view].str.upper()
-        self.wrong_values(rows, {side: ~rows[side].isin(["L", "R"]), view: ~rows[view].str.fullmatch("[A-Z]+")})
+    def sides_and_views(self, rows: pd.DataFrame, view: str = "view") -> None:
+        """Put `laterality` and the view into upper case; note the lines where one is no side or no view (letters)."""
+        rows["laterality"], rows[view] = rows["laterality"].str.upper(), rows[view].str.upper()
+        wrong = {"laterality": ~rows["laterality"].isin(["L", "R"]), view: ~rows[view].str.fullmatch("[A-Z]+")}
+        self.wrong_values(rows, wrong)
 
     def repeated(self, rows: pd.DataFrame, label: str) -> None:
         """Note the images that a table lists more than once, apart for those that contradict each other in `label`."""

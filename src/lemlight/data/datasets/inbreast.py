@@ -31,7 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, moved_inside, whole_numbers
-from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
+from lemlight.data.preparing.lesions import Lesion, same_aspect
 from lemlight.errors import ImageError
 
 FULL = ((4084, 3328), (3328, 2560))  # (H, W) px of the release
@@ -214,7 +214,7 @@ def _in_own_pixels(copies: Mapping[str, tuple[int, int]], annotations: Mapping[s
 def _full(shape: tuple[int, int]) -> tuple[int, int]:
     """The size (H, W) in the release of a copy of `shape`; ImageError where it has another aspect."""
     for full in FULL:
-        if abs(shape[0] * full[1] / (shape[1] * full[0]) - 1) <= ASPECT_TOLERANCE:
+        if same_aspect(shape, full):
             return full
     raise ImageError(f"{shape[0]} x {shape[1]} px, which is neither a size of INbreast nor has the aspect of one")
 

@@ -27,7 +27,7 @@ import pandas as pd
 
 from lemlight.arguments import checked
 from lemlight.data.datasets.common import Download, ending, read_text
-from lemlight.data.preparing.lesions import ASPECT_TOLERANCE, Lesion
+from lemlight.data.preparing.lesions import Lesion, same_aspect
 from lemlight.errors import ImageError
 
 SIDE = 1024  # px of every image
@@ -139,7 +139,7 @@ def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, 
             return ()
         if line.circle is None:
             raise ImageError("no circle")
-        if abs(shape[0] / shape[1] - 1) > ASPECT_TOLERANCE:
+        if not same_aspect(shape, (SIDE, SIDE)):
             raise ImageError(f"{shape[0]} x {shape[1]} px")
         x, from_below, radius = line.circle
         y = SIDE - 1 - from_below

@@ -170,7 +170,7 @@ def _compress(pixels: NDArray[np.uint16], dataset: Dataset, syntax: UID) -> byte
     return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
-def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = None, progress: bool = True) -> Path:
+def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = None) -> Path:
     """Write the phantom of these settings under `root`, unless it is there, and return its folder.
 
     workers: processes, None for one per core; the result does not depend on it. Safe with several processes at once and
@@ -181,7 +181,7 @@ def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = N
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{folder.name}.lock", f"writing {folder}"):
             if not folder.exists():
-                _write_aside(folder, settings, workers or cores(), progress)
+                _write_aside(folder, settings, workers or cores())
     except OSError as error:
         raise LemlightError(
             f"cannot write the phantom to {folder}: {error.strerror or error}; "
@@ -190,7 +190,7 @@ def write_phantom(root: Path, settings: PhantomSettings, workers: int | None = N
     return folder
 
 
-def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress: bool) -> None:
+def _write_aside(folder: Path, settings: PhantomSettings, workers: int) -> None:
     """Write into a hidden folder beside and rename it; only one process at a time is here, by the lock."""
     prefix = f".{folder.name}.writing-"
     for leftover in folder.parent.glob(f"{prefix}*"):
@@ -200,7 +200,7 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int, progress
         aside.chmod(0o755)
         numbers = range(settings.patients)
         work = map_isolated(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
-        bar = Progress("writing the phantom", len(numbers), "patients", enabled=progress).over(work)
+        bar = Progress("writing the phantom", len(numbers), "patients").over(work)
         table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
         elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)

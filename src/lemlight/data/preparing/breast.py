@@ -19,6 +19,7 @@ WORKING_SIDE = 384  # px of the longest side on which the breast is looked for: 
 LEAST_FRACTION = 0.02  # of the image; anything smaller is no breast
 LARGEST_MARK = 0.04  # of the film: 17 cm2 of 18x24 cm; strips may be larger
 LEAST_CONTRAST = 0.01  # of the full range, between air and breast
+MARGIN = 0.02  # of the image's longest side, around the breast
 DISC = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)), dtype=np.uint8)  # wider than letters
 
 # fractions of the contrast, which goes from 0 where the image is darkest to 1 where it is brightest
@@ -73,11 +74,10 @@ def find_geometry(
     prepared_shape: tuple[int, int],
     crop: bool = True,
     flip: bool = True,
-    margin: float = 0.02,
 ) -> tuple[BreastGeometry, NDArray[np.bool_]]:
     """The way from an original (H, W) in [0, 1] to `prepared_shape`, and its breast mask, bool (H, W).
 
-    `flip` brings the chest wall to the left; `crop` keeps the breast's box and a `margin` of the image's longest side
+    `flip` brings the chest wall to the left; `crop` keeps the breast's box and a MARGIN of the image's longest side
     around it. The aspect is kept. Raises ImageError where no breast is found.
     """
     mask = breast_mask(pixels)
@@ -87,7 +87,7 @@ def find_geometry(
     if crop:
         x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
         x = width - x - w if flipped else x
-        edge = round(margin * max(height, width))
+        edge = round(MARGIN * max(height, width))
         box = (max(0, y - edge), max(0, x - edge), min(height, y + h + edge), min(width, x + w + edge))
     return BreastGeometry.fit((height, width), flipped, box, prepared_shape), mask
 

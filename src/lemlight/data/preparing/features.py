@@ -87,7 +87,6 @@ def fill_features(
     compute: Compute,
     stamp: Mapping[str, Any],
     versions: int,
-    progress: bool = True,
 ) -> FeatureStore:
     """Compute the features that the store of this stamp lacks, and let `data` give them in place of images.
 
@@ -99,7 +98,6 @@ def fill_features(
         compute: images `(N, 1, H, W)` as the batches hold them -> features `(N, C, h, w)`, the same at every call.
         stamp: plain values of all that decides the features beside the images: weights, settings, versions.
         versions: augmented ones of each training image; 0: as prepared alone.
-        progress: whether a bar is drawn.
 
     Raises:
         LemlightError: a store of another stamp in its place, or no space on the disk.
@@ -113,7 +111,7 @@ def fill_features(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"computing features in {folder}"):
             _check_stamp(folder, text)
-            _fill(data, compute, store, progress)
+            _fill(data, compute, store)
     except OSError as error:
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
         raise LemlightError(
@@ -139,7 +137,7 @@ def _check_stamp(folder: Path, text: str) -> None:
         )
 
 
-def _fill(data: MammogramData, compute: Compute, store: FeatureStore, progress: bool) -> None:
+def _fill(data: MammogramData, compute: Compute, store: FeatureStore) -> None:
     done, images = store.done(), store.images
     ids = [str(image_id) for image_id in data.table["image_id"]]
     prints = [images.fingerprint(images.index_of(image_id)) for image_id in ids]
@@ -147,7 +145,7 @@ def _fill(data: MammogramData, compute: Compute, store: FeatureStore, progress: 
     wanted = [(row, 0) for row in range(len(ids))]
     wanted += [(row, version) for version in range(1, store.versions + 1) for row in trained]
     missing = [(row, version) for row, version in wanted if done.get((ids[row], version)) != prints[row]]
-    bar = Progress("computing features", len(wanted), done=len(wanted) - len(missing), enabled=progress)
+    bar = Progress("computing features", len(wanted), done=len(wanted) - len(missing))
     with bar, (store.folder / RECORDS).open("a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")  # a half line of a kill gets its end

@@ -178,12 +178,16 @@ class Lesion:
         return f"mask {name} rescaled from {size} to {shape}"
 
 
+def same_aspect(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sizes (H, W) have the same aspect, within 2 %."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= ASPECT_TOLERANCE
+
+
 def _scale(size: tuple[int, ...], shape: tuple[int, int], what: str) -> tuple[float, float]:
     """How many px of an image of `shape` are one of `size`, down and across; ImageError where the aspects differ."""
-    down, across = shape[0] / size[0], shape[1] / size[1]
-    if abs(across / down - 1) > ASPECT_TOLERANCE:
+    if not same_aspect(size, shape):
         raise ImageError(f"{what} has shape {tuple(size)}, its image {shape}")
-    return down, across
+    return shape[0] / size[0], shape[1] / size[1]
 
 
 def label_image(

@@ -158,9 +158,7 @@ def _frame(records: dict[str, dict[str, Any]], column: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", column])
 
 
-def prepare(
-    table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int, progress: bool = True
-) -> PreparedStore:
+def prepare(table: pd.DataFrame, settings: PrepareSettings, root: Path, workers: int) -> PreparedStore:
     """Prepare what the store of this table and these settings lacks, and open it.
 
     Another table or other settings make another store under `root`. Killed at any moment it goes on where it was;
@@ -172,12 +170,11 @@ def prepare(
         settings: the geometry.
         root: the folder of all stores.
         workers: processes that decode.
-        progress: whether a bar is drawn.
 
     Raises:
         LemlightError: missing files (all of them), no space on the disk, no image that can be used.
     """
-    store = fill_store(table, settings, root, workers, progress)
+    store = fill_store(table, settings, root, workers)
     if not len(store):
         raise LemlightError(
             f"none of the {len(table)} images can be used; the first reasons (all are in {store.folder / LEFT_OUT}): "
@@ -191,7 +188,6 @@ def fill_store(
     settings: PrepareSettings,
     root: Path,
     workers: int,
-    progress: bool = True,
     part: tuple[int, int] | None = None,
 ) -> PreparedStore:
     """Do as `prepare` does, but take a store without any image, too; with `part` (k, n), the k-th of n parts alone.
@@ -209,10 +205,10 @@ def fill_store(
                 with ExitStack() as parts:
                     for lock in sorted(folder.glob(".lock-*")):
                         parts.enter_context(locked(lock, f"preparing part {lock.name[6:]} of {folder}"))
-                    _fill(table, settings, folder, workers, progress)
+                    _fill(table, settings, folder, workers)
         if part is not None:
             with locked(folder / f".lock-{part[0]}-of-{part[1]}", f"preparing part {part[0]} of {folder}"):
-                _fill(table, settings, folder, workers, progress, part)
+                _fill(table, settings, folder, workers, part)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
@@ -273,7 +269,6 @@ def _fill(
     settings: PrepareSettings,
     folder: Path,
     workers: int,
-    progress: bool,
     part: tuple[int, int] = (1, 1),
 ) -> None:
     rows, (number, parts) = table.sort_values("image_id"), part
@@ -295,7 +290,7 @@ def _fill(
         work = partial(_prepare_image, folder=folder, settings=settings)
         results = map_isolated(work, tasks, min(workers, len(tasks)), lambda task: task.path)
         before = len(own) - len(tasks)
-        bar = Progress("preparing images", len(own), done=before, enabled=progress).over(results)
+        bar = Progress("preparing images", len(own), done=before).over(results)
         _record(zip(tasks, bar, strict=True), folder / (RECORDS if parts == 1 else f"{number}-of-{parts}-{RECORDS}"))
     left_out = PreparedStore(folder).left_out
     write_csv(left_out, folder / LEFT_OUT)

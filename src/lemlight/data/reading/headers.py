@@ -80,7 +80,10 @@ class Header:
 
 
 def read_headers(paths: Sequence[str], notes: bool = False) -> list[Header]:
-    """Read the header of every file, in their order; the content says what a file is, not its suffix."""
+    """Read the header of every file, in their order; the content says what a file is, not its suffix.
+
+    With `notes` those are made, and a PNG is turned as its orientation tag says, which may stand behind the pixels.
+    """
     with quiet(), quiet("tifffile"), ThreadPoolExecutor(THREADS) as pool:
         read = Progress("reading headers", len(paths)).over(pool.map(partial(_read, notes=notes), paths))
         return [replace(header, path=path) for path, header in zip(paths, read, strict=True)]
@@ -99,7 +102,9 @@ def _read(path: str, notes: bool) -> Header:
                 return Header(f"{kind}, too large", problem=problem)
             if kind == "DICOM":
                 return _read_dicom(file, tail, notes)
-            return _read_raster(file, start, size, tail) if is_raster(start) else Header("unknown", problem=NOT_KNOWN)
+            if is_raster(start):
+                return _read_raster(file, start, size, tail, notes)
+            return Header("unknown", problem=NOT_KNOWN)
     except ImageError as error:  # of the limits
         return Header(f"{kind}, too large", problem=str(error))
     except PIL.Image.DecompressionBombError:
@@ -146,7 +151,7 @@ def _view(dataset: Dataset) -> str:
     return next((VIEW_CODES[code] for code in codes if code in VIEW_CODES), "") or view(dataset)
 
 
-def _read_raster(file: BinaryIO, start: bytes, size: int, tail: bytes) -> Header:
+def _read_raster(file: BinaryIO, start: bytes, size: int, tail: bytes, notes: bool) -> Header:
     if start.startswith(PNM):
         header = PNM_HEADER.match(file.read(4096))  # comments may stand between the numbers
         if header is None:
@@ -167,7 +172,7 @@ def _read_raster(file: BinaryIO, start: bytes, size: int, tail: bytes) -> Header
         bits = start[24] if image.format == "PNG" else 8
         torn = ENDS.get(image.format or "", b"") not in tail
         read = Header(str(image.format), f"{bits} bits", image.size[::-1], bits=bits, torn=torn)
-        return _turned(read, image.getexif().get(ORIENTATION))
+        return _turned(read, image.getexif().get(ORIENTATION)) if notes or image.format != "PNG" else read
 
 
 def _turned(header: Header, orientation: object) -> Header:
