@@ -120,7 +120,7 @@ def test_the_search_path_of_this_machine_is_left_out_of_the_message():
 def test_large_arrays_reuse_the_memory_of_those_before():
     count = """
 import resource, sys
-from lemlight.cli import keep_freed_memory
+from lemlight.limits import keep_freed_memory
 sys.argv[1:] == ["keep"] and keep_freed_memory()
 pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lemlight import __version__, building
 from lemlight.errors import LemlightError
+from lemlight.limits import keep_freed_memory
 from lemlight.sweeps.names import register_resolvers
 
 MISTAKES = (LemlightError, HydraException, OmegaConfBaseException, OSError)
@@ -40,20 +41,6 @@ EXTRAS = {  # of lemlight, by Hydra's name of what they bring
 NO_TRIALS = "No trials are completed yet"  # what Optuna says at the end of a search whose trials have all failed
 Schema = TypeVar("Schema", bound=building.Settings)
 register_resolvers()  # on import: a process of a launcher imports this module before it reads a config
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what large arrays leave for those to come, where the C library is glibc.
-
-    It would give it back to the system, which clears it page by page when the next array asks for it: on a CPU that is
-    most of the time of an operation on single pixels, and a fifth of that of a training step.
-    """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for trim_or_mmap_threshold in (-1, -3):
-        if mallopt is not None:
-            mallopt(trim_or_mmap_threshold, 2**31 - 1)
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:

@@ -112,7 +112,7 @@ def _rows(
             if isinstance(one, ImageError):
                 yield {"image_id": item.image_id, "path": str(item.path), "error": str(one)}
             else:
-                yield _localized(item, one)
+                yield _localized(item, one, masks=config.dicom_seg)
 
     wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
     writing = partial(write_files, wanted=wanted)
@@ -127,8 +127,10 @@ def _path_of(one: "Localized | dict[str, Any]") -> object:
     return one["path"] if isinstance(one, dict) else one.item.path
 
 
-def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":
-    """What the processes that write need of a prediction."""
+def _localized(item: "FoundImage", prediction: "Prediction", masks: bool) -> "Localized":
+    """What the processes that write need of a prediction: the masks of regions for segmentations alone."""
+    from dataclasses import replace
+
     from lemlight.reporting.prediction_files import Localized
 
     explanation = prediction.explanation
@@ -141,7 +143,7 @@ def _localized(item: "FoundImage", prediction: "Prediction") -> "Localized":
         strength=prediction.strength,
         location_map=explanation.maps[0].numpy(),
         score_map=explanation.score_map[0].numpy(),
-        regions=prediction.regions,
+        regions=[one if masks else replace(one, mask=one.mask[:0]) for one in prediction.regions],
         probability=prediction.probability,
         prediction=prediction.label,
         n_maxima=int(explanation.maxima.sum()),

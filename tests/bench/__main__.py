@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lemlight.cli import keep_freed_memory
 from lemlight.files import cores
+from lemlight.limits import keep_freed_memory
 
 MEASUREMENTS = ("networks", "peers", "training_loop", "data", "localizing", "jobs")
 HEADER = ("what", "against", "wall clock [min-max]", "CPU time [min-max]", "limit", "holds?")

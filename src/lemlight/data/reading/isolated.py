@@ -35,6 +35,7 @@ from lemlight.data.reading.isolated import serve
 serve({pipe})"""
 READY = "ready"
 AHEAD = 4
+ORDINARY = 2**28  # bytes of an array: the memory of larger ones goes back, and does not count for the next file
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
@@ -212,6 +213,7 @@ def serve(number: int) -> None:
     global _working
     _working = True
     threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
+    limits.keep_freed_memory(ORDINARY)
     pipe = Connection(number)
     with suppress(EOFError, ConnectionError):
         while pipe.poll(REST):
