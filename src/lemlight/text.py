@@ -4,9 +4,12 @@ import itertools
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lemlight.metrics import METRIC_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Table = list[list[Any]]
 """Rows of cells, each a text, or a metric as metrics.json has it; first the heads, and first in each row its name."""
@@ -54,6 +57,11 @@ def in_columns(name: str, metric: Mapping[str, Any]) -> dict[str, Any]:
 def from_columns(name: str, row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the metric that `in_columns` put into a row."""
     return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+
+
+def rows_of(table: "pd.DataFrame") -> list[dict[Any, Any]]:
+    """Return the rows of a table, in which what is unknown is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def heading(metric: str) -> str:

@@ -107,6 +107,14 @@ def test_every_level_has_a_column_and_what_is_not_defined_its_reason(write):
     assert f"{summary['levels']['breast']['auroc']['value']:.3f}" in lines
 
 
+def test_the_temperature_is_told_or_why_there_is_none(write):
+    for found, said in (({"temperature": 2.5}, "2.500"), ({"uncalibrated": "one class"}, "undefined one class")):
+        summary = make_summary()
+        summary["calibration"] |= found
+        assert f"Temperature, by which logits are divided {said}" in write(summary=summary).text
+    assert "Temperature" not in write().text
+
+
 def test_a_subgroup_shows_a_value_that_has_no_interval_and_a_dash_where_it_is_too_small(write):
     known = {"value": 1.0, "low": None, "high": None, "reason": "every resample gives the same value"}
     small = {"value": None, "reason": "too small: 3 patients"}

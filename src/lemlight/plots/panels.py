@@ -76,8 +76,7 @@ def _roc(predictions: pd.DataFrame) -> Curve | None:
 
 
 def _froc(summary: Mapping[str, Any]) -> Curve | None:
-    section = summary.get("froc")
-    curve = section.get("curve") if isinstance(section, Mapping) else None
+    curve = summary.get("froc", {}).get("curve")
     if not curve or not curve["false_positives_per_image"]:
         return None
     return curve_points(curve["false_positives_per_image"], curve["sensitivity"])
@@ -202,8 +201,7 @@ def reliability_panels(groups: Groups, path: Path) -> Path | None:
 
 
 def _bins(summary: Mapping[str, Any]) -> pd.DataFrame:
-    calibration = summary.get("calibration")
-    table = pd.DataFrame(calibration.get("bins", []) if isinstance(calibration, Mapping) else [])
+    table = pd.DataFrame(summary.get("calibration", {}).get("bins", []))
     return table if {"predicted", "observed", "low", "high"} <= set(table.columns) else pd.DataFrame()
 
 

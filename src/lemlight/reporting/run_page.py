@@ -164,7 +164,7 @@ def operating_table(summary: Mapping[str, Any]) -> Table:
             ["Threshold", *(_metric(section["threshold"]) for section in sections)],
             ["Sensitivity, specificity on validation", *map(_pair, chosen)],
             ["Oracle: the threshold that this split would choose", *(_metric(point["threshold"]) for point in oracle)],
-            ["Oracle: sensitivity, specificity", *map(_pair, oracle)],
+            ["Oracle, no figure to expect: sensitivity, specificity", *map(_pair, oracle)],
         ]
     fixed, prevalence = f"{points[0]['fixed']:g}", points[0]["prevalence"]
     names = {
@@ -181,9 +181,13 @@ def operating_table(summary: Mapping[str, Any]) -> Table:
         "ece": "Expected calibration error (best: 0)",
     }
     rows += [[text, *(_metric(one[name]) for one in calibrated)] for name, text in names.items()]
+    empty = [""] * (len(sections) - 1)
+    found = {"value": calibrated[0].get("temperature", 1), "reason": calibrated[0].get("uncalibrated", "")}
+    if found["reason"] or found["value"] != 1:
+        found["value"] = None if found["reason"] else found["value"]
+        rows.append(["Temperature, by which logits are divided", found, *empty])
     if before := calibrated[0].get("before"):
         names = {"brier": "Brier score", **names}
-        empty = [""] * (len(sections) - 1)
         rows += [[f"{text}, before the temperature", _metric(before[name]), *empty] for name, text in names.items()]
     return [["Metric", *level_heads(summary)], *rows]
 
@@ -196,18 +200,6 @@ def _pair(point: Mapping[str, Any]) -> str | Mapping[str, Any]:
     if point["sensitivity"] is None:
         return {"value": None, "reason": point.get("reason", "")}
     return f"{point['sensitivity']:.3f}, {point['specificity']:.3f}"
-
-
-def operating_note(summary: Mapping[str, Any]) -> str:
-    """Say who chose the threshold, what temperature the probabilities have gone through, or why there is none."""
-    section, notes = summary["calibration"], []
-    if "oracle" in summary.get("operating", {}):
-        notes.append("The threshold comes from the validation split; the oracle is no figure to expect.")
-    if section.get("uncalibrated"):
-        notes.append(f"Not calibrated: {section['uncalibrated']}.")
-    elif section.get("temperature", 1) != 1:
-        notes.append(f"Logits are divided by {section['temperature']:.3f}, the temperature of the validation split.")
-    return " ".join(notes)
 
 
 def how_text(summary: Mapping[str, Any]) -> str:
@@ -341,7 +333,6 @@ def write_run_page(
         "run.html.j2",
         **_on_both(summary),
         operating=operating_table(summary),
-        operating_note=operating_note(summary),
         groups=groups_table(summary),
         sizes=sizes_table(summary),
         breasts=breast_text(summary) if has_lesions(summary) else "",

@@ -19,7 +19,16 @@ from lemlight.metrics.comparison import Comparison, seed_weights
 from lemlight.metrics.levels import LEVELS, level_sections
 from lemlight.reporting.comparison.methods import ComparedRuns
 from lemlight.reporting.comparison.runs import TrainingRun
-from lemlight.text import brackets, from_columns, heading, in_columns, interval_text, markdown_table, value_text
+from lemlight.text import (
+    brackets,
+    from_columns,
+    heading,
+    in_columns,
+    interval_text,
+    markdown_table,
+    rows_of,
+    value_text,
+)
 
 COLUMNS = {name: heading(name) for name in METRIC_NAMES}
 SHORT = ("auroc", "acc", "dsc")  # what fits a terminal
@@ -84,8 +93,7 @@ def _mean(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def cells(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
     """Return value, low, high and best of one metric for every method; what is unknown is None."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [from_columns(name, row) | {"best": row[f"{name}_best"]} for row in rows]
+    return [from_columns(name, row) | {"best": row[f"{name}_best"]} for row in rows_of(table)]
 
 
 def write_tables(
@@ -300,7 +308,4 @@ def _figures(
 
 def pooled_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of `pooled_table` for a page: what is unknown is None, a figure has value, low and high."""
-    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
-    for row in rows:
-        row["figures"] = [from_columns(name, row) for name in POOLED_NAMES]
-    return rows
+    return [row | {"figures": [from_columns(name, row) for name in POOLED_NAMES]} for row in rows_of(table)]

@@ -20,7 +20,7 @@ from lemlight.metrics.classification import check_scored, weighted_auroc
 from lemlight.metrics.levels import level_sections, level_table
 from lemlight.reporting.comparison.runs import NOT_LOOKED_INTO, Metrics, read_metrics, read_predictions, read_yaml
 from lemlight.reporting.page import markdown, write_page
-from lemlight.text import Table, from_columns, in_columns
+from lemlight.text import Table, from_columns, in_columns, rows_of
 from lemlight.training.privacy import public_config
 
 PAGE, TABLE = "hospitals.html", "hospitals.csv"
@@ -217,7 +217,7 @@ def _auroc(table: pd.DataFrame, resamples: int, seed: int) -> tuple[float, NDArr
 def transfer_text(table: pd.DataFrame) -> str:
     """Return the table for the terminal: a line per network and data set."""
     lines: Table = [["Trained on", "Tested on", "AUC", "Drop", "Training images"]]
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+    for row in rows_of(table):
         figures = [from_columns(name, row) for name in SHOWN]
         lines.append([row["trained_on"], row["tested_on"], *figures, str(row["training_images"])])
     return markdown(lines, unknown="-")
@@ -229,7 +229,7 @@ def write_transfer(evaluations: Sequence[Evaluation], resamples: int, folder: Pa
     write_csv(table, folder / TABLE)
     rows, columns = (list(dict.fromkeys(table[name])) for name in ("trained_on", "tested_on"))
     cells = {}
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+    for row in rows_of(table):
         figures = {name: from_columns(name, row) for name in (*SHOWN, *CARRIED, *CALIBRATED)}
         cells[row["trained_on"], row["tested_on"]] = row | figures
     page = write_page(
