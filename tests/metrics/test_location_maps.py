@@ -10,16 +10,9 @@ from lemlight.errors import LemlightError
 from lemlight.metrics.location_maps import FIGURES, LocalizationMeter, measure, size_of
 from tests.metrics.test_overlap import LESIONS
 
-STRENGTH = np.array(
-    [
-        [0.0, 0.0, 0.0, 0.0, 0.0],
-        [0.0, 0.8, 0.6, 0.0, 0.0],
-        [0.0, 0.6, 0.4, 0.0, 0.0],
-        [0.0, 0.0, 0.0, 0.0, 0.2],
-        [0.0, 0.0, 0.0, 1.0, 0.0],
-    ],
-    np.float32,
-)
+STRENGTH = np.zeros((5, 5), np.float32)
+STRENGTH[1:3, 1:3] = [[0.8, 0.6], [0.6, 0.4]]
+STRENGTH[3, 4], STRENGTH[4, 3] = 0.2, 1.0
 ONE = (LESIONS == 1).astype(np.uint8)
 HEALTHY = {"lesions": np.zeros((5, 5), np.uint8), "types": (), "malignant": False}
 

@@ -28,16 +28,9 @@ from lemlight.metrics.overlap import (
     weighted_pxap,
 )
 
-STRENGTH = np.array(
-    [
-        [0.0, 0.0, 0.0, 0.0, 0.0],
-        [0.0, 1.0, 0.5, 0.0, 0.0],
-        [0.0, 0.5, 0.25, 0.0, 0.0],
-        [0.0, 0.0, 0.0, 0.0, 0.0],
-        [0.0, 0.0, 0.0, 0.0, 0.25],
-    ],
-    np.float32,
-)
+STRENGTH = np.zeros((5, 5), np.float32)
+STRENGTH[1:3, 1:3] = [[1.0, 0.5], [0.5, 0.25]]
+STRENGTH[4, 4] = 0.25
 LESIONS = np.zeros((5, 5), np.uint8)
 LESIONS[1, 1:3] = 1
 LESIONS[3, 0] = 2

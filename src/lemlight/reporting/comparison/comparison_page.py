@@ -220,13 +220,12 @@ def write_comparison_page(
         notes=notes_of(compared),
         differences=shown_differences(compared),
         tables=_tables(tables),
-        names=COLUMNS,
         pooled=pooled_rows(pooled),
-        pooled_names=POOLED_NAMES,
+        pooled_names=list(POOLED_NAMES.values()),
         figures=figures,
         forests={"auroc": heading(_at(compared.primary)), "dsc": METRIC_NAMES["dsc"]},
         mammograms=[_mammogram(image) for image in examples],
-        settings_runs=settings_runs,
+        settings_runs=[f"Run {number}" for number in settings_runs],
         settings=settings,
         leaks=leak_reports(compared.runs),
         commands=list(dict.fromkeys(commands)),
@@ -246,9 +245,9 @@ def _tables(tables: Mapping[Level, pd.DataFrame]) -> list[tuple[str, dict[str, l
     for level, table in tables.items():
         by = f" by {level}" if len(tables) > 1 else ""
         names = [name for name in metrics_of(table) if name not in LOCALIZATION_NAMES]
-        shown[f"Classification{by}"] = {name: cells(table, name) for name in names}
+        shown[f"Classification{by}"] = {COLUMNS[name]: cells(table, name) for name in names}
     images = tables["image"]
-    found = {name: cells(images, name) for name in metrics_of(images) if name in LOCALIZATION_NAMES}
+    found = {COLUMNS[name]: cells(images, name) for name in metrics_of(images) if name in LOCALIZATION_NAMES}
     return [*shown.items(), ("Localization", found)]
 
 

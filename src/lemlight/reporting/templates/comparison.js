@@ -2,7 +2,7 @@
 // Without this script the page shows everything: tables in their order, all mammograms below one another.
 
 function sortBy(table, header, status) {
-  const numbers = header.dataset.kind === "number";
+  const numbers = table.tBodies[0].rows[0]?.cells[header.cellIndex].dataset.value !== undefined;
   const last = header.getAttribute("aria-sort");
   const direction = last === "none" ? (numbers ? "descending" : "ascending") : last === "ascending" ? "descending" : "ascending";
   const sign = direction === "ascending" ? 1 : -1;
