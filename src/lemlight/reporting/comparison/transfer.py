@@ -139,7 +139,6 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
     names = names_of([one.said[key] for one in evaluations for key in ("trained_on", "tested_on")])
     own = {_network(one): one for one in evaluations if one.said["own"] and one.summary["split"] == "test"}
     networks = {one.said["network"] for one in evaluations}
-    splits = {one.summary["split"] for one in evaluations}
     rows = []
     for number, one in enumerate(evaluations):
         level = primary_level(one.summary)
@@ -147,11 +146,10 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
         at_home = own.get(_network(one))
         drop, reason = _drop(one, at_home, level, resamples, seed)
         label = f" ({one.said['network']})" if len(networks) > 1 else ""
-        part = f", {one.summary['split']} split" if len(splits) > 1 else ""
         rows.append(
             {
                 "trained_on": f"{names[2 * number]}{label}",
-                "tested_on": f"{names[2 * number + 1]}{part}",
+                "tested_on": names[2 * number + 1],
                 "split": one.summary["split"],
                 "own": one.said["own"],
                 "level": level,
@@ -169,7 +167,10 @@ def transfer_table(evaluations: Sequence[Evaluation], resamples: int, seed: int 
                 "folder": str(one.folder),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    several = table.loc[table.duplicated(["trained_on", "tested_on"]), "tested_on"]  # splits of one data set
+    parts = (", " + table["split"] + " split").where(table["tested_on"].isin(several), "")
+    return table.assign(tested_on=table["tested_on"] + parts)
 
 
 def primary_level(summary: Mapping[str, Any]) -> Level:
