@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lemlight.data.datamodule import MammogramData, MammogramDataset
 from lemlight.data.loading import Batch
-from lemlight.data.preparing.store import MappedArrays, PreparedStore
+from lemlight.data.preparing.store import MappedArrays, PreparedStore, read_lines
 from lemlight.errors import LemlightError
 from lemlight.files import allocate, locked, write_json, write_slot
 from lemlight.terminal import Progress
@@ -49,15 +49,9 @@ class FeatureStore(MappedArrays):
         return features
 
     def done(self) -> dict[Version, str]:
-        """What is there, with the fingerprint of the image it is of; a line cut off by a kill counts for nothing."""
-        path, found = self.folder / RECORDS, dict[Version, str]()
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                image_id, version, fingerprint = json.loads(line)
-            except ValueError:
-                continue
-            found[image_id, version] = fingerprint
-        return found
+        """What is there, with the fingerprint of the image it is of."""
+        lines = read_lines(self.folder / RECORDS)
+        return {(image_id, version): fingerprint for image_id, version, fingerprint in lines}
 
 
 class FeatureDataset(MammogramDataset):

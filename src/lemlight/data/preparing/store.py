@@ -7,8 +7,8 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,15 +138,18 @@ class PreparedStore(MappedArrays):
         return str(self._records[i]["fingerprint"])
 
 
+def read_lines(path: Path) -> Iterator[Any]:
+    """Give the values of a file of JSON lines; one cut off by a kill counts for nothing."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
 def _read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """What is known of every image that was worked on, by image_id; a line cut off by a kill counts for nothing."""
+    """What is known of every image that was worked on, by image_id."""
     records: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*{RECORDS}")):  # of the whole and of parts
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
+        for record in read_lines(path):
             if "slot" in record or "slot" not in records.get(record["image_id"], {}):  # done once is done
                 records[record["image_id"]] = record
     return records
