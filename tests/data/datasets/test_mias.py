@@ -144,3 +144,5 @@ def test_tables_that_contradict_each_other(download):
     path = download / "Info.txt"
     path.write_text(path.read_text().replace(" B ", " M ", 1))
     assert "contradict each other (2): Info.txt, README" in failure(download)
+    (download / "all-mias" / "README").rename(download / "all-mias" / "Info.txt")
+    assert "contradict each other (2): Info.txt, Info.txt" in failure(download)

@@ -19,9 +19,7 @@ passing it on, by its licence agreement.
 
 import os
 import re
-from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -44,24 +42,10 @@ OTHERS = (".pgm", ".dcm", ".dicom")  # of other data sets; pictures may lie abou
 TABLES = ("info", "readme", "00readme")
 NUMBER = re.compile(r"mdb\d{3}")
 ORIGINAL = re.compile(r"mdb\d{3}[lr][smlx]")
-LINE = re.compile(
-    r"(?P<image>mdb\d{3})(?: (?P<tissue>[FGD]))? (?:NORM|(?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM) (?P<severity>[BM])"
-    r"(?: (?P<x>\d+) (?P<y>\d+) (?P<radius>\d+)| \*+ ?(?:see )?NOTE.*)?)",
-    re.I,
+LINE = (
+    r"^(?P<image>mdb\d{3})(?: (?P<tissue>[FGD]))? (?:NORM|(?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM) (?P<severity>[BM])"
+    r"(?: (?P<x>\d+) (?P<y>\d+) (?P<radius>\d+)| \*+ ?(?:see )?NOTE.*)?)$"
 )
-
-
-class Abnormality(NamedTuple):
-    """A line of the table: image, class ("" for a normal one), malignant or not, circle (x, y from below, radius).
-
-    tissue: fatty (F), fatty-glandular (G) or dense (D).
-    """
-
-    image: str
-    kind: str
-    malignant: bool
-    circle: tuple[int, int, int] | None
-    tissue: str = ""
 
 
 @checked
@@ -71,22 +55,22 @@ def mias(root: str | Path, normal_images: bool = True, allow_missing: bool = Fal
     files = _images(download)
     shapes = {path: header.shape for path, header in download.headers(list(files.values())).items()}
     lines = _read_lines(download)
-    both = [image for image, found in lines.items() if len({line.kind == "" for line in found}) > 1]
-    download.wrong("images that the table calls normal and abnormal", sorted(both))
-    rows = pd.DataFrame({"image_id": sorted(lines)}, dtype=str)
-    wanted = pd.Series([normal_images or lines[image][0].kind != "" for image in rows["image_id"]], dtype=bool)
-    rows = download.with_files(rows, files, "image_id", wanted)
+    of_image = lines.groupby("image")
+    kinds = of_image["normal"].nunique()
+    download.wrong("images that the table calls normal and abnormal", kinds.index[kinds > 1])
+    rows = of_image.agg(normal=("normal", "first"), label=("malignant", "any"), density=("tissue", "first"))
+    rows = rows.reset_index(names="image_id")
+    rows = download.with_files(rows, files, "image_id", ~(rows["normal"].astype(bool) & (not normal_images)))
     images = rows[rows["path"].isin(list(shapes))]
     download.check(allow_missing, images)
     number = images["image_id"].str[3:].astype(int)
     images = images.assign(
-        label=[int(any(line.malignant for line in lines[image])) for image in images["image_id"]],
+        label=images["label"].astype(int),
         patient_id=((number + 1) // 2).map("pair{:03d}".format),
         laterality=(number % 2).map({1: "L", 0: "R"}),
         view="MLO",
-        density=[lines[image][0].tissue for image in images["image_id"]],
     )
-    return download.image_table(images, lambda row: _lesions(lines[row.image_id], shapes[row.path]))
+    return download.image_table(images, lambda row: _lesions(of_image.get_group(row.image_id), shapes[row.path]))
 
 
 def _images(download: Download) -> dict[str, str]:
@@ -99,8 +83,8 @@ def _images(download: Download) -> dict[str, str]:
     return download.one_file_each(others | ours, (others | ours).__getitem__)
 
 
-def _read_lines(download: Download) -> dict[str, list[Abnormality]]:
-    """Read the table, whatever file holds it; a line that stands there twice counts once."""
+def _read_lines(download: Download) -> pd.DataFrame:
+    """Read the table, whatever file holds it, as text and whether it is normal or malignant; twice counts once."""
     tables = {}
     for path in map(Path, download.files):
         if path.name.lower().removesuffix(".txt") in TABLES:
@@ -110,42 +94,32 @@ def _read_lines(download: Download) -> dict[str, list[Abnormality]]:
                 tables[str(path)] = lines
     if not tables:
         download.wrong("no table of abnormalities: lines such as `mdb001 G CIRC B 535 425 197`", ["Info.txt or README"])
-        return {}
     if len({frozenset(lines.values()) for lines in tables.values()}) > 1:
-        download.wrong("tables that contradict each other", [os.path.basename(path) for path in tables])
-    table, lines = next(iter(tables.items()))
-    matches = {number: LINE.fullmatch(line) for number, line in lines.items()}
-    bad = [f"line {number} ({lines[number]!r})" for number, match in matches.items() if match is None]
+        download.wrong("tables that contradict each other", map(os.path.basename, tables))
+    table, lines = next(iter(tables.items()), ("", {}))
+    rows: pd.DataFrame = pd.Series(lines, dtype=str).str.extract(LINE, flags=re.IGNORECASE).fillna("")
+    bad = [f"line {number} ({lines[number]!r})" for number in rows.index[rows["image"] == ""]]
     download.wrong(f"lines of {os.path.basename(table)} that are not mini-MIAS's", bad)
-    found: dict[str, list[Abnormality]] = defaultdict(list)
-    for match in matches.values():
-        line = _abnormality(match) if match else None
-        if line and line not in found[line.image]:
-            found[line.image].append(line)
-    return dict(found)
+    rows = rows[rows["image"] != ""].apply(lambda column: column.str.upper())
+    rows = rows.assign(image=rows["image"].str.lower(), normal=rows["kind"] == "", malignant=rows["severity"] == "M")
+    return rows.drop_duplicates()
 
 
-def _abnormality(match: re.Match[str]) -> Abnormality:
-    circle = (int(match["x"]), int(match["y"]), int(match["radius"])) if match["x"] else None
-    kind, severity = (match["kind"] or "").upper(), (match["severity"] or "").upper()
-    return Abnormality(match["image"].lower(), kind, severity == "M", circle, (match["tissue"] or "").upper())
-
-
-def _lesions(lines: list[Abnormality], shape: tuple[int, int]) -> tuple[Lesion, ...]:
+def _lesions(lines: pd.DataFrame, shape: tuple[int, int]) -> tuple[Lesion, ...]:
     """Give the lesions of an image; ImageError where they are unknown."""
     lesions = []
-    for line in lines:
-        if not line.kind:
+    for kind, *circle in zip(*(lines[column] for column in ("kind", "x", "y", "radius")), strict=True):
+        if not kind:
             return ()
-        if line.circle is None:
+        if not all(circle):
             raise ImageError("no circle")
         if not same_aspect(shape, (SIDE, SIDE)):
             raise ImageError(f"{shape[0]} x {shape[1]} px")
-        x, from_below, radius = line.circle
+        x, from_below, radius = map(int, circle)
         y = SIDE - 1 - from_below
         if not (0 <= x < SIDE and 0 <= y < SIDE and 0 < radius < SIDE):
             raise ImageError("a circle outside the image")
         points = ((float(x), float(y)),)
         size = None if shape == (SIDE, SIDE) else (SIDE, SIDE)
-        lesions.append(Lesion("circle", type=TYPES[line.kind], points=points, radius=float(radius), size=size))
+        lesions.append(Lesion("circle", type=TYPES[kind], points=points, radius=float(radius), size=size))
     return tuple(lesions)
