@@ -133,7 +133,7 @@ def test_one_class_at_a_level_is_undefined_and_images_of_both_labels_are_counted
     assert section["mixed"] == 1
 
 
-def test_known_levels_and_files(tmp_path):
+def test_level_sections_and_files(tmp_path):
     summary = summarize(clinic(), resamples=100) | {"levels": summarize_levels(clinic(), resamples=100)}
     assert list(level_sections(summary)) == list(LEVELS)
     assert level_sections({"auroc": {}}) == {"image": {"auroc": {}}}  # of a run from before there were levels
