@@ -68,14 +68,9 @@ Panel = NDArray[np.uint8]  # (h, w, 3) RGB
 Mark = tuple[str, tuple[int, ...]]  # what a legend says, of which colour
 
 
-def _heat() -> NDArray[np.uint8]:
-    """Plasma (perceptually uniform, safe for the colour-blind) as RGBA (256, 4), see-through at 0."""
-    colours = colormaps["plasma"](np.linspace(0, 1, 256))
-    colours[:, 3] = 0.8 * np.linspace(0, 1, 256) ** 0.75
-    return np.asarray(np.rint(255 * colours), dtype=np.uint8)
-
-
-HEAT = _heat()
+# plasma (perceptually uniform, safe for the colour-blind) as RGBA (256, 4), see-through at 0
+HEAT = np.rint(255 * colormaps["plasma"](np.linspace(0, 1, 256))).astype(np.uint8)
+HEAT[:, 3] = np.rint(255 * (0.8 * np.linspace(0, 1, 256) ** 0.75))
 OPACITY = HEAT[:, 3:].astype(np.float32) / 255
 INK = HEAT[:, :3] * OPACITY  # what the colours add
 

@@ -208,6 +208,7 @@ def write_comparison_page(
         figures = _figures(compared, examples, Path(folder))
     script = (TEMPLATES / "comparison.js").read_text(encoding="utf-8")
     settings_runs, settings = differing_settings(compared.runs)
+    primary = compared.primary
     commands = [public_command("train", run.overrides) for run in compared.runs if run.overrides is not None]
     return write_page(
         path,
@@ -223,7 +224,7 @@ def write_comparison_page(
         pooled=pooled_rows(pooled),
         pooled_names=list(POOLED_NAMES.values()),
         figures=figures,
-        forests={"auroc": heading(_at(compared.primary)), "dsc": METRIC_NAMES["dsc"]},
+        forests={"auroc": heading(f"{primary}/auroc".removeprefix("image/")), "dsc": METRIC_NAMES["dsc"]},
         mammograms=[_mammogram(image) for image in examples],
         settings_runs=[f"Run {number}" for number in settings_runs],
         settings=settings,
@@ -233,10 +234,6 @@ def write_comparison_page(
         script=script,
         script_hash=base64_of(hashlib.sha256(script.encode()).digest()),
     )
-
-
-def _at(level: Level) -> str:
-    return "auroc" if level == "image" else f"{level}/auroc"
 
 
 def _tables(tables: Mapping[Level, pd.DataFrame]) -> list[tuple[str, dict[str, list[dict[str, Any]]]]]:
