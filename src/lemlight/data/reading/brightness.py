@@ -1,6 +1,5 @@
 """DICOM's stored values -> brightness: the bits that are pixels, look-up tables and windows, padding as air."""
 
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -129,9 +128,13 @@ def brightness_table(dataset: Dataset, low: int, high: int, notes: list[str]) ->
     values, ends = _modality(np.arange(least, greatest + 1), dataset, notes)
     brightness, bits = _scale(values, *ends), int(dataset.BitsStored)
     held = values[low - least : high - least + 1]  # by the image
-    for what, show in [*_voi_luts(dataset, held), *_windows(dataset, notes)]:
+    ways = [
+        *(("VOI LUT", partial(_voi_lut, item=item, held=held)) for item in dataset.get("VOILUTSequence") or ()),
+        *(("window", partial(_window, index=index)) for index in range(_windows(dataset, notes))),
+    ]
+    for what, show in ways:
         try:
-            shown, depth = show(values)
+            shown, depth = show(values, dataset)
             seen = np.clip(shown[low - least : high - least + 1], 0, 1)
             greys = np.count_nonzero((seen > 0) & (seen < 1))
             if (
@@ -176,12 +179,7 @@ def _modality(stored: NDArray[Any], dataset: Dataset, notes: list[str]) -> tuple
     return values, (float(values.min()), float(values.max()))
 
 
-def _voi_luts(dataset: Dataset, held: NDArray[Any]) -> Iterator[tuple[str, Callable[[NDArray[Any]], Shown]]]:
-    for item in dataset.get("VOILUTSequence") or ():
-        yield "VOI LUT", partial(_voi_lut, item=item, dataset=dataset, held=held)
-
-
-def _voi_lut(values: NDArray[Any], item: Dataset, dataset: Dataset, held: NDArray[Any]) -> Shown:
+def _voi_lut(values: NDArray[Any], dataset: Dataset, item: Dataset, held: NDArray[Any]) -> Shown:
     found, bits = _looked_up(values, item, dataset, held)
     return _scale(found, 0, 2**bits - 1), bits
 
@@ -212,18 +210,17 @@ def _looked_up(
     return table[np.clip(places, 0, len(table) - 1)], bits
 
 
-def _windows(dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Callable[[NDArray[Any]], Shown]]]:
+def _windows(dataset: Dataset, notes: list[str]) -> int:
+    """How many windows there are; a function that is none of the standard's is noted."""
     if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
-        return
+        return 0
     if str(dataset.get("VOILUTFunction", "LINEAR")).upper() not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         notes.append("a window function that is invalid: LINEAR taken")
         del dataset.VOILUTFunction
     try:
-        count = min(dataset["WindowCenter"].VM, dataset["WindowWidth"].VM)
+        return int(min(dataset["WindowCenter"].VM, dataset["WindowWidth"].VM))
     except Exception:  # not a number
-        count = 1
-    for index in range(count):
-        yield "window", partial(_window, dataset=dataset, index=index)
+        return 1
 
 
 def _window(values: NDArray[Any], dataset: Dataset, index: int) -> Shown:
