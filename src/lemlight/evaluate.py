@@ -97,7 +97,7 @@ def _data_of(settings: EvaluateSettings, dataset: dict[str, Any], level: str) ->
 def _about(trained: "Trained", fingerprints: Sequence[str], name: str, dataset: dict[str, Any]) -> dict[str, Any]:
     """What the page of an evaluation says of the network, of its data and of these."""
     from lemlight.reporting.comparison.transfer import about, describe
-    from lemlight.training.privacy import place_of
+    from lemlight.settings import place_of
     from lemlight.training.trainer import say_known
 
     first = trained.first

@@ -32,9 +32,8 @@ from lemlight.data.reading.io import find_images
 from lemlight.data.reading.isolated import given, map_isolated
 from lemlight.data.reading.raster import Image
 from lemlight.errors import ImageError, LemlightError
-from lemlight.localization.attribution import Explanation, explain, explain_scores, regions_of
-from lemlight.localization.choice import Chosen, RegionSettings, build_methods, settings_of
-from lemlight.localization.mean_strength import MeanStrength, settings_together
+from lemlight.localization.attribution import Explanation, MeanStrength, explain, explain_scores, regions_of
+from lemlight.localization.choice import Chosen, RegionSettings, build_methods, settings_of, settings_together
 from lemlight.localization.regions import Region, cutoff_in, smoothed
 from lemlight.metrics import LevelRule
 from lemlight.metrics.levels import joined

@@ -78,8 +78,8 @@ def _write(
     from lemlight.data.datasets.common import PUBLISHED
     from lemlight.plots.sheets import contact_sheet
     from lemlight.reporting import inventory_page
+    from lemlight.settings import public_config
     from lemlight.terminal import print_summary
-    from lemlight.training.privacy import public_config
 
     folder, name, prepare = Path(config.output), str(config.choices["dataset"]), config.dataset["prepare"]
     done = f"Prepared: every image that is used is stored with {prepare['height']} x {prepare['width']} px."

@@ -41,13 +41,12 @@ def train(
 
     from lemlight.files import write_yaml
     from lemlight.reporting.run_results import Run, best_validation, choose_on_validation, write_results
-    from lemlight.settings import plain
+    from lemlight.settings import place_of, plain
     from lemlight.sweeps.names import labels_of
     from lemlight.training.callbacks import build_callbacks
     from lemlight.training.checkpoint import metadata_of, run_name
     from lemlight.training.logging import build_loggers, finish_loggers
     from lemlight.training.module import MammogramModule, leave_process_group
-    from lemlight.training.privacy import place_of
     from lemlight.training.trainer import build_trainer, check_labels, fit, keep_features, try_parts, versions
 
     hold(settings.limits)
@@ -111,7 +110,7 @@ def task(cfg: DictConfig) -> float | None:
 
     settings, trust = settings_of(cfg, TrainSettings), None
     if settings.resume:
-        from lemlight.training.resume import resumed
+        from lemlight.training.trainer import resumed
 
         settings, trust = resumed(settings, hydra.overrides.task), settings.trust
     value: float | None = train(settings, hydra.overrides.task, Sweep.of_this_process(), trust)["validation"]

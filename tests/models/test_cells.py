@@ -9,8 +9,7 @@ from torch import nn
 
 from lemlight.localization.attribution import Importance, explain
 from lemlight.localization.baselines import CAM, GradCAM
-from lemlight.models.cells import bags_by_size, breast_cells, side_by_side
-from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.classifier import MammogramClassifier, bags_by_size, breast_cells, side_by_side
 from lemlight.models.pooling import Scorer
 from tests.parts import POOLINGS, build_pooling
 

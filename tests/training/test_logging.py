@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lemlight.errors import LemlightError
+from lemlight.settings import public_config
 from lemlight.training.logging import build_loggers, finish_loggers, flat_figures, sent_config
-from lemlight.training.privacy import public_config
 from tests.parts import part_of
 
 WANDB = {"project": "poolings", "group": "sweep", "name": "lem-0", "tags": ["phantom"], "mode": "offline"}

@@ -12,7 +12,7 @@ import torch
 
 from lemlight.errors import LemlightError
 from lemlight.training.checkpoint import load_checkpoint
-from lemlight.training.resume import difference, merged
+from lemlight.training.trainer import difference, merged
 from tests.composing import values_of
 
 STOP = {"monitor": "val/loss", "mode": "min", "patience": 30, "min_delta": 0.0}

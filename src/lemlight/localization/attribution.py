@@ -15,15 +15,15 @@ from lemlight.localization.baselines import (
     FeatureBaseline,
     attention_blocks,
     cam_of_scores,
-    enlarged,
     evaluating,
     signs_of,
 )
-from lemlight.localization.choice import Follow
+from lemlight.localization.choice import Follow, RegionSettings
 from lemlight.localization.excitation_backprop import Passage
 from lemlight.localization.propagation_rules import exact
-from lemlight.localization.regions import Region, find_regions
+from lemlight.localization.regions import Region, find_regions, smoothed
 from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.ensemble import Ensemble, enlarged
 from lemlight.models.lem import Extrema, Ties, local_extrema, valid_only
 
 KEEP = 0.5
@@ -163,6 +163,44 @@ class Importance:
         ties, valid = classifier.ties, scores.valid
         extrema = select_extrema(scores.score_map, malignant.float(), follow=follow, keep=keep, ties=ties, valid=valid)
         return passage.back(*extrema).maps
+
+
+def maps_by(
+    method: Method, classifier: MammogramClassifier, images: Tensor, malignant: Tensor, follow: Follow, keep: float
+) -> Tensor:
+    """Compute maps by a method; by importance from the extrema of that kind and strength, see `select_extrema`."""
+    if isinstance(method, Importance):
+        return method.maps(classifier, images, malignant, follow, keep)
+    return method(classifier, images, malignant)
+
+
+class MeanStrength:
+    """A `Method` for an `Ensemble`: the mean, over networks and moves, of the smoothed maps, each with a maximum of 1.
+
+    Every network explains what the ensemble predicts, with the settings that its own training chose.
+
+    Args:
+        method: makes the maps of each network.
+        settings: keep and smoothing of each network.
+        follow: see `explain`.
+    """
+
+    def __init__(self, method: Method, settings: Sequence[RegionSettings], follow: Follow = "predicted") -> None:
+        self.method, self.settings, self.follow = method, list(settings), follow
+
+    def __call__(self, classifier: MammogramClassifier, images: Tensor, malignant: Tensor) -> Tensor:
+        """Compute the maps."""
+        if not isinstance(classifier, Ensemble):
+            raise LemlightError("the mean strength is that of an ensemble: give several networks")
+        total = torch.zeros_like(images[:, 0])
+        for network, own in zip(classifier.members, self.settings, strict=True):
+            for move in classifier.moves:
+                moved = move.there(images)
+                maps = maps_by(self.method, network, moved, malignant, self.follow, own.keep)
+                strength = [torch.from_numpy(smoothed(one.cpu().numpy(), own.smoothing)) for one in maps]
+                total += move.back(torch.stack(strength).to(total))
+        mean: Tensor = total / (len(self.settings) * len(classifier.moves))
+        return mean
 
 
 def try_methods(classifier: MammogramClassifier, methods: Iterable[Method], shape: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from lemlight.arguments import Count, NotNegative, NotNegativeCount, checked
 from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
+from lemlight.models.ensemble import enlarged
 
 
 @contextmanager
@@ -282,13 +283,6 @@ def cam_of_scores(score_map: Tensor, signs: Tensor) -> Tensor:
 def signs_of(malignant: Tensor) -> Tensor:
     """+1 for images predicted malignant, whose logit is explained, and -1 for the others: `(N,)` float32."""
     return malignant.bool().float() * 2 - 1
-
-
-def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps `(N, h, w)` at the size `shape` (H, W) of the image, bilinear (align_corners=False)."""
-    if maps.shape[1:] == shape:
-        return maps
-    return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _feature_gradients(classifier: MammogramClassifier, features: Tensor, signs: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The choice of localization: its method, and how a map becomes regions: given, chosen on a split, or a default."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lemlight.arguments import Count, Fraction, InnerFraction, NotNegativeCount, Probability, Smoothing, checked
@@ -132,6 +132,19 @@ def settings_of(
         values |= own.model_dump(include={"keep", "smoothing", *(["cutoff"] if own.cutoff_by == rule else [])})
     values |= {name: value for name, value in given.items() if value is not None}
     return RegionSettings(**values, cutoff_by=rule)
+
+
+def settings_together(settings: Sequence[RegionSettings]) -> RegionSettings:
+    """How the mean strength becomes regions: as sharp as it is, cut off at the mean of the networks' cutoffs.
+
+    Raises:
+        LemlightError: some are cut off by the maximum, some by the mass.
+    """
+    rules = {own.cutoff_by for own in settings}
+    if len(rules) > 1:
+        raise LemlightError("the networks cut their maps off by maximum and by mass: choose with cutoff_by=...")
+    cutoff = sum(own.cutoff for own in settings) / len(settings)
+    return RegionSettings(keep=0.0, smoothing=0.0, cutoff=cutoff, cutoff_by=rules.pop())
 
 
 def is_shown(gain: float, square: float, images: int) -> bool:

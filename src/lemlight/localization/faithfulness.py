@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from lemlight.localization.attribution import Importance
+from lemlight.localization.attribution import maps_by
 from lemlight.localization.choice import RegionSettings
 from lemlight.localization.evaluation import Localizing, in_turn
 from lemlight.localization.regions import smoothed
@@ -111,10 +111,11 @@ def _of_image(
     pixels, image = place.images([image_id]), place.images([image_id])[0, 0].cpu().numpy()
     probability = _probability(place, pixels)
     malignant = probability > place.threshold
-    strengths = [
-        smoothed(_maps(place, name, network, pixels, malignant, settings.keep)[0].cpu().numpy(), settings.smoothing)
-        for network in (place.classifier, shuffled)
-    ]
+    follow, keep = place.settings.follow, settings.keep
+    strengths = []
+    for network in (place.classifier, shuffled):  # both explain what the network itself predicted
+        maps = maps_by(place.settings.methods[name], network, pixels, malignant, follow, keep)
+        strengths.append(smoothed(maps[0].cpu().numpy(), settings.smoothing))
     series = [torch.from_numpy(images[:, None]) for images in replaced(image, strengths[0])]
     curves = [_probability(place, images.to(place.device)) for images in series]
     said = [float(np.trapezoid((one if malignant else 1 - one).cpu().numpy(), dx=1 / STEPS)) for one in curves]
@@ -136,17 +137,6 @@ def _probability(place: Localizing, images: Tensor) -> Tensor:
     parts = [place.classifier(images[start : start + size]).logit for start in range(0, len(images), size)]
     logit: Tensor = torch.cat(parts)
     return logit.double().sigmoid()
-
-
-def _maps(
-    place: Localizing, name: str, classifier: MammogramClassifier, images: Tensor, malignant: Tensor, keep: float
-) -> Tensor:
-    """The maps of what the network itself predicted, whatever one with other weights would."""
-    method = place.settings.methods[name]
-    if isinstance(method, Importance):
-        return method.maps(classifier, images, malignant, place.settings.follow, keep)
-    maps: Tensor = method(classifier, images, malignant)
-    return maps
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from lemlight.arguments import Count, checked
 from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
-from lemlight.models.output_stride import halve_stride, measure, on_meta
+from lemlight.models.adapting import halve_stride, measure, on_meta
 
 
 def _stem(features: nn.Module) -> tuple[str, nn.Conv2d]:

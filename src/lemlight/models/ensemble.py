@@ -40,6 +40,13 @@ def moves_of(names: Sequence[Augmented], output_stride: int) -> list[Move]:
     return [Move(*shift, mirrored) for mirrored in ([False, True] if "flip" in names else [False]) for shift in shifts]
 
 
+def enlarged(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps `(N, h, w)` at the size `shape` (H, W) of the image, bilinear (align_corners=False)."""
+    if maps.shape[1:] == shape:
+        return maps
+    return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]
+
+
 class Ensemble(MammogramClassifier):
     """Networks as one, each looking at each move of an image: the mean of their (calibrated) logits.
 
@@ -73,8 +80,7 @@ class Ensemble(MammogramClassifier):
         found = [[network(move.there(features), bag) for move in self.moves] for network in self.members]
         every = [scores for of_network in found for scores in of_network]
         maps = [of_network[0].score_map for of_network in found]
-        shape = maps[0].shape[1:]
-        alike = [one if one.shape[1:] == shape else _resized(one, (shape[0], shape[1])) for one in maps]
+        alike = [enlarged(one, (maps[0].shape[1], maps[0].shape[2])) for one in maps]
         return Scores(
             logit=torch.stack([scores.logit for scores in every]).mean(dim=0),
             gap_logit=torch.stack([scores.gap_logit for scores in every]).mean(dim=0),
@@ -82,7 +88,3 @@ class Ensemble(MammogramClassifier):
             regularizer=every[0].regularizer,
             valid=every[0].valid,
         )
-
-
-def _resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    return functional.interpolate(maps.unsqueeze(1), size=shape, mode="bilinear", align_corners=False)[:, 0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lemlight.arguments import checked
 from lemlight.building import did_you_mean
 from lemlight.errors import LemlightError
+from lemlight.models.adapting import PROBE_SIZE, measure, on_meta
 from lemlight.models.backbones import (
     Backbone,
     OutputStride,
@@ -21,7 +22,6 @@ from lemlight.models.backbones import (
     state_of_file,
     weight_differences,
 )
-from lemlight.models.output_stride import PROBE_SIZE, measure, on_meta
 
 OBLONG = (608, 416)  # px; 19 x 13 cells, no multiple of the windows of 7 and 8 cells that some networks want
 ODD = (601, 407)

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lemlight.files import written_aside
+from lemlight.settings import public_override
 from lemlight.text import Table, cells_text, interval_text, markdown_table, value_text
-from lemlight.training.privacy import public_override
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -52,12 +52,11 @@ from lemlight.reporting.run_page import (
     write_model_card,
     write_run_page,
 )
-from lemlight.settings import Command, TrainSettings, plain
+from lemlight.settings import Command, TrainSettings, plain, public_config
 from lemlight.terminal import print_summary
 from lemlight.training.checkpoint import Checkpoint, add_to_metadata, load_checkpoint, load_weights
 from lemlight.training.logging import log_results
 from lemlight.training.module import MammogramModule, predict, score_maps
-from lemlight.training.privacy import public_config
 from lemlight.training.trained import Fold
 from lemlight.training.trainer import versions
 

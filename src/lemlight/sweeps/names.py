@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lemlight.training.privacy import public_override
+from lemlight.settings import public_override
 
 SWEEP = "LEMLIGHT_SWEEP"  # the variable that tells a training of which sweep it is a job
 LONGEST = 100  # characters of a name

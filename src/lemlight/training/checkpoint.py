@@ -74,7 +74,7 @@ class Checkpoint:
     step: int
     operating: Operating
     selected_on: list[str]
-    place: str = ""  # see `lemlight.training.privacy.place_of`
+    place: str = ""  # see `lemlight.settings.place_of`
 
     @property
     def label_names(self) -> list[str]:

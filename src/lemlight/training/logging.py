@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lemlight.arguments import checked
 from lemlight.building import build
-from lemlight.training.privacy import public_config
+from lemlight.settings import public_config
 
 
 def build_loggers(parts: Mapping[str, Any], config: Mapping[str, Any], **labels: Any) -> list[Logger]:

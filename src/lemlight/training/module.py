@@ -21,9 +21,9 @@ from lemlight.errors import LemlightError
 from lemlight.metrics.operating import read_operating
 from lemlight.models.classifier import MammogramClassifier, build_classifier
 from lemlight.models.lem import Extrema
+from lemlight.settings import public_config
 from lemlight.training.checkpoint import METADATA, plain
 from lemlight.training.optimizers import build_optimizer, build_scheduler
-from lemlight.training.privacy import public_config
 
 NOISE = (
     r".*LeafSpec.*",  # Lightning 2.6 with torch 2.15

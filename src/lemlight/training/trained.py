@@ -20,7 +20,7 @@ from lemlight.data.datamodule import say
 from lemlight.data.preparing.store import LEAST_SIDE, MOST_SIDE
 from lemlight.data.table import first_ten
 from lemlight.errors import LemlightError
-from lemlight.localization.attribution import Method, try_methods
+from lemlight.localization.attribution import MeanStrength, Method, try_methods
 from lemlight.localization.choice import (
     Chosen,
     CutoffBy,
@@ -29,8 +29,8 @@ from lemlight.localization.choice import (
     build_settings,
     chosen_settings,
     settings_of,
+    settings_together,
 )
-from lemlight.localization.mean_strength import MeanStrength, settings_together
 from lemlight.metrics.calibration import log_odds
 from lemlight.metrics.operating import Operating
 from lemlight.models.classifier import MammogramClassifier

@@ -21,8 +21,7 @@ from lemlight.reporting.comparison.transfer import (
     transfer_text,
     write_transfer,
 )
-from lemlight.settings import ReportSettings
-from lemlight.training.privacy import place_of
+from lemlight.settings import ReportSettings, place_of
 from tests.layouts.run_folders import NAME, predictions_of, write_run
 
 

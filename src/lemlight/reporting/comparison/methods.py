@@ -12,10 +12,10 @@ from lemlight.metrics import Level
 from lemlight.metrics.comparison import LOCATED, Comparison, compare_methods
 from lemlight.metrics.levels import LEVELS, level_sections, level_table, why_not
 from lemlight.reporting.comparison.runs import TrainingRun
+from lemlight.settings import public_config
 from lemlight.sweeps.names import WITHOUT_EFFECT
 from lemlight.sweeps.state import flat, within
 from lemlight.text import short_numbers
-from lemlight.training.privacy import public_config
 
 # groups of the config that name a method by the file chosen in them, the most telling first
 GROUPS = ("pooling", "backbone", "loss", "dataset", "augmentation", "optimizer", "scheduler")

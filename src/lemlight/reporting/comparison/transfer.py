@@ -20,8 +20,8 @@ from lemlight.metrics.classification import check_scored, weighted_auroc
 from lemlight.metrics.levels import level_sections, level_table
 from lemlight.reporting.comparison.runs import NOT_LOOKED_INTO, Metrics, read_metrics, read_predictions, read_yaml
 from lemlight.reporting.page import markdown, write_page
+from lemlight.settings import public_config
 from lemlight.text import Table, from_columns, in_columns, rows_of
-from lemlight.training.privacy import public_config
 
 PAGE, TABLE = "hospitals.html", "hospitals.csv"
 ABOUT = "about"  # the key of what `describe` says in metrics.json

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lemlight.errors import LemlightError
+from lemlight.models.adapting import blocks, checkpoint_gradients
 from lemlight.models.classifier import build_classifier
-from lemlight.models.gradient_checkpointing import blocks, checkpoint_gradients
 from lemlight.models.timm_backbone import timm_network
 from tests.parts import build_backbone, part_of
 
