@@ -23,8 +23,10 @@ def build_pooling(name, channels, **arguments):
 
 
 def build_backbone(name, weights="none", weights_file=None, output_stride=32):
+    """A backbone of torchvision, the one of its own file, or, as "timm resnet10t", one of timm."""
+    group, _, network = name.rpartition(" ")
     lite = name == "efficientnet_lite0"
-    part = part_of("backbone", name if lite else "torchvision") | ({} if lite else {"name": name})
+    part = part_of("backbone", name if lite else group or "torchvision") | ({} if lite else {"name": network})
     return build(part | {"weights": weights, "weights_file": weights_file, "output_stride": output_stride}, "backbone")
 
 

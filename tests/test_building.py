@@ -108,14 +108,6 @@ def test_deterministic_algorithms_are_asked_for_or_those_of_a_cpu(tmp_path, monk
     assert asked("trainer=cpu", "trainer.deterministic=false") is False
 
 
-def test_every_gpu_choice_takes_statistics_of_batchnorm_over_all_devices():
-    assert values_of("trainer=ddp", "trainer.sync_batchnorm=true")["trainer"]["sync_batchnorm"] is True
-    part = {"_target_": "pytorch_lightning.Trainer", "sync_batchnorm": True, "accelerator": "cpu", "devices": 2}
-    trainer = build(part | {"strategy": "ddp"}, "trainer", logger=False)
-    batch_norm = trainer.strategy._layer_sync.apply(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))[0]
-    assert isinstance(batch_norm, torch.nn.SyncBatchNorm)
-
-
 @pytest.mark.parametrize("option", options("augmentation"))
 def test_augmentations(option):
     image = np.full((40, 30), 30000, np.uint16)

@@ -84,7 +84,7 @@ def test_a_full_disk_behind_what_is_printed_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["batchsize=8"], "batchsize: there is no such key; did you mean batch_size?"),
+        (["batchsize=8"], "batchsize: there is no such key (did you mean batch_size?)"),
         (["batch_size=0"], "batch_size=0: must be greater than or equal to 1"),
         (["pooling=mean"], "Could not find 'pooling/mean'"),
         (["dataset=folder"], "dataset.root: a value is needed"),

@@ -1,7 +1,6 @@
 """What every command shares: Hydra around a task, and one clear message instead of a traceback."""
 
 import atexit
-import difflib
 import errno
 import functools
 import gc
@@ -215,13 +214,13 @@ def explain(error: BaseException) -> str:
     )
     if unknown and "group" not in text:
         key = unknown.group(1)
-        close = difflib.get_close_matches(key.split(".")[-1], _known_keys(), n=1)
-        hint = f"did you mean {close[0]}? " if close and close[0] != key.split(".")[-1] else ""
-        return f"{key}: there is no such key; {hint}`--cfg job` lists all of them"
+        name, known = key.split(".")[-1], _known_keys()
+        hint = "" if name in known else building.did_you_mean(name, known)
+        return f"{key}: there is no such key{hint}; `--cfg job` lists all of them"
     cause = error.__cause__
     return f"{text}\n{cause}" if isinstance(cause, OmegaConfBaseException) else text
 
 
-def _known_keys() -> list[str]:
+def _known_keys() -> set[str]:
     files = Path(conf_dir()).rglob("*.yaml")
-    return sorted({key for file in files for key in re.findall(r"^\s*(\w+):", file.read_text(), re.MULTILINE)})
+    return {key for file in files for key in re.findall(r"^\s*(\w+):", file.read_text(), re.MULTILINE)}

@@ -1,6 +1,7 @@
 """python -m lemlight.train: prepare what is missing, fit, test the best checkpoint, write the report."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,11 +10,14 @@ from omegaconf import DictConfig
 
 from lemlight.cli import run_command, settings_of
 from lemlight.limits import hold
-from lemlight.settings import TrainSettings
+from lemlight.settings import TrainSettings, place_of, plain
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
     from lemlight.data.datamodule import MammogramFiles
     from lemlight.sweeps.names import Sweep
+    from lemlight.training.module import MammogramModule
 
 
 def train(
@@ -35,18 +39,14 @@ def train(
     Raises:
         LemlightError: anything that the user can mend, found as early as it can be.
     """
-    from pathlib import Path
-
     from pytorch_lightning import seed_everything
 
     from lemlight.files import write_yaml
-    from lemlight.reporting.run_results import Run, best_validation, choose_on_validation, write_results
-    from lemlight.settings import place_of, plain
     from lemlight.sweeps.names import labels_of
     from lemlight.training.callbacks import build_callbacks
     from lemlight.training.checkpoint import metadata_of, run_name
     from lemlight.training.logging import build_loggers, finish_loggers
-    from lemlight.training.module import MammogramModule, leave_process_group
+    from lemlight.training.module import MammogramModule
     from lemlight.training.trainer import build_trainer, check_labels, fit, keep_features, try_parts, versions
 
     hold(settings.limits)
@@ -70,15 +70,32 @@ def train(
         if module.classifier.frozen and settings.feature_versions is not None:
             keep_features(trainer, module, data, settings.feature_versions, resume)
         fit(trainer, module, data, resume)
-        title = f"{run_name(config)} on {settings.choices['dataset']}"
-        operating, chosen = choose_on_validation(settings, trainer, module, data)
-        given = (operating, settings.primary_level, settings.level_rule)
-        run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, *given)
-        summary = write_results(run, data.eval_dataloader(settings.split))
-        leave_process_group()
+        summary = _test(settings, overrides, folder, trainer, module, data)
         failed = False
     finally:
         finish_loggers(loggers, failed)
+    return summary
+
+
+def _test(
+    settings: TrainSettings,
+    overrides: Sequence[str],
+    folder: Path,
+    trainer: "Trainer",
+    module: "MammogramModule",
+    data: "MammogramFiles",
+) -> dict[str, Any]:
+    """Choose on the validation split, test the best checkpoint, write the run folder; ends what DDP has started."""
+    from lemlight.reporting.run_results import Run, best_validation, choose_on_validation, write_results
+    from lemlight.training.checkpoint import run_name
+    from lemlight.training.module import leave_process_group
+
+    title = f"{run_name(module.config)} on {settings.choices['dataset']}"
+    operating, chosen = choose_on_validation(settings, trainer, module, data)
+    given = (operating, settings.primary_level, settings.level_rule)
+    run = Run("train", title, folder, settings, overrides, trainer, module, data, chosen, *given)
+    summary = write_results(run, data.eval_dataloader(settings.split))
+    leave_process_group()
     return summary | {"validation": best_validation(trainer)}
 
 

@@ -174,36 +174,13 @@ def config_of(content):
     return content["hyper_parameters"]["config"]
 
 
-def test_a_pickle_that_runs_a_command_runs_nothing(content, refusal, tmp_path):  # other pickles: tests/training
+def test_what_runs_a_command_runs_nothing(content, refusal, tmp_path):  # others: tests/training, test_building.py
+    config_of(content)["trainer"] |= {"_partial_": {"_target_": "os.system", "command": "touch owned"}}
+    said = refusal()
+    assert "trainer" in said
+    assert "add trust=[os]" in said
     config_of(content)["seed"] = Evil(tmp_path / "owned")
     assert "could run code on this machine" in refusal()
-
-
-SYSTEM = {"_target_": "os.system", "command": "touch owned"}
-
-
-@pytest.mark.parametrize(  # other targets: tests/test_building.py
-    ("section", "hostile", "said"),
-    [
-        ("optimizer", SYSTEM, "add trust=[os]"),
-        ("trainer", {"_partial_": SYSTEM}, "add trust=[os]"),
-        ("dataset", {"k": "${oc.env:HOME}"}, "is refused"),
-    ],
-)
-def test_a_target_in_the_configuration_is_refused_by_name(section, hostile, said, content, refusal):
-    config_of(content)[section] |= hostile
-    message = refusal()
-    assert section in message
-    assert said in message
-
-
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [({"_target_": "os.system"}, "_target_"), ({"height": "../../96"}, "height"), ({"width": 0}, "width")],
-)
-def test_preprocessing_that_is_none_is_refused_by_name(change, key, content, refusal):
-    config_of(content)["dataset"]["prepare"] |= change
-    assert key in refusal()
 
 
 def test_loading_it_in_python_is_as_safe(content, best, tmp_path):
@@ -306,7 +283,9 @@ POOLING = "lemlight.models.pooling"
     ("section", "change", "said"),
     [
         (("dataset", "prepare"), {"height": 10**6}, "height=1000000: must be less than or equal to 10000"),
-        (("dataset", "prepare"), {"height": 30_000}, "height=30000: must be less than or equal to 10000"),
+        (("dataset", "prepare"), {"height": "../../96"}, "height=../../96: must be a valid integer"),
+        (("dataset", "prepare"), {"width": 0}, "width=0: must be greater than or equal to"),
+        (("dataset", "prepare"), {"_target_": "os.system"}, "dataset.prepare._target_=os.system"),
         ((), {"label_names": ["benign"]}, "is a damaged checkpoint: hyper_parameters missing or of a wrong type"),
         ((), {"pooling": {"_target_": f"{POOLING}.AttentionMIL", "hidden": 10**7}}, "the weights of another network"),
         (None, {"localization": {"importance": "text"}}, "damaged checkpoint: localization missing or of a wrong type"),

@@ -64,6 +64,14 @@ def randomised(network, seed=0):
     return network
 
 
+def opened(network):
+    """Let the blocks have a part that networks of timm leave out at first, by a gamma of 1e-6."""
+    for name, weight in network.named_parameters():
+        if name.endswith("gamma"):
+            nn.init.normal_(weight)
+    return network
+
+
 def matrix(convolution, source):
     """The weights of a convolution between two flat maps, without its bias: (outputs, inputs)."""
     basis = torch.eye(source[0].numel()).view(-1, *source.shape[1:])

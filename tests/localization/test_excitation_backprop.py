@@ -9,7 +9,16 @@ from lemlight.errors import LemlightError
 from lemlight.models.classifier import MammogramClassifier
 from lemlight.models.lem import local_extrema
 from lemlight.models.pooling import Scorer
-from tests.localization.by_hand import Network, Shifted, at_features, distribute, location_maps, matrix, randomised
+from tests.localization.by_hand import (
+    Network,
+    Shifted,
+    at_features,
+    distribute,
+    location_maps,
+    matrix,
+    opened,
+    randomised,
+)
 from tests.parts import build_backbone, build_pooling
 
 NAMES = (
@@ -17,6 +26,8 @@ NAMES = (
     "efficientnet_lite0 shufflenet_v2_x1_0 googlenet"
 )
 NETWORKS = [(name, 32) for name in NAMES.split()]
+TIMM = ("convnext_atto", "tf_efficientnetv2_b0", "regnety_002", "resnext26ts", "mobilenetv3_small_050")
+NETWORKS += [(f"timm {name}", None) for name in TIMM]
 NETWORKS += [(name, 16) for name in ("resnet18", "densenet121", "vgg16_bn", "efficientnet_lite0")]
 # how much may arrive where nothing positive reaches; of random weights, one in two of them negative
 LOST = 0.5
@@ -27,7 +38,7 @@ def build(name, output_stride=32, weights=None):
     weights = weights or ("bundled" if name == "efficientnet_lite0" else "none")
     backbone = build_backbone(name, weights=weights, output_stride=output_stride)
     if weights == "none":
-        randomised(backbone)
+        opened(randomised(backbone))
     scorer = Scorer(backbone.out_channels)
     nn.init.normal_(scorer.weight)
     return MammogramClassifier(backbone, scorer, build_pooling("lem", backbone.out_channels)).eval()

@@ -9,7 +9,6 @@ from torch import nn
 from lemlight.errors import LemlightError
 from lemlight.models.adapting import blocks, checkpoint_gradients
 from lemlight.models.classifier import build_classifier
-from lemlight.models.timm_backbone import timm_network
 from tests.parts import build_backbone, part_of
 
 
@@ -39,7 +38,7 @@ NETWORKS = {
     "resnet18": lambda: build_backbone("resnet18"),
     "densenet121": lambda: build_backbone("densenet121"),
     "efficientnet_lite0": lambda: build_backbone("efficientnet_lite0"),
-    "timm": lambda: timm_network("resnet10t"),
+    "timm": lambda: build_backbone("timm resnet10t", output_stride=None),
     "shared": Shared,
 }
 
@@ -95,8 +94,9 @@ def test_outside_of_a_training_everything_is_computed_once():
 def test_what_has_no_blocks_and_what_is_no_switch_are_refused():
     with pytest.raises(LemlightError, match=r"gradient_checkpointing=true: this backbone has no blocks"):
         checkpoint_gradients(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
-    config = {"pooling": part_of("pooling", "gap"), "backbone": part_of("backbone", "resnet18", weights="none")}
-    built = build_classifier(config | {"backbone": config["backbone"] | {"gradient_checkpointing": True}})
+    backbone = part_of("backbone", "torchvision", name="resnet18", weights="none")
+    config = {"pooling": part_of("pooling", "gap")}
+    built = build_classifier(config | {"backbone": backbone | {"gradient_checkpointing": True}})
     assert all("forward" in vars(block) for block in blocks(built.backbone))
     with pytest.raises(LemlightError, match=r"backbone\.gradient_checkpointing=yes: must be true or false"):
-        build_classifier(config | {"backbone": config["backbone"] | {"gradient_checkpointing": "yes"}})
+        build_classifier(config | {"backbone": backbone | {"gradient_checkpointing": "yes"}})

@@ -187,30 +187,3 @@ def test_flat_and_tiny_maps_have_a_finite_loss_and_gradient(norm, shape):
         loss.backward()
         assert loss.item() == pytest.approx(3 * max(value - 1, 0))
         assert score_map.grad.isfinite().all()
-
-
-def naive_loss(maps, maxima, minima, threshold, factor, order):
-    losses = []
-    for scores, high, low in zip(maps, maxima, minima, strict=True):
-        wrong_high = [max(-s, 0) for s, is_high in zip(scores.flat, high.flat, strict=True) if is_high]
-        wrong_low = [max(s, 0) for s, is_low in zip(scores.flat, low.flat, strict=True) if is_low]
-        others = [max(abs(s) - threshold, 0) for s, e in zip(scores.flat, (high | low).flat, strict=True) if not e]
-        mean = [sum(values) / len(values) if values else 0.0 for values in (wrong_high, wrong_low)]
-        power = (sum(v**order for v in others) / len(others)) ** (1 / order) if others else 0.0
-        losses.append(sum(mean) + factor * power)
-    return sum(losses) / len(losses)
-
-
-@given(
-    maps=hnp.arrays(np.float64, (2, 4, 5), elements=st.integers(-4, 4).map(float)),
-    threshold=st.floats(0, 3),
-    factor=st.floats(0, 5),
-    order=st.sampled_from([1, 2]),
-)
-@settings(deadline=None, max_examples=50)
-def test_equals_a_loop(maps, threshold, factor, order):
-    score_map = torch.from_numpy(maps)
-    extrema = local_extrema(score_map, ties="all")
-    loss = sparse_loss(score_map, extrema, threshold, factor, f"l{order}")
-    expected = naive_loss(maps, extrema.maxima.numpy(), extrema.minima.numpy(), threshold, factor, order)
-    assert loss.item() == pytest.approx(expected, abs=1e-9)

@@ -94,21 +94,6 @@ def test_max_min_closed_form_and_limits():
     assert close(2 * halved, pool("gmp", features, scorer))
 
 
-def test_peak_equals_a_loop():
-    features, scorer = setup(images=4)
-    expected = []
-    for scores in scorer(features):
-        median = sorted(scores.flatten().tolist())[17]
-        peaks = []
-        for i in range(5):
-            for j in range(7):
-                window = scores[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
-                if scores[i, j] == window.max() and scores[i, j] >= median:
-                    peaks.append(scores[i, j].item())
-        expected.append(sum(peaks) / len(peaks))
-    assert close(pool("peak", features, scorer), expected)
-
-
 def test_peak_on_a_flat_map_is_its_value_with_a_gradient():
     score_map = torch.full((2, 3, 4), 0.5, requires_grad=True)
     pooled = build_pooling("peak", 1)(score_map, None, None)

@@ -13,24 +13,20 @@ from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from torch import nn
 
-from lemlight.building import build
 from lemlight.errors import LemlightError
 from lemlight.localization.attribution import Importance, explain, try_methods
 from lemlight.localization.baselines import CAM, AttentionRollout, GradCAM, GradCAMPlusPlus
-from lemlight.localization.excitation_backprop import Passage
 from lemlight.models.classifier import MammogramClassifier
-from lemlight.models.lem import local_extrema
 from lemlight.models.pooling import Scorer
-from tests.localization.by_hand import randomised
-from tests.parts import POOLINGS, build_pooling, part_of
+from tests.localization.by_hand import opened
+from tests.parts import POOLINGS, build_backbone, build_pooling
 
 VIT = "vit_tiny_patch16_224"
 
 
 def backbone(name, weights="none", weights_file=None, output_stride=None):
     torch.manual_seed(0)
-    given = {"name": name, "weights": weights, "output_stride": output_stride}
-    return build(part_of("backbone", "timm") | given | {"weights_file": weights_file and str(weights_file)}, "backbone")
+    return build_backbone(f"timm {name}", weights, weights_file and str(weights_file), output_stride)
 
 
 def written(name, path, **options):
@@ -155,28 +151,6 @@ def test_attention_rollout_is_that_of_a_naive_loop_and_is_refused_without_attent
         try_methods(classifier_of(backbone("resnet10t")), [AttentionRollout()], (64, 64))
 
 
-CONVOLVING = ("convnext_atto", "tf_efficientnetv2_b0", "regnety_002", "resnext26ts", "mobilenetv3_small_050")
-
-
-@pytest.mark.parametrize("name", CONVOLVING)
-def test_what_starts_arrives_or_is_counted_as_lost(name):
-    network = randomised(backbone(name))
-    for key, weight in network.named_parameters():
-        if key.endswith("gamma"):  # 1e-6 would leave the blocks out
-            nn.init.normal_(weight)
-    classifier = classifier_of(network)
-    images = 0.1 + 0.9 * torch.rand(2, 1, 96, 128)
-    images[..., 96:] = 0
-    with torch.no_grad():
-        maxima, minima = local_extrema(classifier(images).score_map)
-    found = Passage(classifier, images).back(maxima, minima)
-    total = found.maps.double().sum(dim=(1, 2)) + found.lost
-    assert found.started.min() > 0
-    torch.testing.assert_close(total, found.started, rtol=1e-4, atol=0)
-    assert (found.lost <= 0.5 * found.started).all()
-    assert found.maps[..., 96:].max() == 0  # air
-
-
 def blobs():
     """Images of some bright spots on a noisy ground."""
     generator = torch.Generator().manual_seed(0)
@@ -191,11 +165,7 @@ def blobs():
 @torch.no_grad()
 def agreement(name, side=32):
     """How well importance ranks squares by what the logit loses with them: Spearman's correlation, mean over images."""
-    network, images = backbone(name), blobs()
-    for key, weight in network.named_parameters():
-        if key.endswith("gamma"):  # 1e-6 would leave the blocks out
-            nn.init.normal_(weight)
-    classifier = classifier_of(network)
+    classifier, images = classifier_of(opened(backbone(name))), blobs()
     logit = classifier(images).logit
     maps = Importance().maps(classifier, images, logit > 0, "both", 0.0)
     changes, fractions = [], []

