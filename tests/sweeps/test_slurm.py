@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from lemlight.errors import LemlightError
-from lemlight.sweeps import jobs, slurm
+from lemlight.sweeps import jobs
 from lemlight.sweeps.jobs import run_job
 from lemlight.sweeps.state import read_state
 
@@ -59,18 +59,18 @@ def test_the_second_task_does_nothing_where_the_first_one_has_nothing_to_do(two_
 
 
 def test_a_plan_of_an_earlier_start_is_none(two_tasks, tmp_path):
-    slurm.announce(tmp_path, train=False)
+    jobs.announce(tmp_path, train=False)
     two_tasks.setenv("SLURM_RESTART_COUNT", "1")
     with second(two_tasks, tmp_path), pytest.raises(LemlightError, match="has not begun"):
-        slurm.wait_for_plan(tmp_path, longest=0)
+        jobs.wait_for_plan(tmp_path, longest=0)
 
 
 def test_only_a_job_of_several_tasks_has_followers(two_tasks, tmp_path):
     with second(two_tasks, tmp_path):
-        assert not slurm.leads()
+        assert not jobs.leads()
         two_tasks.delenv("SUBMITIT_EXECUTOR")  # Ray inside a job of Slurm: its jobs have one task each
-        assert slurm.leads()
-    slurm.announce(tmp_path, train=True)
+        assert jobs.leads()
+    jobs.announce(tmp_path, train=True)
     assert not (tmp_path / ".tasks.json").exists()
 
 
@@ -121,7 +121,7 @@ def cluster(tmp_path, monkeypatch):
     for name in ("results", "watcher"):
         monkeypatch.setattr(SlurmJob, name, getattr(SlurmJob, name))
     monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)
-    slurm.wait_for_every_job()
+    jobs.wait_for_every_job()
     return SlurmJob
 
 
@@ -144,5 +144,5 @@ def test_a_lost_job_has_no_result_and_the_sweep_waits_on(cluster, tmp_path, caps
     assert "lemlight: job 7 of Slurm left no result" in said
     assert "lemlight: job 9_2 of Slurm left no result" in said
     before = cluster.results, cluster.watcher
-    slurm.wait_for_every_job()  # for a second batch of jobs: nothing more
+    jobs.wait_for_every_job()  # for a second batch of jobs: nothing more
     assert (cluster.results, cluster.watcher) == before

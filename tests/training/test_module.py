@@ -88,6 +88,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step_and_spares_the_checkpoint
         checkpoint = tiny.load_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt")
         assert checkpoint.epoch == 0
         assert all(value.isfinite().all() for value in checkpoint.state_dict.values())
+    assert pd.read_csv(tmp_path / "logs" / "metrics.csv")["epoch"].tolist() == [0]
 
 
 def test_a_compiled_training_is_the_same_training_and_leaves_the_same_checkpoint(tiny, tmp_path, monkeypatch):

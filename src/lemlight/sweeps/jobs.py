@@ -2,7 +2,8 @@
 
 Hydra's launcher (basic, joblib, Ray, submitit) calls `run_job`, which keeps account and starts the very command of a
 single run, `python -m lemlight.train ... hydra.run.dir=JOB hydra.mode=RUN`. A crash so ends one job, its memory and its
-process group end with it, and Lightning can start further processes as in any single run.
+process group end with it, and Lightning can start further processes as in any single run. Of a job of Slurm with
+several tasks the first one decides, and the others train with it.
 """
 
 import json
@@ -30,7 +31,6 @@ import lemlight
 from lemlight.cli import MISTAKES, end, explain, say
 from lemlight.errors import LemlightError
 from lemlight.files import write_json
-from lemlight.sweeps import slurm
 from lemlight.sweeps.names import SWEEP, Sweep, overrides_of_the_sweep
 from lemlight.sweeps.state import LOCK, JobState, differences, read_state
 
@@ -38,10 +38,13 @@ JOB = "LEMLIGHT_JOB"  # the variable that tells a process whose job it trains
 OF_SLURM = ("SLURM_NTASKS", "SLURM_PROCID")  # by these Lightning believes that Slurm starts its processes
 OUTCOME = ".outcome.json"  # of the training, until it stands in state.json
 TRAINING = ".training.lock"  # held by the training itself, which may outlive a killed job by some seconds
+PLAN = ".tasks.json"  # of the first task of a job of Slurm, for the others
+LONGEST_WAIT = 600  # seconds: tasks of one job start together, on slow disks some time apart
+DELAY = 30  # seconds at most between two looks at the queue
 ERROR = "error.txt"
 LAST = Path("checkpoints", "last.ckpt")
 REPLACED = "replaced"
-KEPT = (".hydra", "train.log", LOCK, TRAINING, slurm.PLAN, REPLACED)  # already those of the new run, or of none
+KEPT = (".hydra", "train.log", LOCK, TRAINING, PLAN, REPLACED)  # already those of the new run, or of none
 TOLD = 128 + signal.SIGTERM
 GRACE = 10  # seconds from a SIGTERM until what still trains is cut off: files are written whole or not at all
 
@@ -61,8 +64,8 @@ def run_job(config: DictConfig) -> float | None:
         end_with(parent.pid)  # a worker of joblib outlives its sweep
     try:
         with _exit_on_sigterm():
-            if not slurm.leads():
-                train, resume = slurm.wait_for_plan(folder)
+            if not leads():
+                train, resume = wait_for_plan(folder)
                 if train:
                     _train(folder, resume, sweep, leaves_outcome=False)  # the leading task says what it failed with
                 return None
@@ -70,7 +73,7 @@ def run_job(config: DictConfig) -> float | None:
                 return _keep_account(config, folder, sweep)
     except Timeout:
         print(f"{folder.name}: runs in another process, skipped")
-        slurm.announce(folder, train=False)
+        announce(folder, train=False)
     except Exception as error:
         if type(error).__name__ != "UncompletedJobError":  # by submitit's handler, before the time limit
             raise
@@ -86,7 +89,7 @@ def _keep_account(config: DictConfig, folder: Path, sweep: Sweep) -> float | Non
     changed = _why_anew(before, state) if before is not None else ""
     if before is not None and before.state == "done" and not changed and (output / "metrics.json").is_file():
         print(f"{folder.name}: done before, skipped")
-        slurm.announce(folder, train=False)
+        announce(folder, train=False)
         return before.result
     if changed:
         _set_aside(folder, changed)
@@ -97,7 +100,7 @@ def _keep_account(config: DictConfig, folder: Path, sweep: Sweep) -> float | Non
     if before is not None and not changed and (output / LAST).is_file() and output == folder:
         resume = str(output / LAST)
         print(f"{folder.name}: goes on from {resume}")
-    slurm.announce(folder, train=True, resume=resume)
+    announce(folder, train=True, resume=resume)
     code = _train(folder, resume, sweep)
     state = state.after(**_outcome(folder, code))
     state.write(folder)
@@ -151,7 +154,7 @@ def _train(folder: Path, resume: str | None, sweep: Sweep, leaves_outcome: bool 
     """Run the training of the job in `folder` in a process of its own; its exit code."""
     job = {"parent": os.getpid(), "folder": str(folder) if leaves_outcome else None}
     environment = os.environ | {JOB: json.dumps(job), SWEEP: json.dumps(asdict(sweep))}
-    if not slurm.several_tasks():  # then it is Lightning that starts a process for each device
+    if not several_tasks():  # then it is Lightning that starts a process for each device
         environment = {name: value for name, value in environment.items() if name not in OF_SLURM}
     return run_to_its_end(command_of_job(folder, resume), environment)
 
@@ -197,7 +200,7 @@ def run_to_its_end(command: list[str], environment: Mapping[str, str]) -> int:
 def _exit_on_sigterm() -> Iterator[None]:
     """Exit with the code 143 on SIGTERM; in a worker of Ray, which has a handler of its own, that one stays."""
     before = signal.getsignal(signal.SIGTERM)
-    ours = before in (signal.SIG_DFL, end) or slurm.in_slurm_job()
+    ours = before in (signal.SIG_DFL, end) or in_slurm_job()
     if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -259,3 +262,87 @@ def leaving_outcome(task: Callable[[DictConfig], float | None]) -> Callable[[Dic
             return result
 
     return run
+
+
+def in_slurm_job() -> bool:
+    """Whether this process was started by Slurm for this one job; what Ray starts inside a Slurm job was not."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+
+
+def several_tasks() -> bool:
+    """Whether the job has several tasks, as with `hydra.launcher.tasks_per_node=2`."""
+    return in_slurm_job() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def leads() -> bool:
+    """Whether this is the task that keeps account of the job."""
+    return not several_tasks() or os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def announce(folder: Path, train: bool, resume: str | None = None) -> None:
+    """Tell the other tasks of this job, if there are any, what the leading one does."""
+    if several_tasks():
+        write_json({"start": _start(), "train": train, "resume": resume}, folder / PLAN)
+
+
+def wait_for_plan(folder: Path, longest: float = LONGEST_WAIT) -> tuple[bool, str | None]:
+    """Wait until the leading task has decided: whether to train, and from which checkpoint.
+
+    Raises:
+        LemlightError: it has not for `longest` seconds.
+    """
+    until = time.monotonic() + longest
+    while True:
+        try:
+            plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            plan = {}
+        if plan.get("start") == _start():
+            return plan["train"], plan["resume"]
+        if time.monotonic() > until:
+            raise LemlightError(f"{folder}: the first task of this job has not begun for {longest:.0f} s")
+        time.sleep(0.2)
+
+
+def _start() -> str:
+    """Name this start of the job; one that Slurm requeued keeps its ID."""
+    return "-".join(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "RESTART_COUNT", "STEP_ID"))
+
+
+def wait_for_every_job() -> None:
+    """Let submitit wait for all jobs of a sweep and then return, in this process.
+
+    By itself it raises at the first job that left no result, while others still run, and the sweep has no table. Where
+    Slurm keeps no accounts it asks `sacct` in vain and waits for a lost job forever: there the queue is asked instead.
+    """
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+    from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+    class QueueWatcher(SlurmInfoWatcher):
+        """Asks `squeue`; a job that is not there any more has ended."""
+
+        def _make_command(self) -> list[str]:
+            return ["squeue", "--noheader", "--array", "--format=%i"]
+
+        def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+            there = (string if isinstance(string, str) else string.decode()).split()
+            states = {job: "RUNNING" if job in there else "COMPLETED" for job in self._registered}
+            return {job: {"JobID": job, "State": state} for job, state in states.items()}
+
+    whole = SlurmJob.results
+    if hasattr(whole, "__wrapped__"):
+        return  # a sweeper that starts several batches of jobs
+
+    @wraps(whole)
+    def results(job: Any) -> list[Any]:
+        try:
+            return list(whole(job))
+        except (FailedJobError, UncompletedJobError) as error:
+            say(f"job {job.job_id} of Slurm left no result: {str(error).strip().splitlines()[-1]}")
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]  # its folder tells its state
+
+    SlurmJob.results = results  # type: ignore[assignment, method-assign]
+    accounts = subprocess.run(["sacct", "--noheader", "--jobs=1"], capture_output=True, check=False)
+    if accounts.returncode:
+        SlurmJob.watcher = QueueWatcher(delay_s=DELAY)

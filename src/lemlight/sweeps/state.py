@@ -176,7 +176,7 @@ class SweepTable(Callback):
         str(config.hydra.sweep.dir)
         str(config.hydra.sweep.subdir)
         if config.hydra.launcher._target_.endswith(".SlurmLauncher"):
-            from lemlight.sweeps.slurm import wait_for_every_job
+            from lemlight.sweeps.jobs import wait_for_every_job
 
             wait_for_every_job()
 
