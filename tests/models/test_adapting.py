@@ -94,7 +94,7 @@ def test_outside_of_a_training_everything_is_computed_once():
 def test_what_has_no_blocks_and_what_is_no_switch_are_refused():
     with pytest.raises(LemlightError, match=r"gradient_checkpointing=true: this backbone has no blocks"):
         checkpoint_gradients(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
-    backbone = part_of("backbone", "torchvision", name="resnet18", weights="none")
+    backbone = part_of("backbone", "torchvision", weights="none") | {"name": "resnet18"}
     config = {"pooling": part_of("pooling", "gap")}
     built = build_classifier(config | {"backbone": backbone | {"gradient_checkpointing": True}})
     assert all("forward" in vars(block) for block in blocks(built.backbone))
