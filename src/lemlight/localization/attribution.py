@@ -273,11 +273,8 @@ class ForwardPass:
         with evaluating(classifier, images.device.type), torch.no_grad():
             self.features: Tensor = self._passage.features if self._passage else classifier.backbone(images)
             scores = classifier.look(images, self.features)
-        self.probability, self.score_map, self.valid = (
-            exact(scores.logit).sigmoid(),
-            scores.score_map.float(),
-            scores.valid,
-        )
+        self.probability, self.score_map = exact(scores.logit).sigmoid(), scores.score_map.float()
+        self.valid = scores.valid
         self.malignant = self.probability > threshold
 
     def explain(
