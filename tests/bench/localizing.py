@@ -3,6 +3,7 @@
 And several methods on one image, which share a forward pass, against one of them.
 """
 
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -25,6 +26,7 @@ from tests.bench.networks import ONE_PASS, SIZE, build_classifier
 from tests.composing import values_of
 
 LIMIT, WORKERS, WORKERS_LIMIT = 1.5, 2, 0.6
+APART_LIMIT = 1.1  # of processes that share nothing, the most that the machine gives
 COMPARED_LIMIT = 1.2  # importance and three baselines against importance alone
 TRAINED = ("trainer=cpu", "backbone=resnet18", "backbone.weights=none")
 TRAINED += (f"dataset.prepare.height={PREPARED.height}", f"dataset.prepare.width={PREPARED.width}")
@@ -64,6 +66,18 @@ def measure(pairs, folder):
         list(_rows(found, predictor, config.model_copy(update={"workers": WORKERS}), folder))
         torch.set_num_threads(1)
 
+    def apart():
+        """What the machine gives: as many processes that share nothing, each with its part of the files."""
+        children = []
+        for part in range(WORKERS):
+            if not (child := os.fork()):
+                with mock.patch.object(isolated, "_working", True):
+                    list(_rows(found[part::WORKERS], predictor, config.model_copy(update={"workers": 0}), folder))
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
     def alone():
         for path, batch in zip(paths, batches, strict=True):
             pydicom.dcmread(path).pixel_array  # noqa: B018
@@ -71,13 +85,14 @@ def measure(pairs, folder):
 
     by_workers()  # processes start once for a folder: they are ready
     torch.set_num_threads(1)
-    times = turns([here, by_workers, alone], pairs, warm_up=0)
+    times = turns([here, by_workers, alone, apart], pairs, warm_up=0)
     yield Ratio("localizing a folder of DICOM, one process", "decoding and network", times[:, 0], times[:, 2], LIMIT)
     # the CPU time of processes that go on is not to be had: the wall clock stands for both
     walls = np.repeat(times[:, :, :1], 2, axis=2)
     note = f"{len(found)} files; one process predicts as many images at once as there are workers, on the CPU."
     what = f"localizing a folder of DICOM, {WORKERS} workers, wall clock"
     yield Ratio(what, "one process", walls[:, 1], walls[:, 0], WORKERS_LIMIT, note)
+    yield Ratio(what, f"{WORKERS} processes with half of the files each", walls[:, 1], walls[:, 3], APART_LIMIT, note)
 
 
 def compared(pairs):
