@@ -13,7 +13,7 @@ from lemlight.building import Settings
 from lemlight.errors import ImageError
 
 GB = 10**9
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 WAITING = 5  # times `seconds`: a good file takes longer by the clock where many processes share a core or a disk
 
 
@@ -97,5 +97,6 @@ def keep_freed_memory(arrays: int = 2**31 - 1) -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
+        mallopt(ARENA_MAX, 1)  # those of further threads hold no more than 64 MB
         mallopt(TRIM_THRESHOLD, 2**31 - 1)
         mallopt(MMAP_THRESHOLD, arrays)
