@@ -182,12 +182,15 @@ class Predictor:
 
         each, waiting = max(1, torch.get_num_threads() // threads), deque[Future[list[Prediction | ImageError]]]()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(each,)) as pool:
-            for batch in batches:
-                waiting.append(pool.submit(predict, batch))
-                if len(waiting) > 2 * threads:  # so that none waits while the caller is busy with what it got
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(predict, batch))
+                    if len(waiting) > 2 * threads:  # so that none waits while the caller is busy with what it got
+                        yield from waiting.popleft().result()
+                while waiting:
                     yield from waiting.popleft().result()
-            for rest in waiting:
-                yield from rest.result()
+            finally:  # whoever is interrupted does not wait for what nobody will look at
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _predict_some(self, batch: list[Read | ImageError]) -> list[Prediction | ImageError]:
         predicted = iter(self.predict_prepared([one for one in batch if not isinstance(one, ImageError)]))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def test_batches_side_by_side_are_those_one_after_the_other(best, localized):
     broken = replace(model, explain=lambda images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(broken.predict_read(read, 2, threads=2))
+
+
+def test_batches_that_nobody_waits_for_are_not_predicted(model, localized):
+    (one,) = read_images(sorted(localized[0].glob("*.dcm"))[:1], model.preprocessing)
+    begun = []
+
+    def slow(images):
+        begun.append(len(images))
+        time.sleep(0.2)
+        return model.explain(images)
+
+    several = replace(model, explain=slow).predict_read([one] * 12, 1, threads=2)
+    next(several)
+    several.close()
+    assert len(begun) < 6  # of which two were at work, and none of those that waited has begun
 
 
 def test_pixels_are_taken_as_those_of_a_file(model, localized):
