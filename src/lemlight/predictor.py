@@ -166,11 +166,12 @@ class Predictor:
         """
         left = iter(read)
         batches = iter(lambda: list(islice(left, batch_size)), [])
-        if threads == 1:
+        copies = self._copies(threads)
+        if len(copies) == 1:
             yield from chain.from_iterable(map(self._predict_some, batches))
             return
         free: SimpleQueue[Predictor] = SimpleQueue()
-        for own in [self, *(replace(self, explain=copy.deepcopy(self.explain)) for _ in range(1, threads))]:
+        for own in copies:
             free.put(own)
 
         def predict(batch: list[Read | ImageError]) -> list[Prediction | ImageError]:
@@ -191,6 +192,12 @@ class Predictor:
                     yield from waiting.popleft().result()
             finally:  # whoever is interrupted does not wait for what nobody will look at
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _copies(self, count: int) -> "list[Predictor]":
+        try:
+            return [self, *(replace(self, explain=copy.deepcopy(self.explain)) for _ in range(1, count))]
+        except Exception:  # a method of a user's own may hold what cannot be copied: then one after the other
+            return [self]
 
     def _predict_some(self, batch: list[Read | ImageError]) -> list[Prediction | ImageError]:
         predicted = iter(self.predict_prepared([one for one in batch if not isinstance(one, ImageError)]))

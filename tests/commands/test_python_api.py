@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,23 @@ def test_batches_side_by_side_are_those_one_after_the_other(best, localized):
     broken = replace(model, explain=lambda images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(broken.predict_read(read, 2, threads=2))
+
+
+def test_a_method_that_cannot_be_copied_predicts_one_after_the_other(model, localized):
+    read = list(read_images(sorted(localized[0].glob("*.dcm")), model.preprocessing))
+
+    class Own:
+        def __init__(self):
+            self.held, self.seen = threading.Lock(), set()
+
+        def __call__(self, images):
+            self.seen.add(threading.get_ident())
+            return model.explain(images)
+
+    own = Own()
+    found = list(replace(model, explain=own).predict_read(read, 1, threads=2))
+    assert [one.probability for one in found] == [one.probability for one in model.predict_read(read, 1)]
+    assert own.seen == {threading.get_ident()}
 
 
 def test_batches_that_nobody_waits_for_are_not_predicted(model, localized):
