@@ -125,13 +125,13 @@ def test_batches_that_nobody_waits_for_are_not_predicted(model, localized):
 
     def slow(images):
         begun.append(len(images))
-        time.sleep(0.2)
+        time.sleep(1 if len(begun) > 1 else 0)
         return model.explain(images)
 
     several = replace(model, explain=slow).predict_read([one] * 12, 1, threads=2)
     next(several)
     several.close()
-    assert len(begun) < 6  # of which two were at work, and none of those that waited has begun
+    assert len(begun) < 5  # five were handed in: the first is done, two are at work, the others never begin
 
 
 def test_pixels_are_taken_as_those_of_a_file(model, localized):
