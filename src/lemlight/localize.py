@@ -10,11 +10,11 @@ from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from lemlight.data.reading.io import FoundImage
     from lemlight.errors import ImageError
-    from lemlight.predictor import Prediction, Predictor
+    from lemlight.predictor import Prediction, Predictor, Read
     from lemlight.reporting.prediction_files import Localized
 
 SAID = 10  # images that are named on the terminal for one reason
@@ -97,17 +97,16 @@ def _rows(
 
     import torch
 
-    from lemlight.data.reading.isolated import map_isolated
+    from lemlight.data.reading.isolated import Processes
     from lemlight.errors import ImageError
     from lemlight.plots.overlays import LONGEST
     from lemlight.predictor import read_images
     from lemlight.reporting.prediction_files import Wanted, write_files
 
     writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings
-    read = read_images([item.path for item in items], predictor.preprocessing, max(1, writers), LONGEST)
     threads = min(writers, torch.get_num_threads()) if predictor.device.type == "cpu" else 1
 
-    def predicted() -> "Generator[Localized | dict[str, Any], None, None]":
+    def predicted(read: "Iterable[Read | ImageError]") -> "Generator[Localized | dict[str, Any], None, None]":
         for item, one in zip(items, predictor.predict_read(read, config.batch_size, max(1, threads)), strict=True):
             if isinstance(one, ImageError):
                 yield {"image_id": item.image_id, "path": str(item.path), "error": str(one)}
@@ -116,11 +115,13 @@ def _rows(
 
     wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
     writing = partial(write_files, wanted=wanted)
-    with closing(read), closing(predicted()) as localized:
-        if writers < 1:
-            yield from map(writing, localized)
-        else:
-            yield from map_isolated(writing, localized, writers, _path_of, ahead=1)
+    with Processes(max(1, writers)) as processes:  # the same ones read and write
+        read = read_images([item.path for item in items], predictor.preprocessing, processes, LONGEST)
+        with closing(read), closing(predicted(read)) as localized:
+            if writers < 1:
+                yield from map(writing, localized)
+            else:
+                yield from processes.map(writing, localized, _path_of, ahead=1)
 
 
 def _path_of(one: "Localized | dict[str, Any]") -> object:

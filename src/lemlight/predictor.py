@@ -29,7 +29,7 @@ from lemlight.data.preparing import breast
 from lemlight.data.preparing.geometry import BreastGeometry
 from lemlight.data.preparing.store import PrepareSettings, read_prepared
 from lemlight.data.reading.io import find_images
-from lemlight.data.reading.isolated import given, map_isolated
+from lemlight.data.reading.isolated import Processes, given, map_isolated
 from lemlight.data.reading.raster import Image
 from lemlight.errors import ImageError, LemlightError
 from lemlight.localization.attribution import Explanation, MeanStrength, explain, explain_scores, regions_of
@@ -250,14 +250,14 @@ def image_of(pixels: Any) -> Image:
 
 
 def read_images(
-    paths: Iterable[Path], prepare: Preprocessing, workers: int = 1, longest: int | None = None
+    paths: Iterable[Path], prepare: Preprocessing, processes: Processes | None = None, longest: int | None = None
 ) -> Generator[Read | ImageError, None, None]:
     """Read images and prepare them, while the network is at those before; or say why not, in their order.
 
-    With `longest` px their own pixels are made smaller.
+    By one process, unless others are given. With `longest` px their own pixels are made smaller.
     """
     reading = partial(read_prepared, settings=PrepareSettings(**prepare.model_dump()), longest=longest)
-    return map_isolated(reading, paths, workers=workers)
+    return processes.map(reading, paths) if processes else map_isolated(reading, paths, workers=1)
 
 
 def phantom_as_prepared(prepare: Preprocessing) -> NDArray[np.uint16]:

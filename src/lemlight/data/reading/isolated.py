@@ -48,65 +48,94 @@ class ProcessLost(ImageError):
     """A file that ended its process, or had to be ended with it."""
 
 
-def map_isolated(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    name: Callable[[Item], object] = str,
-    ahead: int = AHEAD,
-) -> Generator[Result | ImageError, None, None]:
-    """Yield `function(item)` for each item, in their order; an ImageError in the place of what a file did not give.
+class Processes:
+    """Up to `workers` processes, each started when it is first needed, which several maps may share.
 
-    Each call is done in one of the `workers` processes, under `limits.held()`: one that dies, asks for too much memory
-    or takes too long is replaced. What is raised beside ImageError and MemoryError is raised here. In a process of such
-    a kind already, no other one is started.
-
-    Args:
-        function: importable, or a partial of one.
-        items: taken a few at a time, as they are needed.
-        workers: how many processes.
-        name: of an item, at the head of its reason: the path.
-        ahead: items of each process that wait to be worked on or fetched.
+    Each call is done in one of them, under `limits.held()`: one that dies, asks for too much memory or takes too long
+    is replaced. In a process of such a kind already, no other one is started. On leaving they rest until the next
+    job; those of a job that is abandoned end.
 
     Raises:
         LemlightError: no process can be started.
     """
-    if _working:
-        yield from (_outcome(function, item, str(name(item))) for item in items)
-        return
-    job, left = pickle.dumps((function, limits.held(), os.getcwd())), iter(items)
-    ours: list[_Process] = []
-    free: SimpleQueue[_Process] = SimpleQueue()
-    stopped = threading.Event()
 
-    def work(item: Item) -> Result | ImageError:
-        try:
-            process = free.get_nowait()
-        except Empty:
-            ours.append(process := _process_for(job))
-        if stopped.is_set():
-            process.end()
-        result: Result | ImageError = process.do(item, str(name(item)))
-        if process.alive:
-            free.put(process)
-        return result
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._threads = ThreadPoolExecutor(workers)  # one for each process: it waits for what that one does
+        self._ours: list[_Process] = []
+        self._free: SimpleQueue[_Process] = SimpleQueue()
+        self._stopped = threading.Event()
 
-    waiting: deque[Future[Result | ImageError]] = deque()
-    with ThreadPoolExecutor(workers) as threads:
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        while kind is None and not self._free.empty():
+            self._free.get().rest()
+        self._stopped.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._ours:
+            if process not in _resting:
+                process.end()
+        self._threads.shutdown()
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        name: Callable[[Item], object] = str,
+        ahead: int = AHEAD,
+    ) -> Generator[Result | ImageError, None, None]:
+        """Yield `function(item)` for each item, in their order; an ImageError in the place of what a file did not give.
+
+        What is raised beside ImageError and MemoryError is raised here.
+
+        Args:
+            function: importable, or a partial of one.
+            items: taken a few at a time, as they are needed.
+            name: of an item, at the head of its reason: the path.
+            ahead: items of each process that wait to be worked on or fetched.
+        """
+        if _working:
+            yield from (_outcome(function, item, str(name(item))) for item in items)
+            return
+        job, left = pickle.dumps((function, limits.held(), os.getcwd())), iter(items)
+        waiting: deque[Future[Result | ImageError]] = deque()
         try:
             while True:
-                waiting.extend(threads.submit(work, item) for item in islice(left, ahead * workers - len(waiting)))
+                more = islice(left, ahead * self.workers - len(waiting))
+                waiting.extend(self._threads.submit(self._work, job, item, str(name(item))) for item in more)
                 if not waiting:
-                    break
+                    return
                 yield waiting.popleft().result()
-            while not free.empty():
-                free.get().rest()
         finally:
-            stopped.set()
-            threads.shutdown(wait=False, cancel_futures=True)
-            for process in ours:
-                if process not in _resting:
-                    process.end()
+            for future in waiting:
+                future.cancel()
+
+    def _work(self, job: bytes, item: Any, name: str) -> Any:
+        process = self._process_for(job)
+        if self._stopped.is_set():
+            process.end()
+        result = process.do(item, name)
+        if process.alive:
+            self._free.put(process)
+        return result
+
+    def _process_for(self, job: bytes) -> "_Process":
+        with suppress(Empty):
+            while True:
+                if (process := self._free.get_nowait()).take(job):
+                    return process
+        self._ours.append(process := _process_for(job))
+        return process
+
+
+def map_isolated(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, name: Callable[[Item], object] = str
+) -> Generator[Result | ImageError, None, None]:
+    """Yield `function(item)` for each item, as `Processes.map` does, by processes of its own."""
+    with Processes(workers) as processes:
+        yield from processes.map(function, items, name)
 
 
 def given(result: Result | ImageError) -> Result:
@@ -127,10 +156,16 @@ class _Process:
         )
         theirs.close()
         self.alive, self._ending = True, threading.Lock()
+        self._job: bytes | None = None
 
     def take(self, job: bytes) -> bool:
         """Get ready for a job; False where the process is not there (any more)."""
+        if job == self._job:
+            return True
         try:
+            if self._job is not None:
+                self.pipe.send(None)
+            self._job = job
             self.pipe.send_bytes(job)
             if self.pipe.poll(START) and self.pipe.recv() == READY:
                 return True
@@ -159,6 +194,7 @@ class _Process:
 
     def rest(self) -> None:
         """Be there for the next job, for a while."""
+        self._job = None
         with suppress(OSError):
             self.pipe.send(None)
             _resting.append(self)
@@ -214,14 +250,14 @@ def serve(number: int) -> None:
     _working = True
     threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
     limits.keep_freed_memory(ORDINARY)
-    pipe = Connection(number)
+    pipe, nowhere = Connection(number), os.open(os.devnull, os.O_WRONLY)
     with suppress(EOFError, ConnectionError):
         while pipe.poll(REST):
             function, held, folder = pickle.loads(pipe.recv_bytes())
             os.chdir(folder)  # the parent may have moved since the last job, as notebooks do
             limits.hold(held)
             limits.bound_memory()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # decoders quote what is in a file
+            os.dup2(nowhere, sys.stderr.fileno())  # decoders quote what is in a file
             pipe.send(READY)
             while (task := pipe.recv()) is not None:
                 limits.bound_time()
