@@ -10,11 +10,12 @@ from lemlight.limits import hold
 from lemlight.settings import LocalizeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from lemlight.data.reading.io import FoundImage
+    from lemlight.data.reading.isolated import Processes
     from lemlight.errors import ImageError
-    from lemlight.predictor import Prediction, Predictor, Read
+    from lemlight.predictor import Prediction, Predictor
     from lemlight.reporting.prediction_files import Localized
 
 SAID = 10  # images that are named on the terminal for one reason
@@ -23,39 +24,45 @@ SAID = 10  # images that are named on the terminal for one reason
 def localize(config: LocalizeSettings) -> None:
     """Localize in every image of `config.input` and write the run folder, a row of predictions.csv as each is done.
 
-    An image that cannot be read is a row with its error, and does not stop the rest. Processes read while the network
-    is at the images before, and others write; rows come in the order of the folder.
+    An image that cannot be read is a row with its error, and does not stop the rest. Processes read and write while the
+    network is at other images; rows come in the order of the folder.
 
     Raises:
         LemlightError: a checkpoint that cannot be used, no image at all, or none that can be read.
     """
     import pandas as pd
 
+    from lemlight.data.preparing.store import read_prepared
     from lemlight.data.reading.io import find_images
+    from lemlight.data.reading.isolated import Processes
     from lemlight.errors import ImageError, LemlightError
-    from lemlight.predictor import build_predictor
     from lemlight.reporting.dicom_seg import check_highdicom
-    from lemlight.reporting.prediction_files import sort_rows, start_rows, write_row
+    from lemlight.reporting.prediction_files import sort_rows, start_rows, write_files, write_row
     from lemlight.terminal import Progress, print_summary
 
     hold(config.limits)
     if config.dicom_seg:
         check_highdicom()
-    predictor = build_predictor(config)
     found, folder = find_images(Path(config.input)), Path(config.output)
     predictions, failed, odd = folder / "predictions.csv", [], []
     paths = [item.path for item in found]
-    done = start_rows(predictions, _what_decides(config), paths, config.resume)
-    todo = [item for item in found if item.path not in done]
-    if done:
-        print(f"{len(found) - len(todo)} of {len(found)} images were done before")
-    with closing(_rows(todo, predictor, config, folder)) as rows:  # its processes end here, whatever happens
-        for item, row in Progress("localizing", len(todo)).over(zip(todo, rows, strict=True)):
-            if isinstance(row, ImageError):
-                row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
-            write_row(row, predictions)
-            failed += [_named(row, row["error"])] if row["error"] else []
-            odd += [_named(row, row["note"])] if row.get("note") else []
+    # a second process for one image costs more than it brings
+    with Processes(max(1, min(config.workers, len(found) - 1))) as processes:
+        processes.start(read_prepared, write_files)  # while PyTorch and the network are loaded
+        from lemlight.predictor import build_predictor
+
+        predictor = build_predictor(config)
+        done = start_rows(predictions, _what_decides(config), paths, config.resume)
+        todo = [item for item in found if item.path not in done]
+        if done:
+            print(f"{len(found) - len(todo)} of {len(found)} images were done before")
+        with closing(_rows(todo, predictor, config, folder, processes)) as rows:
+            for item, row in Progress("localizing", len(todo)).over(zip(todo, rows, strict=True)):
+                if isinstance(row, ImageError):
+                    row = {"image_id": item.image_id, "path": str(item.path), "error": str(row)}
+                write_row(row, predictions)
+                failed += [_named(row, row["error"])] if row["error"] else []
+                odd += [_named(row, row["note"])] if row.get("note") else []
     if done:
         sort_rows(predictions, paths)
     for said, rest in (("used, but", odd), ("left out:", failed)):
@@ -90,24 +97,29 @@ def _what_decides(config: LocalizeSettings) -> dict[str, Any]:
 
 
 def _rows(
-    items: "Sequence[FoundImage]", predictor: "Predictor", config: LocalizeSettings, folder: Path
+    items: "Sequence[FoundImage]",
+    predictor: "Predictor",
+    config: LocalizeSettings,
+    folder: Path,
+    processes: "Processes",
 ) -> "Generator[dict[str, Any] | ImageError, None, None]":
     """The row of each image once its files are written, or why there is none: read, predicted and written at once."""
     from functools import partial
 
     import torch
 
-    from lemlight.data.reading.isolated import Processes
     from lemlight.errors import ImageError
     from lemlight.plots.overlays import LONGEST
     from lemlight.predictor import read_images
     from lemlight.reporting.prediction_files import Wanted, write_files
 
-    writers = min(config.workers, len(items) - 1)  # a process for one image costs more than it brings
-    threads = min(writers, torch.get_num_threads()) if predictor.device.type == "cpu" else 1
+    alone = not config.workers or len(items) < 2
+    side_by_side = predictor.device.type == "cpu" and not alone
+    threads = min(processes.workers, torch.get_num_threads()) if side_by_side else 1
+    read = read_images([item.path for item in items], predictor.preprocessing, processes, LONGEST)
 
-    def predicted(read: "Iterable[Read | ImageError]") -> "Generator[Localized | dict[str, Any], None, None]":
-        for item, one in zip(items, predictor.predict_read(read, config.batch_size, max(1, threads)), strict=True):
+    def predicted() -> "Generator[Localized | dict[str, Any], None, None]":
+        for item, one in zip(items, predictor.predict_read(read, config.batch_size, threads), strict=True):
             if isinstance(one, ImageError):
                 yield {"image_id": item.image_id, "path": str(item.path), "error": str(one)}
             else:
@@ -115,13 +127,8 @@ def _rows(
 
     wanted = Wanted(folder, config.overlays, config.maps, config.dicom_seg, f"lemlight {predictor.method}")
     writing = partial(write_files, wanted=wanted)
-    with Processes(max(1, writers)) as processes:  # the same ones read and write
-        read = read_images([item.path for item in items], predictor.preprocessing, processes, LONGEST)
-        with closing(read), closing(predicted(read)) as localized:
-            if writers < 1:
-                yield from map(writing, localized)
-            else:
-                yield from processes.map(writing, localized, _path_of, ahead=1)
+    with closing(read), closing(predicted()) as localized:
+        yield from map(writing, localized) if alone else processes.map(writing, localized, _path_of, ahead=1)
 
 
 def _path_of(one: "Localized | dict[str, Any]") -> object:

@@ -57,13 +57,13 @@ def measure(pairs, folder):
     with mock.patch.object(isolated, "_working", True):  # read in this process
         batches = [as_batch(read[2]) for read in read_images(paths, predictor.preprocessing)]
 
-    def here():
-        with mock.patch.object(isolated, "_working", True):
-            list(_rows(found, predictor, config.model_copy(update={"workers": 0}), folder))
+    def here(items=found):
+        with mock.patch.object(isolated, "_working", True), isolated.Processes(1) as none:
+            list(_rows(items, predictor, config.model_copy(update={"workers": 0}), folder, none))
 
     def by_workers():
         torch.set_num_threads(WORKERS)  # as many cores for the network, which is most of the work, as for the files
-        list(_rows(found, predictor, config.model_copy(update={"workers": WORKERS}), folder))
+        list(_rows(found, predictor, config.model_copy(update={"workers": WORKERS}), folder, processes))
         torch.set_num_threads(1)
 
     def apart():
@@ -71,8 +71,7 @@ def measure(pairs, folder):
         children = []
         for part in range(WORKERS):
             if not (child := os.fork()):
-                with mock.patch.object(isolated, "_working", True):
-                    list(_rows(found[part::WORKERS], predictor, config.model_copy(update={"workers": 0}), folder))
+                here(found[part::WORKERS])
                 os._exit(0)
             children.append(child)
         for child in children:
@@ -83,9 +82,9 @@ def measure(pairs, folder):
             pydicom.dcmread(path).pixel_array  # noqa: B018
             predictor.explain(batch)
 
-    by_workers()  # processes start once for a folder: they are ready
-    torch.set_num_threads(1)
-    times = turns([here, by_workers, alone, apart], pairs, warm_up=0)
+    with isolated.Processes(WORKERS) as processes:
+        by_workers()  # the command starts them while it loads the network: they are ready
+        times = turns([here, by_workers, alone, apart], pairs, warm_up=0)
     yield Ratio("localizing a folder of DICOM, one process", "decoding and network", times[:, 0], times[:, 2], LIMIT)
     # the CPU time of processes that go on is not to be had: the wall clock stands for both
     walls = np.repeat(times[:, :, :1], 2, axis=2)

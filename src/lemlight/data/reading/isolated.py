@@ -79,6 +79,12 @@ class Processes:
                 process.end()
         self._threads.shutdown()
 
+    def start(self, *functions: Callable[..., Any]) -> None:
+        """Start all of them with what these functions import, while the caller is busy with something else."""
+        job = self._job_of(functions)
+        for _ in range(0 if _working else self.workers):
+            self._threads.submit(lambda: self._free.put(self._new(job)))
+
     def map(
         self,
         function: Callable[[Item], Result],
@@ -99,7 +105,7 @@ class Processes:
         if _working:
             yield from (_outcome(function, item, str(name(item))) for item in items)
             return
-        job, left = pickle.dumps((function, limits.held(), os.getcwd())), iter(items)
+        job, left = self._job_of(function), iter(items)
         waiting: deque[Future[Result | ImageError]] = deque()
         try:
             while True:
@@ -112,21 +118,27 @@ class Processes:
             for future in waiting:
                 future.cancel()
 
+    def _job_of(self, what: object) -> bytes:
+        return pickle.dumps((what, limits.held(), os.getcwd()))
+
     def _work(self, job: bytes, item: Any, name: str) -> Any:
-        process = self._process_for(job)
-        if self._stopped.is_set():
-            process.end()
+        process = self._ready_for(job)
         result = process.do(item, name)
         if process.alive:
             self._free.put(process)
         return result
 
-    def _process_for(self, job: bytes) -> "_Process":
+    def _ready_for(self, job: bytes) -> "_Process":
         with suppress(Empty):
             while True:
                 if (process := self._free.get_nowait()).take(job):
                     return process
+        return self._new(job)
+
+    def _new(self, job: bytes) -> "_Process":
         self._ours.append(process := _process_for(job))
+        if self._stopped.is_set():
+            process.end()
         return process
 
 
