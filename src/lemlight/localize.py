@@ -48,7 +48,8 @@ def localize(config: LocalizeSettings) -> None:
     paths = [item.path for item in found]
     # a second process for one image costs more than it brings
     with Processes(max(1, min(config.workers, len(found) - 1))) as processes:
-        processes.start(read_prepared, write_files)  # while PyTorch and the network are loaded
+        # while PyTorch and the network are loaded
+        processes.start(read_prepared, *([write_files] if config.workers else []))
         from lemlight.predictor import build_predictor
 
         predictor = build_predictor(config)

@@ -15,7 +15,7 @@ import pytest
 
 from lemlight import limits
 from lemlight.data.reading import isolated
-from lemlight.data.reading.isolated import ProcessLost, map_isolated
+from lemlight.data.reading.isolated import Processes, ProcessLost, map_isolated
 from lemlight.errors import ImageError, LemlightError
 from lemlight.limits import held, hold
 
@@ -100,6 +100,36 @@ def test_a_process_works_on_many_files_and_rests_until_the_next_job():
         process.process.kill()
     (other,) = map_isolated(identify, [1], 1)
     assert other[0] != first[0][0]
+
+
+def what_is_open(number):
+    """The process, and how many files it holds open."""
+    return os.getpid(), len(os.listdir("/proc/self/fd"))
+
+
+def test_jobs_in_turns_share_the_processes_that_were_started_beforehand():
+    isolated.end_resting()
+    with Processes(2) as processes:
+        processes.start(divide, what_is_open)
+        deadline = time.monotonic() + 60
+        while len(children()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        divided, seen = processes.map(divide, range(2, 42)), processes.map(what_is_open, range(40))
+        quotients, opened = zip(*zip(divided, seen, strict=True), strict=True)
+        assert len(children()) == 2
+    assert quotients == tuple(divide(number) for number in range(2, 42))
+    assert len(set(opened)) == len(
+        {process for process, _ in opened}
+    )  # a job that is taken up anew leaves nothing open
+    assert len(isolated._resting) == 2
+
+
+def test_what_was_started_and_never_needed_ends_with_an_error():
+    isolated.end_resting()
+    processes = Processes(2)
+    processes.start(divide)
+    processes.__exit__(ImageError, None, None)
+    assert not children()
 
 
 def test_items_are_taken_only_as_they_are_needed_and_no_process_outlives_an_abandoned_job():

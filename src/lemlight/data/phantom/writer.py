@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -200,8 +201,9 @@ def _write_aside(folder: Path, settings: PhantomSettings, workers: int) -> None:
         aside.chmod(0o755)
         numbers = range(settings.patients)
         work = map_isolated(partial(write_patient, aside, settings), numbers, min(workers, len(numbers)))
-        bar = Progress("writing the phantom", len(numbers), "patients").over(work)
-        table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
+        with closing(work):  # whatever happens, nobody writes any more when the folder is removed
+            bar = Progress("writing the phantom", len(numbers), "patients").over(work)
+            table = pd.DataFrame([row for rows in bar for row in given(rows)]).sort_values("image_id")
         table[COLUMNS].to_csv(aside / "images.csv", index=False)
         elsewhere = ["path", "mask", "lesion_type"] + ["film"] * (settings.film == 0)
         table.drop(columns=elsewhere).to_csv(aside / "findings.csv", index=False)
