@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -103,8 +104,9 @@ def test_a_process_works_on_many_files_and_rests_until_the_next_job():
 
 
 def what_is_open(number):
-    """The process, and how many files it holds open."""
-    return os.getpid(), len(os.listdir("/proc/self/fd"))
+    """The process, how many files it holds open, and the memory that it may take, after it took some and left it."""
+    np.ones(2**22).sum()
+    return os.getpid(), len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def test_jobs_in_turns_share_the_processes_that_were_started_beforehand():
@@ -118,9 +120,8 @@ def test_jobs_in_turns_share_the_processes_that_were_started_beforehand():
         quotients, opened = zip(*zip(divided, seen, strict=True), strict=True)
         assert len(children()) == 2
     assert quotients == tuple(divide(number) for number in range(2, 42))
-    assert len(set(opened)) == len(
-        {process for process, _ in opened}
-    )  # a job that is taken up anew leaves nothing open
+    numbers = {process for process, *_ in opened}
+    assert len(set(opened)) == len(numbers)  # a job that is taken up anew leaves nothing open and may take no more
     assert len(children()) == len(isolated._resting)  # one that was not ready yet has ended
 
 

@@ -263,12 +263,14 @@ def serve(number: int) -> None:
     threading.Thread(target=_end_after_parent, args=(os.getppid(),), daemon=True).start()
     limits.keep_freed_memory(ORDINARY)
     pipe, nowhere = Connection(number), os.open(os.devnull, os.O_WRONLY)
+    bounded: limits.Limits | None = None
     with suppress(EOFError, ConnectionError):
         while pipe.poll(REST):
             function, held, folder = pickle.loads(pipe.recv_bytes())
             os.chdir(folder)  # the parent may have moved since the last job, as notebooks do
-            limits.hold(held)
-            limits.bound_memory()
+            if held != bounded:  # not with every job: what earlier files left in the memory would raise the bound
+                limits.hold(bounded := held)
+                limits.bound_memory()
             os.dup2(nowhere, sys.stderr.fileno())  # decoders quote what is in a file
             pipe.send(READY)
             while (task := pipe.recv()) is not None:
